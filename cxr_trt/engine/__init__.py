@@ -1,0 +1,1 @@
+"""Engines: bundles on disk, and a file for each backend."""

@@ -1,0 +1,81 @@
+"""What a backend is: it builds an engine from a scoring graph, and opens an engine to run it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from cxr_trt.spec import Specification
+
+
+class Outputs(NamedTuple):
+    """What an engine gives for a batch of N images.
+
+    probabilities: float32 [N, 14].
+    class_maps: float32 [N, 14, h, w], one cell to 32 pixels of `Specification.class_map_region`; None if not asked for.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    class_maps: npt.NDArray[np.float32] | None
+
+
+class Runner(Protocol):
+    """An open engine on one device. Not safe to call from two threads at once."""
+
+    max_batch: int
+
+    def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
+        """Score uint8 [N, 1, size, size], 1 <= N <= max_batch. Raises BackendError."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds; it cannot run afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """max_batch: X-rays (not crops) in a call. report: called with (phase, fraction done 0..1) while building."""
+
+    max_batch: int
+    report: Callable[[str, float], None]
+
+
+class Backend(Protocol):
+    """One way to run a scoring graph. `settings` is the backend's own part of the manifest: plain JSON values."""
+
+    name: str
+
+    def why_not_build(self) -> str | None:
+        """None if engines can be built here; else one sentence that names the install command."""
+        ...
+
+    def why_not_run(self) -> str | None:
+        """None if engines can run here; else one sentence that says what is missing."""
+        ...
+
+    def version(self) -> str:
+        """Version of the installed backend."""
+        ...
+
+    def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> Mapping[str, Any]:
+        """Write the engine's own files into `folder`, which holds the graph as model.onnx; return `settings`.
+
+        Raises BackendError.
+        """
+        ...
+
+    def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
+        """None if an engine built with these settings can be opened here; else what differs (GPU model, ...).
+
+        The manifest has already been checked: the files are unchanged and the backend's version is the same.
+        """
+        ...
+
+    def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> Runner:
+        """Load the engine in `folder`. Raises BackendError."""
+        ...

@@ -1,0 +1,1 @@
+"""From a network to one scoring graph in ONNX."""

@@ -1,0 +1,1 @@
+"""The network in PyTorch: its settings, its parts and its checkpoints."""

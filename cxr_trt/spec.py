@@ -1,0 +1,62 @@
+"""The specification: everything that decides which number comes out for an image, besides the weights."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cxr_trt.errors import GraphError
+from cxr_trt.findings import FINDINGS
+from cxr_trt.preprocess import PREPROCESSING
+from cxr_trt.views import View, ViewSet, views
+
+STRIDE = 32  # pixels of a crop to one cell of its class maps
+
+
+@dataclass(frozen=True)
+class Specification:
+    """Preprocessing, views, pooling and outputs of a scoring graph. Two equal hashes mean the same treatment.
+
+    `mean` and `std` are per input channel, for grey values scaled to 0..1; the grey image is repeated to that many
+    channels. The defaults are the paper's (sec. 4.2): ImageNet statistics, 448-pixel crops of a 512-pixel image.
+    """
+
+    views: ViewSet = "ten-crop"
+    findings: tuple[str, ...] = FINDINGS
+    image_size: int = 512
+    crop_size: int = 448
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    k_max: int = 1
+    k_min: int = 1
+    alpha: float = 0.7
+    preprocessing: str = PREPROCESSING
+
+    def view_list(self) -> tuple[View, ...]:
+        return views(self.views, self.image_size, self.crop_size)
+
+    @property
+    def class_map_region(self) -> tuple[int, int]:
+        """(offset, side) in pixels of the resized image: the square that the output `class_maps` covers."""
+        crops = self.view_list()
+        start = min(view.y for view in crops)
+        return start, max(view.y for view in crops) + self.crop_size - start
+
+    def to_json(self) -> str:
+        """Canonical JSON: the text that is hashed and written into every graph and bundle."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "Specification":
+        """The inverse of `to_json`, after parsing. Raises GraphError for fields that this version does not know."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if names != set(values):
+            odd = ", ".join(sorted(names ^ set(values)))
+            raise GraphError(f"the specification differs in its fields ({odd}); export the checkpoint again")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
