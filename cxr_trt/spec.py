@@ -59,4 +59,7 @@ class Specification:
         if names != set(values):
             odd = ", ".join(sorted(names ^ set(values)))
             raise GraphError(f"the specification differs in its fields ({odd}); export the checkpoint again")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**fields)

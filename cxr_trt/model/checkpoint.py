@@ -1,0 +1,110 @@
+"""Checkpoints: weights as safetensors with a JSON header, or a PyTorch state dict."""
+
+import dataclasses
+import hashlib
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cxr_trt.errors import CheckpointError
+from cxr_trt.model.network import Network
+from cxr_trt.model.settings import SETTINGS, ModelSettings
+
+HEADER = "cxr_trt"  # the key of our JSON in the safetensors metadata
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network with its weights; `trained` is False for random weights, `sha256` is that of the file."""
+
+    network: Network
+    trained: bool
+    sha256: str
+
+
+def save_checkpoint(network: Network, path: Path, *, trained: bool) -> None:
+    """Write a .safetensors file that `load_checkpoint` reads."""
+    header = {"settings": dataclasses.asdict(network.settings), "trained": trained}
+    save_file(network.state_dict(), path, metadata={HEADER: json.dumps(header)})
+
+
+def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
+    """Load a network strictly: every weight of the file must have its place, and every place its weight.
+
+    Args:
+        path: .safetensors with our header; or a state dict (.pt, .pth, .safetensors) of this network.
+        setting: a name in SETTINGS, needed where the file has no header; must agree with the header where it has one.
+
+    Raises:
+        CheckpointError: the file cannot be read without running code from it, has no or another setting, or its
+            keys or shapes differ from the network's; the sentence names them.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    header, weights = _read_safetensors(path) if path.suffix == ".safetensors" else ({}, _read_pickle(path))
+    network = Network(_settings(path, header, setting))
+    _fill(network, weights, path)
+    return Checkpoint(network.eval(), header.get("trained", True), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
+            return json.loads((file.metadata() or {}).get(HEADER, "{}")), weights
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file ({error}); save it again") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: not a plain state dict ({reason}); save it with torch.save(model.state_dict(), path)"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path}: not a state dict; save it with torch.save(model.state_dict(), path)")
+    return content
+
+
+def _settings(path: Path, header: dict[str, Any], setting: str | None) -> ModelSettings:
+    if "settings" not in header:
+        if setting is None:
+            raise CheckpointError(f"{path}: does not say which network it is for; add --setting {'|'.join(SETTINGS)}")
+        return SETTINGS[setting]
+    try:
+        settings = ModelSettings(**header["settings"])
+    except TypeError as error:
+        raise CheckpointError(f"{path}: its header does not fit this version ({error})") from error
+    if setting is not None and SETTINGS[setting] != settings:
+        raise CheckpointError(
+            f"{path}: was saved as {settings}, which is not --setting {setting}; leave the option out"
+        )
+    return settings
+
+
+def _fill(network: Network, weights: dict[str, Tensor], path: Path) -> None:
+    expected = network.state_dict()
+    problems = [
+        f"{word} {', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}"
+        for word, keys in (
+            ("missing", sorted(expected.keys() - weights.keys())),
+            ("unexpected", sorted(weights.keys() - expected.keys())),
+            ("wrong shape", [k for k in sorted(expected.keys() & weights) if expected[k].shape != weights[k].shape]),
+        )
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"{path}: does not fit the network: {'; '.join(problems)}; is --setting right?")
+    network.load_state_dict(weights)

@@ -1,0 +1,93 @@
+"""DenseNet-121 with squeeze-and-excitation, a multi-map transfer layer and max-min pooling (paper, sec. 3).
+
+Parameter names are torchvision's wherever torchvision has the layer, so its checkpoints fit the backbone as they are.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import densenet121
+
+from cxr_trt.errors import UsageError
+from cxr_trt.findings import FINDINGS
+from cxr_trt.model.settings import ModelSettings
+
+REDUCTION = 16  # r of eq. 3
+TRANSITIONS = {"transition1": 128, "transition2": 256, "transition3": 512}  # channels that each gives
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale each channel by a gate computed from all channels' means (eqs. 1-3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, channels // REDUCTION, bias=False)
+        self.excite = nn.Linear(channels // REDUCTION, channels, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, C, H, W] to the same shape."""
+        means = features.mean((2, 3))
+        gates = torch.sigmoid(self.excite(torch.relu(self.squeeze(means))))
+        return features * gates[:, :, None, None]
+
+
+class MultiMapTransfer(nn.Module):
+    """A 1x1 convolution to M maps a finding, averaged to one class map a finding (sec. 3.3)."""
+
+    def __init__(self, channels: int, findings: int, maps_per_finding: int) -> None:
+        super().__init__()
+        self.findings, self.maps_per_finding = findings, maps_per_finding
+        self.conv = nn.Conv2d(channels, findings * maps_per_finding, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, channels, H, W] to class maps [N, findings, H, W]; a finding's M maps are neighbouring channels."""
+        maps: Tensor = self.conv(features)
+        return maps.reshape(len(maps), self.findings, self.maps_per_finding, *maps.shape[2:]).mean(2)
+
+
+class MaxMinPool(nn.Module):
+    """Mean of the k_max largest activations plus alpha times the mean of the k_min smallest (eq. 4)."""
+
+    def __init__(self, k_max: int, k_min: int, alpha: float) -> None:
+        super().__init__()
+        self.k_max, self.k_min, self.alpha = k_max, k_min, alpha
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Class maps [N, C, H, W] to scores [N, C]. Raises UsageError if k_max or k_min exceeds H * W."""
+        cells = maps.flatten(2)
+        if max(self.k_max, self.k_min) > cells.shape[2]:
+            raise UsageError(f"k_max and k_min can be at most {cells.shape[2]}, the number of cells of a class map")
+        scores = cells.topk(self.k_max, 2).values.mean(2)
+        if self.alpha:
+            scores = scores + self.alpha * cells.topk(self.k_min, 2, largest=False).values.mean(2)
+        return scores
+
+
+class Network(nn.Module):
+    """Crops [N, 3, H, W], normalised, to class maps [N, 14, H/32, W/32] and scores (logits) [N, 14]."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        backbone = densenet121(weights=None)
+        self.features = backbone.features
+        if settings.squeeze_excitation:
+            for name, channels in TRANSITIONS.items():
+                setattr(self.features, name, _with_gate(getattr(self.features, name), channels))
+        self.transfer = MultiMapTransfer(backbone.classifier.in_features, len(FINDINGS), settings.maps_per_finding)
+        self.pool = MaxMinPool(settings.k_max, settings.k_min, settings.alpha)
+
+    def class_maps(self, crops: Tensor) -> Tensor:
+        maps: Tensor = self.transfer(torch.relu(self.features(crops)))
+        return maps
+
+    def forward(self, crops: Tensor) -> Tensor:
+        scores: Tensor = self.pool(self.class_maps(crops))
+        return scores
+
+
+def _with_gate(transition: nn.Sequential, channels: int) -> nn.Sequential:
+    """Insert the gate between a transition's convolution and its average pooling (sec. 3.2)."""
+    norm, relu, conv, pool = transition
+    return nn.Sequential(OrderedDict(norm=norm, relu=relu, conv=conv, se=SqueezeExcitation(channels), pool=pool))

@@ -1,0 +1,42 @@
+"""The whole scoring computation in PyTorch: the reference that every exported graph is held against."""
+
+import torch
+from torch import Tensor, nn
+
+from cxr_trt.model.network import Network
+from cxr_trt.spec import STRIDE, Specification
+
+
+class Scorer(nn.Module):
+    """uint8 images [N, 1, size, size] to probabilities [N, 14] and merged class maps [N, 14, h, w]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, spec: Specification) -> None:
+        super().__init__()
+        self.network, self.spec = network.eval(), spec
+        self.register_buffer("mean", torch.tensor(spec.mean)[None, :, None, None])
+        self.register_buffer("std", torch.tensor(spec.std)[None, :, None, None])
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise, cut the views, run the network on each, average the probabilities (paper, sec. 4.2)."""
+        normalised = (images / 255 - self.mean) / self.std
+        size = self.spec.crop_size
+        start, side = self.spec.class_map_region
+        total = images.new_zeros(
+            (len(images), len(self.spec.findings), side // STRIDE, side // STRIDE), dtype=torch.float32
+        )
+        count = torch.zeros_like(total)
+        probabilities = []
+        for view in self.spec.view_list():
+            crop = normalised[:, :, view.y : view.y + size, view.x : view.x + size]
+            maps = self.network.class_maps(crop.flip(-1) if view.mirrored else crop)
+            probabilities.append(torch.sigmoid(self.network.pool(maps)))
+            rows, columns = (
+                slice((offset - start) // STRIDE, (offset - start + size) // STRIDE) for offset in (view.y, view.x)
+            )
+            total[:, :, rows, columns] += maps.flip(-1) if view.mirrored else maps
+            count[:, :, rows, columns] += 1
+        return torch.stack(probabilities).mean(0), total / count

@@ -1,0 +1,35 @@
+"""The settings of the network: the paper's, CheXNet's and the three ablations of the paper's table 2."""
+
+from dataclasses import dataclass
+
+from cxr_trt.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What distinguishes one network of this family from another.
+
+    squeeze_excitation: a gate in each transition (sec. 3.2, eqs. 1-3).
+    maps_per_finding: M of the multi-map transfer layer (sec. 3.3).
+    k_max, k_min, alpha: max-min pooling (eq. 4); alpha = 0 leaves the maxima alone.
+    """
+
+    squeeze_excitation: bool = True
+    maps_per_finding: int = 12
+    k_max: int = 1
+    k_min: int = 1
+    alpha: float = 0.7
+
+    def __post_init__(self) -> None:
+        for name in ("maps_per_finding", "k_max", "k_min"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+SETTINGS = {
+    "paper": ModelSettings(),
+    "chexnet": ModelSettings(squeeze_excitation=False, maps_per_finding=1, alpha=0.0),
+    "no-se": ModelSettings(squeeze_excitation=False),
+    "single-map": ModelSettings(maps_per_finding=1),
+    "max-only": ModelSettings(alpha=0.0),
+}
