@@ -1,0 +1,55 @@
+"""No graph leaves the exporter that PyTorch disagrees with."""
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+
+from cxr_trt.errors import GraphError
+from cxr_trt.model.scorer import Scorer
+
+TOLERANCE = 1e-5  # of a probability
+
+
+def verify(model: onnx.ModelProto, scorer: Scorer, images: npt.NDArray[np.uint8]) -> float:
+    """Run the graph with ONNX Runtime and the scorer with PyTorch on the same images.
+
+    Args:
+        model: the scoring graph.
+        scorer: the network and specification that it was made from.
+        images: uint8 [N, 1, size, size].
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        GraphError: a probability differs by more than 1e-5, or a class map by more than 1e-5 of the largest value.
+    """
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    worst = dict.fromkeys(names, 0.0)
+    for image in images:
+        results = dict(zip(names, session.run(names, {"images": image[None]}), strict=True))
+        probabilities, maps = (tensor.numpy() for tensor in scorer(torch.from_numpy(image[None])))
+        references = {"probabilities": (probabilities, 1.0), "class_maps": (maps, max(1.0, np.abs(maps).max()))}
+        for name in names:
+            reference, scale = references[name]
+            worst[name] = np.maximum(worst[name], np.abs(results[name] - reference).max() / scale)
+    for name, difference in worst.items():
+        if not difference <= TOLERANCE:  # NaN fails too
+            raise GraphError(
+                f"the exported graph's {name} differ from PyTorch's by {difference:.1e} (allowed: {TOLERANCE:.0e}); "
+                "nothing was written. Are all weights finite? If so this is a bug: please report it"
+            )
+    return float(worst["probabilities"])
+
+
+def check_pictures(size: int) -> npt.NDArray[np.uint8]:
+    """Built-in pictures, uint8 [2, 1, size, size]: soft shapes like lungs on a ramp, and noise."""
+    y, x = np.mgrid[:size, :size] / size
+    lungs = sum(np.exp(-(((x - cx) / 0.13) ** 2) - ((y - 0.5) / 0.3) ** 2) for cx in (0.3, 0.7))
+    chest = np.clip(120 + 120 * y - 150 * lungs, 0, 255)
+    noise = np.random.default_rng(0).integers(0, 256, (size, size))
+    pictures: npt.NDArray[np.uint8] = np.stack([chest, noise]).astype(np.uint8)
+    return pictures[:, None]
