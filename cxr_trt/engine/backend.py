@@ -27,9 +27,10 @@ class Runner(Protocol):
     """An open engine on one device. Not safe to call from two threads at once."""
 
     max_batch: int
+    has_class_maps: bool
 
     def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
-        """Score uint8 [N, 1, size, size], 1 <= N <= max_batch. Raises BackendError."""
+        """Score uint8 [N, 1, size, size], 1 <= N <= max_batch; class maps only if it has them. Raises BackendError."""
         ...
 
     def close(self) -> None:
@@ -49,6 +50,7 @@ class Backend(Protocol):
     """One way to run a scoring graph. `settings` is the backend's own part of the manifest: plain JSON values."""
 
     name: str
+    default_max_batch: int
 
     def why_not_build(self) -> str | None:
         """None if engines can be built here; else one sentence that names the install command."""

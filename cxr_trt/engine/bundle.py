@@ -1,0 +1,136 @@
+"""Engine bundles: a folder NAME.cxr with the manifest, the scoring graph and what the backend built from it."""
+
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from cxr_trt.engine.backend import Backend, BuildOptions, Outputs
+from cxr_trt.engine.manifest import NAME, Manifest, hash_file, read_manifest
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.errors import BundleError, UsageError
+from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.outputs import check_output
+
+MODEL = "model.onnx"  # the scoring graph, in every bundle: any bundle can be rebuilt elsewhere
+UNTRAINED = "untrained model: its probabilities mean nothing"
+
+
+def build_bundle(
+    model: onnx.ModelProto, info: GraphInfo, backend: Backend, target: Path, options: BuildOptions, *, overwrite: bool
+) -> Manifest:
+    """Build an engine from a scoring graph. The bundle appears at `target` whole or not at all.
+
+    Raises:
+        UsageError: `target` exists and `overwrite` is False, is not a bundle, or cannot be written.
+        BackendError: the backend refuses the graph.
+    """
+    check_target(target, overwrite)
+    folder = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        folder.mkdir()
+        onnx.save(model, folder / MODEL)
+        settings = backend.build(model, folder, options)
+        files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
+        manifest = Manifest(info, "fp32", backend.name, backend.version(), settings, files)
+        (folder / NAME).write_text(manifest.to_json())
+        if target.exists():
+            shutil.rmtree(target)
+        folder.rename(target)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written ({error.strerror}); choose another -o") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return manifest
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raise UsageError if a bundle may not be written to `target`: called before the work, not after it."""
+    check_output(target, overwrite=overwrite)
+    if target.exists() and not (target / NAME).is_file():
+        raise UsageError(f"{target} exists and is not an engine bundle; choose another path")
+
+
+class Engine:
+    """An open engine bundle. Use it as a context manager, from one thread at a time.
+
+    Attributes:
+        manifest: what it was built from, and how.
+        spec: the specification of its scoring graph.
+        fingerprint: identifies engine and specification; stands in every row.
+        has_class_maps: whether its graph gives class maps.
+        max_batch: images that go through the engine at once.
+        warnings: what is to be said of every result: that the model is untrained, if it is.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a bundle after checking every file of it.
+
+        Raises:
+            BundleError: incomplete, changed, or built by another version of its backend or for another GPU.
+            BackendError: its backend cannot run here.
+        """
+        path = Path(path)
+        self.manifest = read_manifest(path)
+        self.spec = self.manifest.graph.spec
+        self.fingerprint = self.manifest.fingerprint
+        self.warnings = () if self.manifest.graph.trained else (UNTRAINED,)
+        backend = BACKENDS.get(self.manifest.backend)
+        if backend is None:
+            raise BundleError(f"{path}: made for the unknown backend {self.manifest.backend!r}; update cxr-trt")
+        if reason := backend.why_not_run():
+            raise BundleError(f"{path}: {reason}")
+        built, here = self.manifest.backend_version, backend.version()
+        if reason := backend.why_not_open(self.manifest.settings):
+            raise BundleError(f"{path}: {reason}; rebuild it: `cxr-trt build-engine {path} -o NEW.cxr`")
+        if built != here:
+            raise BundleError(
+                f"{path}: built with {backend.name} {built}, but {here} is installed; "
+                f"rebuild it: `cxr-trt build-engine {path} -o NEW.cxr --backend {backend.name}`"
+            )
+        self._runner = backend.open(path, self.spec, self.manifest.settings)
+        self.max_batch = self._runner.max_batch
+        self.has_class_maps = self._runner.has_class_maps
+
+    def run(self, images: npt.NDArray[np.uint8], *, class_maps: bool = False) -> Outputs:
+        """Score preprocessed images.
+
+        Args:
+            images: uint8 [N, 1, size, size] or [N, size, size], any N.
+            class_maps: whether to return them too.
+
+        Raises:
+            UsageError: images of another type or shape, or class maps that the graph does not give.
+            BackendError: the engine failed.
+        """
+        size = self.spec.image_size
+        if images.dtype != np.uint8 or not len(images) or images.shape[1:] not in ((1, size, size), (size, size)):
+            raise UsageError(
+                f"images are {images.dtype} {list(images.shape)}, not uint8 [N, 1, {size}, {size}]; "
+                "cxr_trt.preprocess makes them"
+            )
+        if class_maps and not self.has_class_maps:
+            raise UsageError("the engine gives no class maps; export the checkpoint with --class-maps")
+        batches = images.reshape(-1, 1, size, size)
+        parts = [
+            self._runner.run(batches[i : i + self.max_batch], class_maps)
+            for i in range(0, len(batches), self.max_batch)
+        ]
+        maps = [part.class_maps for part in parts if part.class_maps is not None]
+        probabilities = [part.probabilities for part in parts]
+        return Outputs(np.concatenate(probabilities), np.concatenate(maps) if maps else None)
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,97 @@
+"""The manifest of an engine bundle: what is in it, what made it, and what its files must hash to."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_trt.errors import BundleError, CxrTrtError
+from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.spec import Specification
+
+NAME = "manifest.json"
+FORMAT = 1  # raise it when the fields change their meaning
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Plain values only; `files` maps each other file of the bundle to its sha256."""
+
+    graph: GraphInfo
+    precision: str
+    backend: str
+    backend_version: str
+    settings: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """Human-readable JSON that ends with its own hash."""
+        fields = self._fields()
+        return json.dumps({**fields, "sha256": _hash(fields)}, indent=2) + "\n"
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the engine, then the specification: 16 hexadecimal digits of the hash of each."""
+        return f"{_hash(self._fields())[:16]}-{self.graph.spec.sha256[:16]}"
+
+    def _fields(self) -> dict[str, Any]:
+        return {**_derived(self.graph), "format": FORMAT, **dataclasses.asdict(self)}
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read the manifest of a bundle and hold every file of it against its hash.
+
+    Raises:
+        BundleError: no bundle, of another format, incomplete or changed; the sentence names the file.
+    """
+    path = bundle / NAME
+    if not bundle.is_dir():
+        raise BundleError(f"{bundle}: no such bundle; build one with `cxr-trt build-engine MODEL -o {bundle}`")
+    if not path.is_file():
+        raise BundleError(f"{bundle}: not an engine bundle (it has no {NAME}); name a folder made by build-engine")
+    try:
+        text = path.read_text()
+        fields = json.loads(text)
+        number = fields.pop("format")
+        graph = fields.pop("graph")
+        info = GraphInfo(Specification.from_mapping(graph.pop("spec")), **graph)
+        for name in ("sha256", *_derived(info)):
+            del fields[name]
+        manifest = Manifest(info, **fields)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, CxrTrtError) as error:
+        raise BundleError(f"{path}: damaged or of another version of cxr-trt; {_rebuild(bundle)}") from error
+    if number != FORMAT:
+        raise BundleError(f"{path}: format {number}, but this version reads {FORMAT}; {_rebuild(bundle)}")
+    if text != manifest.to_json():
+        raise BundleError(f"{path}: changed since the engine was built; {_rebuild(bundle)}")
+    for name, sha256 in manifest.files.items():
+        if Path(name).name != name or not (bundle / name).is_file():
+            raise BundleError(f"{bundle}: {name} is missing; {_rebuild(bundle)}")
+        if hash_file(bundle / name) != sha256:
+            raise BundleError(f"{bundle / name}: changed since the engine was built; {_rebuild(bundle)}")
+    return manifest
+
+
+def hash_file(path: Path) -> str:
+    """Sha256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _derived(graph: GraphInfo) -> dict[str, str]:
+    """What a reader of the file wants to see first."""
+    return {"weights": "trained" if graph.trained else "untrained", "specification_sha256": graph.spec.sha256}
+
+
+def _hash(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _rebuild(bundle: Path) -> str:
+    return f"build it again from the model it was made from: `cxr-trt build-engine MODEL -o {bundle} --overwrite`"

@@ -1,0 +1,60 @@
+"""ONNX Runtime on the CPU: runs the scoring graph as it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from cxr_trt.engine.backend import BuildOptions, Outputs
+from cxr_trt.errors import BackendError
+from cxr_trt.spec import Specification
+
+
+class OnnxRuntimeBackend:
+    """Part of the base install, so it is always available."""
+
+    name = "onnxruntime"
+    default_max_batch = 1
+
+    def why_not_build(self) -> None:
+        return None
+
+    def why_not_run(self) -> None:
+        return None
+
+    def why_not_open(self, settings: Mapping[str, Any]) -> None:
+        return None
+
+    def version(self) -> str:
+        return str(onnxruntime.__version__)
+
+    def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> dict[str, Any]:
+        options.report("nothing to compile", 1.0)
+        return {"max_batch": options.max_batch}
+
+    def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OnnxRuntimeRunner":
+        return OnnxRuntimeRunner(folder / "model.onnx", settings["max_batch"])
+
+
+class OnnxRuntimeRunner:
+    """An inference session on all cores."""
+
+    def __init__(self, model: Path, max_batch: int) -> None:
+        self.max_batch = max_batch
+        try:
+            self._session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise BackendError(f"ONNX Runtime cannot load {model}: {error}") from error
+        self.has_class_maps = "class_maps" in [output.name for output in self._session.get_outputs()]
+
+    def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
+        names = ["probabilities", "class_maps"] if class_maps else ["probabilities"]
+        results = self._session.run(names, {"images": images})
+        return Outputs(results[0], results[1] if len(results) > 1 else None)
+
+    def close(self) -> None:
+        del self._session

@@ -1,0 +1,82 @@
+"""OpenVINO on the CPU: the default where there is no GPU."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx.inliner
+import openvino
+
+from cxr_trt.engine.backend import BuildOptions, Outputs
+from cxr_trt.errors import BackendError
+from cxr_trt.spec import Specification
+
+IR = "openvino.xml"  # openvino.bin lies beside it
+
+# Without the precision hint OpenVINO computes in bfloat16 or float16 on processors that have them.
+PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+
+class OpenVinoBackend:
+    """Part of the base install, so it is always available."""
+
+    name = "openvino"
+    default_max_batch = 1
+
+    def why_not_build(self) -> None:
+        return None
+
+    def why_not_run(self) -> None:
+        return None
+
+    def why_not_open(self, settings: Mapping[str, Any]) -> None:
+        return None
+
+    def version(self) -> str:
+        return version("openvino")
+
+    def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> dict[str, Any]:
+        """OpenVINO does not know model-local functions, so the pooling is inlined before the conversion."""
+        options.report("convert", 0.0)
+        inlined = folder / "inlined.onnx"
+        try:
+            onnx.save(onnx.inliner.inline_local_functions(graph), inlined)
+            model = openvino.convert_model(inlined)
+            openvino.save_model(model, folder / IR, compress_to_fp16=False)
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot convert the graph: {error}") from error
+        finally:
+            inlined.unlink(missing_ok=True)
+        options.report("convert", 1.0)
+        return {"max_batch": options.max_batch}
+
+    def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OpenVinoRunner":
+        return OpenVinoRunner(folder / IR, spec, settings["max_batch"])
+
+
+class OpenVinoRunner:
+    """A compiled model with one stream on all cores."""
+
+    def __init__(self, ir: Path, spec: Specification, max_batch: int) -> None:
+        self.max_batch = max_batch
+        core = openvino.Core()
+        try:
+            model = core.read_model(ir)
+            batch = openvino.Dimension(1, max_batch)
+            model.reshape(openvino.PartialShape([batch, 1, spec.image_size, spec.image_size]))
+            self._request = core.compile_model(model, "CPU", PROPERTIES).create_infer_request()
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot load {ir}: {error}") from error
+        self.has_class_maps = len(model.outputs) > 1
+
+    def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
+        results = self._request.infer([images], share_inputs=True)
+        maps = results["class_maps"] if class_maps else None
+        return Outputs(results["probabilities"], maps)
+
+    def close(self) -> None:
+        del self._request
