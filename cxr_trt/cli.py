@@ -1,0 +1,228 @@
+"""The command line: parsing and messages. Data go to standard output, everything else to standard error.
+
+Exit codes: 0 all clean; 1 some files could not be scored, their rows are still written; 2 a mistake in the call or
+its inputs; 130 stopped by Ctrl-C.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cxr_trt.errors import BackendError, CxrTrtError, GraphError, UsageError
+from cxr_trt.findings import FINDINGS
+from cxr_trt.model.settings import SETTINGS
+from cxr_trt.views import VIEW_SETS, ViewSet
+
+if TYPE_CHECKING:
+    import onnx
+
+    from cxr_trt.export.export import Export
+    from cxr_trt.export.graph_file import GraphInfo
+
+BACKEND_NAMES = ("auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime")
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+class Commands(click.Group):
+    """Turns our exceptions into one sentence and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CxrTrtError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            ctx.exit(130)
+
+
+path_option = click.Path(path_type=Path)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cxr-trt", prog_name="cxr-trt")
+def main() -> None:
+    """Score chest X-rays for the 14 findings of ChestX-ray14. Research use only; not a medical device."""
+
+
+def graph_options(command: Any) -> Any:
+    """Options of the commands that may start from a checkpoint."""
+    for option in (
+        click.option(
+            "--setting", type=click.Choice(list(SETTINGS)), help="The network, if the checkpoint does not say."
+        ),
+        click.option("--views", "view_set", type=click.Choice(VIEW_SETS), help="Default: ten-crop."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("checkpoint", type=path_option)
+@click.option("-o", "--output", type=path_option, required=True, help="The ONNX file to write.")
+@graph_options
+@click.option("--class-maps/--no-class-maps", default=True, help="With the maps behind heat maps (default).")
+@click.option("--images", type=path_option, multiple=True, help="Files or folders to check against PyTorch as well.")
+@overwrite_option
+def export(
+    checkpoint: Path,
+    output: Path,
+    setting: str | None,
+    view_set: ViewSet | None,
+    class_maps: bool,
+    images: tuple[Path, ...],
+    overwrite: bool,
+) -> None:
+    """Turn CHECKPOINT into a scoring graph, checked against PyTorch before it is written."""
+    from cxr_trt.outputs import check_output
+
+    check_output(output, overwrite=overwrite)
+    exported = _export(checkpoint, setting, view_set, class_maps, images)
+    import onnx
+
+    onnx.save(exported.model, output)
+    agreement = f"agrees with PyTorch on {exported.checked} images to {exported.difference:.1e}"
+    click.echo(f"{output}: {agreement}{_untrained(exported.info)}", err=True)
+
+
+@main.command()
+@click.argument("source", type=path_option)
+@click.option("-o", "--output", type=path_option, required=True, help="The bundle to write: NAME.cxr.")
+@click.option("--backend", "backend_name", type=click.Choice(BACKEND_NAMES), default="auto", show_default=True)
+@click.option("--max-batch", type=click.IntRange(1), help="X-rays in a call. Default: 1 on a CPU, 8 on a GPU.")
+@graph_options
+@overwrite_option
+def build_engine(
+    source: Path,
+    output: Path,
+    backend_name: str,
+    max_batch: int | None,
+    setting: str | None,
+    view_set: ViewSet | None,
+    overwrite: bool,
+) -> None:
+    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx) or another bundle."""
+    from cxr_trt.engine.backend import BuildOptions
+    from cxr_trt.engine.bundle import build_bundle, check_target
+    from cxr_trt.engine.registry import choose_backend
+    from cxr_trt.progress import PhaseProgress
+
+    check_target(output, overwrite)
+    backend = choose_backend(backend_name)
+    model, info = _load_source(source, setting, view_set)
+    with PhaseProgress() as progress:
+        options = BuildOptions(max_batch or backend.default_max_batch, progress)
+        manifest = build_bundle(model, info, backend, output, options, overwrite=overwrite)
+    click.echo(f"{output}: {backend.name} {manifest.backend_version}, {info.spec.views}{_untrained(info)}", err=True)
+    if reason := backend.why_not_run():
+        click.echo(f"It cannot run here: {reason}", err=True)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=path_option)
+@click.option(
+    "-e",
+    "--engine",
+    "bundle",
+    type=path_option,
+    envvar="CXR_TRT_ENGINE",
+    show_envvar=True,
+    help="The bundle. Default: the only .cxr folder here.",
+)
+@click.option("-o", "--output", type=path_option, help="scores.csv or scores.parquet. Default: CSV to standard output.")
+@click.option("--table", is_flag=True, help="Print a readable table (the default on a terminal without -o).")
+@click.option("--heatmaps", type=path_option, help="Folder for heat maps, a PNG a finding.")
+@click.option(
+    "--top",
+    type=click.IntRange(1, len(FINDINGS)),
+    default=3,
+    show_default=True,
+    help="How many findings get a heat map.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Decoding threads. Default: one a processor.")
+@overwrite_option
+def score(**options: Any) -> None:
+    """Score the X-rays in PATHS: folders, searched recursively, or files. PNG, JPEG and DICOM."""
+    from cxr_trt.score.command import run
+
+    click.get_current_context().exit(run(**options))
+
+
+@main.command()
+@click.argument("bundle", type=path_option)
+@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Say what BUNDLE is, after checking every file of it against its hash."""
+    from cxr_trt.engine.manifest import read_manifest
+    from cxr_trt.report.terminal import show_facts
+
+    manifest = read_manifest(bundle)
+    if as_json:
+        click.echo(manifest.to_json(), nl=False)
+        return
+    spec = manifest.graph.spec
+    show_facts(
+        {
+            "bundle": f"{bundle} (all {len(manifest.files)} files unchanged)",
+            "fingerprint": manifest.fingerprint,
+            "weights": ("trained" if manifest.graph.trained else "untrained")
+            + f", checkpoint {manifest.graph.checkpoint_sha256[:16]}",
+            "backend": f"{manifest.backend} {manifest.backend_version}, {manifest.precision}",
+            "settings": json.dumps(manifest.settings),
+            "views": f"{spec.views}: {len(spec.view_list())} of {spec.crop_size} pixels from {spec.image_size}",
+            "pooling": f"k_max {spec.k_max}, k_min {spec.k_min}, alpha {spec.alpha}",
+            "preprocessing": spec.preprocessing,
+        }
+    )
+
+
+@main.command()
+def doctor() -> None:
+    """Say what this machine can build and run, and the command for each missing part."""
+    from cxr_trt.doctor import report
+
+    report()
+
+
+def _load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> "tuple[onnx.ModelProto, GraphInfo]":
+    from cxr_trt.engine.bundle import MODEL
+    from cxr_trt.engine.manifest import read_manifest
+    from cxr_trt.export.graph_file import read_scoring_graph
+
+    if source.suffix in CHECKPOINT_SUFFIXES:
+        exported = _export(source, setting, view_set, class_maps=True, images=())
+        return exported.model, exported.info
+    if setting or view_set:
+        raise UsageError("--setting and --views are fixed in an exported graph; give the checkpoint instead")
+    if source.is_dir():
+        read_manifest(source)
+        source = source / MODEL
+    elif not source.is_file():
+        raise GraphError(f"{source}: no such checkpoint, ONNX file or bundle")
+    return read_scoring_graph(source)
+
+
+def _export(
+    checkpoint: Path, setting: str | None, view_set: ViewSet | None, class_maps: bool, images: tuple[Path, ...]
+) -> "Export":
+    try:
+        from cxr_trt.export.export import export_checkpoint
+    except ModuleNotFoundError as error:
+        raise BackendError(f"reading a checkpoint needs {error.name}: pip install 'cxr-trt[export]'") from error
+    from cxr_trt.score.files import find_files
+
+    files = [source.path for source in find_files(images).sources] if images else []
+    click.echo(f"exporting {checkpoint} and comparing it with PyTorch ...", err=True)
+    return export_checkpoint(
+        checkpoint, setting=setting, view_set=view_set or "ten-crop", class_maps=class_maps, images=files
+    )
+
+
+def _untrained(info: "GraphInfo") -> str:
+    from cxr_trt.engine.bundle import UNTRAINED
+
+    return "" if info.trained else f" ({UNTRAINED})"

@@ -1,0 +1,36 @@
+"""Files to bytes, and files to the network's input."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.errors import ImageError, UsageError
+from cxr_trt.images import decode
+from cxr_trt.preprocess import preprocess
+
+MAX_FILE_BYTES = 1 << 30
+
+
+def read_file(path: Path) -> bytes:
+    """Read a regular file of at most 1 GiB. Raises ImageError."""
+    try:
+        if not path.is_file():
+            raise ImageError("not a regular file; name image files or folders")
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            raise ImageError(f"the file is {size / 2**30:.1f} GiB large; export it with at most 1 GiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"the file cannot be read: {error.strerror}") from error
+
+
+def load_images(paths: Iterable[Path], size: int) -> npt.NDArray[np.uint8]:
+    """Read and preprocess files: uint8 [N, 1, size, size]. Raises UsageError, naming the file, if one is unreadable."""
+    images = []
+    for path in paths:
+        try:
+            images.append(preprocess(decode(read_file(path)).pixels, size))
+        except ImageError as error:
+            raise UsageError(f"{path}: {error}") from error
+    return np.stack(images)[:, None]

@@ -1,0 +1,79 @@
+"""Which files are to be scored, and under which name each appears in the table."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxr_trt.errors import UsageError
+from cxr_trt.images import HEAD_BYTES, image_format
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, and its path relative to the folder that was named: with slashes, undecodable bytes escaped."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Files to score, in order; `skipped` counts those that are no images by suffix and content."""
+
+    sources: tuple[Source, ...]
+    skipped: int
+
+
+def find_files(arguments: Iterable[str | Path]) -> Selection:
+    """Select the X-rays in folders, recursively, and files named one by one.
+
+    In a folder, a file is taken for its suffix (.png, .jpg, .jpeg, .dcm, .dicom) or, whatever its suffix, for the
+    signature it starts with. Hidden files are skipped and symbolic links to folders are not followed. Names are
+    relative to the folder, or to the deepest common folder of several arguments.
+
+    Raises:
+        UsageError: an argument does not exist, or there is nothing to score.
+    """
+    paths = [Path(argument) for argument in arguments]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+    files, skipped = [], 0
+    for path in paths:
+        for file in _walk(path) if path.is_dir() else [path]:
+            if file == path or _looks_like_image(file):
+                files.append(file)
+            else:
+                skipped += 1
+    if not files:
+        places = ", ".join(map(str, paths))
+        raise UsageError(f"{places}: no PNG, JPEG or DICOM file there ({skipped} other files); name another folder")
+    absolute = [os.path.abspath(path if path.is_dir() else path.parent) for path in paths]  # noqa: PTH100 - keeps links
+    root = os.path.commonpath(absolute)
+    return Selection(tuple(Source(file, _name(file, root)) for file in dict.fromkeys(files)), skipped)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(names))
+
+
+def _looks_like_image(file: Path) -> bool:
+    if file.name.startswith(".") or not file.is_file():
+        return False
+    if file.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with file.open("rb") as stream:
+            return image_format(stream.read(HEAD_BYTES)) is not None
+    except OSError:
+        return False
+
+
+def _name(file: Path, root: str) -> str:
+    relative = Path(os.path.relpath(file, root)).as_posix()
+    return os.fsencode(relative).decode("utf-8", "backslashreplace")
