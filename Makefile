@@ -1,0 +1,56 @@
+# make demo    score real radiographs on this machine's CPU; needs Python 3.10 or newer and make
+# make test    lint, types and tests; installs PyTorch (5.5 GB) and tensorrt-rtx into .venv
+# IMAGES=folder make demo    score that folder as well
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+DEMO := build/demo
+RADIOGRAPHS := $(DEMO)/radiographs
+
+.PHONY: demo test test-slow lint demo-model clean
+
+demo: build/demo.cxr $(RADIOGRAPHS)
+	$(BIN)/cxr-trt score $(RADIOGRAPHS) $(if $(IMAGES),"$(IMAGES)") --engine build/demo.cxr --table \
+	    --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps --overwrite
+	@echo; echo "The pictures, one for each of the three highest findings:"; ls $(DEMO)/heatmaps/*/*.png
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+build/demo.cxr: .venv/base cxr_trt/models/demo.onnx
+	$(BIN)/cxr-trt build-engine cxr_trt/models/demo.onnx --output $@ --overwrite
+	@touch $@
+
+# Chest radiographs of the PyPI package pydicom-data (MIT), uncompressed and in JPEG 2000.
+$(RADIOGRAPHS): .venv/base
+	@mkdir -p $@
+	cp .venv/lib/python*/site-packages/data_store/data/RG1_UNCR.dcm $@
+	cp .venv/lib/python*/site-packages/data_store/data/RG1_J2KR.dcm $@
+	@touch $@
+
+.venv/base: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "cxr-trt needs Python 3.10 or newer; try make PYTHON=python3.11")'
+	@echo "installing the base dependencies into .venv (about a minute) ..."
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable . pydicom-data==1.0.0
+	@touch $@
+
+.venv/dev: .venv/base
+	@echo "installing PyTorch, tensorrt-rtx and the test tools into .venv (5.5 GB, a few minutes) ..."
+	$(PIP) --editable '.[dev]' torch==2.14.1 torchvision==0.29.1
+	@touch $@
+
+demo-model: .venv/dev
+	$(BIN)/python -m train.untrained cxr_trt/models/demo.onnx
+
+clean:
+	rm -rf build dist

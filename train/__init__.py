@@ -1,0 +1,1 @@
+"""Training and the making of shipped models; not part of the installed package."""
