@@ -47,8 +47,9 @@ class OpenVinoBackend:
             onnx.save(onnx.inliner.inline_local_functions(graph), inlined)
             model = openvino.convert_model(inlined)
             openvino.save_model(model, folder / IR, compress_to_fp16=False)
-        except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot convert the graph: {error}") from error
+        except Exception as error:  # OpenVINO's exceptions share no base class
+            reason = str(error).strip().splitlines()[-1]
+            raise BackendError(f"OpenVINO cannot convert the graph: {reason}") from error
         finally:
             inlined.unlink(missing_ok=True)
         options.report("convert", 1.0)

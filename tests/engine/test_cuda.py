@@ -1,0 +1,137 @@
+"""The CUDA adapter: what it says without a GPU, that it names real parts of cuda-core, and copies on a GPU."""
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cxr_trt.engine import cuda
+from cxr_trt.errors import BackendError
+
+
+@pytest.fixture
+def fresh_gpu() -> Iterator[None]:
+    cuda.gpu.cache_clear()
+    yield
+    cuda.gpu.cache_clear()
+
+
+def attributes_in_classes(name: str) -> list[ast.Attribute]:
+    """Every attribute that is used in the adapter's classes whose names begin so."""
+    tree = ast.parse(inspect.getsource(cuda))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.startswith(name)]
+    return [node for found in classes for node in ast.walk(found) if isinstance(node, ast.Attribute)]
+
+
+def test_one_sentence_says_why_there_is_no_gpu() -> None:
+    reason = cuda.why_no_gpu()
+    if reason is None:
+        pytest.skip("there is a GPU")
+    assert "\n" not in reason
+    assert reason in (cuda.NO_DRIVER, cuda.NO_GPU) or reason.startswith("cuda-core cannot be imported")
+
+
+@pytest.mark.usefixtures("fresh_gpu")
+def test_without_cuda_core_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setitem(sys.modules, "cuda", None)
+    assert "pip install 'cxr-trt[tensorrt]'" in (cuda.why_no_gpu() or "")
+
+
+def test_a_status_other_than_success_is_an_error_that_names_it() -> None:
+    driver = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
+    assert cuda.check(driver, (driver.CUresult.CUDA_SUCCESS,)) == ()
+    assert cuda.check(driver, (driver.CUresult.CUDA_SUCCESS, 3)) == 3
+    assert cuda.check(driver, (driver.CUresult.CUDA_SUCCESS, 3, 4)) == (3, 4)
+    with pytest.raises(BackendError, match=r"CUDA_ERROR_ILLEGAL_ADDRESS$"):
+        cuda.check(driver, (driver.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS,))
+    with pytest.raises(BackendError, match="lower --max-batch"):
+        cuda.check(driver, (driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY, 0))
+
+
+def test_all_that_is_used_of_cuda_core_exists() -> None:
+    """Without a GPU this is what can be said of the adapter's calls."""
+    core = pytest.importorskip("cuda.core", reason="cuda-core is not installed")
+    driver = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
+    modules = {"driver": driver, "self._driver": driver, "core": core, "self._core": core}
+    used = {
+        (module, node.attr)
+        for node in attributes_in_classes("CudaCore")
+        if (module := ast.unparse(node.value)) in modules
+    }
+    assert len(used) >= 8
+    assert [name for name in used if not hasattr(modules[name[0]], name[1])] == []
+    assert {"CUDA_SUCCESS", "CUDA_ERROR_NO_DEVICE"} <= set(driver.CUresult.__members__)
+    members = {
+        core.Device: "name compute_capability set_current create_stream allocate default_stream",
+        core.Stream: "handle sync close",
+        core.Buffer: "handle close",
+    }
+    assert [(owner, name) for owner in members for name in members[owner].split() if not hasattr(owner, name)] == []
+
+
+def test_the_calls_fit_the_signatures() -> None:
+    core = pytest.importorskip("cuda.core", reason="cuda-core is not installed")
+    driver = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
+    inspect.signature(core.Device.allocate).bind(None, 1, stream=None)
+    inspect.signature(core.Device.create_stream).bind(None)
+    inspect.signature(core.Device.set_current).bind(None)
+    inspect.signature(core.LegacyPinnedMemoryResource.allocate).bind(None, 1)
+    for function, arguments in {
+        driver.cuInit: "unsigned int Flags",
+        driver.cuDeviceGetCount: "",
+        driver.cuMemGetInfo: "",
+        driver.cuMemcpyHtoDAsync: "dstDevice, srcHost, size_t ByteCount, hStream",
+        driver.cuMemcpyDtoHAsync: "dstHost, srcDevice, size_t ByteCount, hStream",
+    }.items():
+        assert function.__doc__.startswith(f"{function.__name__}({arguments})")
+
+
+@pytest.fixture(params=["cuda-core", "PyCUDA"])
+def gpu(request: pytest.FixtureRequest) -> cuda.Gpu:
+    if request.param == "PyCUDA":
+        driver: Any = pytest.importorskip("pycuda.driver", reason="PyCUDA cannot be imported")
+        return cuda.PyCudaGpu(driver)
+    try:
+        return cuda.CudaCoreGpu()
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+def test_rows_go_to_the_gpu_and_come_back(gpu: cuda.Gpu) -> None:
+    values = np.arange(60, dtype=np.float32).reshape(4, 3, 5)
+    with gpu.current():
+        stream, buffer = gpu.stream(), gpu.buffer(values.shape, values.dtype)
+        assert (buffer.host.shape, buffer.host.dtype) == (values.shape, values.dtype)
+        buffer.host[:] = values
+        stream.upload(buffer, 3)
+        stream.synchronize()
+        buffer.host[:] = -1
+        stream.download(buffer, 2)
+        stream.synchronize()
+        np.testing.assert_array_equal(buffer.host[:2], values[:2])
+        np.testing.assert_array_equal(buffer.host[2:], -1)
+        buffer.close()
+        stream.close()
+
+
+@pytest.mark.gpu
+def test_the_gpu_describes_itself(gpu: cuda.Gpu) -> None:
+    with gpu.current():
+        total, free = gpu.memory()
+    assert 0 < free <= total
+    assert gpu.name
+    assert [part.isdigit() for part in gpu.compute_capability.split(".")] == [True, True]
+
+
+@pytest.mark.gpu
+def test_memory_that_is_not_there_is_an_error(gpu: cuda.Gpu) -> None:
+    with gpu.current():
+        total = gpu.memory().total
+    with pytest.raises(BackendError, match="CUDA failed"), gpu.current():
+        gpu.buffer((4 * total,), np.uint8)

@@ -1,0 +1,362 @@
+"""TensorRT and TensorRT-RTX: real builds on the CPU with TensorRT-RTX, real runs where there is a GPU."""
+
+import ast
+import importlib.util
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnxruntime
+import pytest
+from onnx import numpy_helper, parser
+
+from cxr_trt.engine import tensorrt, tensorrt_runtime
+from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.tensorrt import TensorRTBackend
+from cxr_trt.errors import BackendError
+from cxr_trt.spec import Specification
+
+RTX = TensorRTBackend("tensorrt_rtx")
+
+# A scoring graph in small: 64 x 64 pixels, one convolution in place of the network, and the pooling as a function.
+SCORING_GRAPH = """
+<ir_version: 10, opset_import: ["": 20, "cxr_trt": 1]>
+scoring (uint8[N, 1, 64, 64] images) => (float[N, 14] probabilities, float[N, 14, 4, 4] class_maps)
+<float scale = {0.01}>
+{
+    pixels = Cast <to: int = 1> (images)
+    x = Mul (pixels, scale)
+    class_maps = Conv <strides: ints = [16, 16]> (x, weight)
+    scores = cxr_trt.MaxMinPool <k: int = 2, alpha: float = 0.7> (class_maps)
+    probabilities = Sigmoid (scores)
+}
+
+<domain: "cxr_trt", opset_import: ["": 20]>
+MaxMinPool <k: int, alpha: float> (maps) => (scores)
+{
+    flat = Constant <value_ints: ints = [0, 0, -1]> ()
+    cells = Reshape (maps, flat)
+    one = Constant <value_ints: ints = [1]> ()
+    last = Constant <value_ints: ints = [2]> ()
+    k_scalar = Constant <value_int: int = @k> ()
+    k_vector = Reshape (k_scalar, one)
+    largest, largest_at = TopK <axis: int = 2, largest: int = 1> (cells, k_vector)
+    smallest, smallest_at = TopK <axis: int = 2, largest: int = 0> (cells, k_vector)
+    high = ReduceMean <keepdims: int = 0> (largest, last)
+    low = ReduceMean <keepdims: int = 0> (smallest, last)
+    alpha_scalar = Constant <value_float: float = @alpha> ()
+    weighted = Mul (alpha_scalar, low)
+    scores = Add (high, weighted)
+}
+"""
+
+# Biases as onnxruntime's quantizer writes them by default.
+INT32_BIAS_GRAPH = """
+<ir_version: 10, opset_import: ["": 20]>
+quantized (uint8[N, 1, 64, 64] images) => (float[N, 1, 64, 64] probabilities)
+<int32 bias = {3}, float bias_scale = {0.5}>
+{
+    x = Cast <to: int = 1> (images)
+    [dequantize_bias] b = DequantizeLinear (bias, bias_scale)
+    probabilities = Add (x, b)
+}
+"""
+
+UNKNOWN_OP_GRAPH = """
+<ir_version: 10, opset_import: ["": 20, "elsewhere": 1]>
+strange (uint8[N, 1, 64, 64] images) => (float[N, 1, 64, 64] probabilities)
+{
+    x = Cast <to: int = 1> (images)
+    [strange_node] probabilities = elsewhere.Strange (x)
+}
+"""
+
+
+def silent(phase: str, fraction: float) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def graph() -> onnx.ModelProto:
+    model = parser.parse_model(SCORING_GRAPH)
+    weight = np.random.default_rng(0).normal(0, 0.05, (14, 1, 16, 16)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "weight"))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@pytest.fixture
+def trt() -> Any:
+    return pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+
+
+@pytest.mark.usefixtures("trt")
+class TestBuild:
+    def test_a_plan_and_its_settings(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
+        settings = RTX.build(graph, tmp_path, BuildOptions(4, silent))
+        assert [path.name for path in tmp_path.iterdir()] == ["engine.plan"]
+        assert (tmp_path / "engine.plan").stat().st_size > 14 * 16 * 16 * 4  # at least the weights
+        assert json.loads(json.dumps(settings)) == settings
+        assert (settings["plan"], settings["max_batch"]) == ("engine.plan", 4)
+        assert (settings["gpu"], settings["compute_capability"]) == (None, None)
+
+    def test_activation_memory_grows_with_the_batch(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
+        small, large = (RTX.build(graph, tmp_path, BuildOptions(n, silent))["activation_bytes"] for n in (1, 64))
+        assert 0 < small < large
+
+    def test_progress_rises_to_one(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
+        calls: list[tuple[str, float]] = []
+        RTX.build(graph, tmp_path, BuildOptions(2, lambda phase, fraction: calls.append((phase, fraction))))
+        assert [fraction for phase, fraction in calls if phase == "parse"] == [0, 1]
+        fractions = [fraction for phase, fraction in calls if phase == "build"]
+        assert fractions == sorted(fractions)
+        assert len(set(fractions)) > 3
+        assert 0 < fractions[0] < fractions[-1] == 1
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokenPipeError("the terminal is gone")])
+    def test_an_error_while_reporting_cancels_the_build(
+        self, graph: onnx.ModelProto, tmp_path: Path, error: BaseException
+    ) -> None:
+        def report(phase: str, fraction: float) -> None:
+            if phase == "build":
+                raise error
+
+        with pytest.raises(type(error)):
+            RTX.build(graph, tmp_path, BuildOptions(2, report))
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("text", "names"),
+        [
+            (INT32_BIAS_GRAPH, ["dequantize_bias (DequantizeLinear)", "Int32"]),
+            (UNKNOWN_OP_GRAPH, ["strange_node (Strange)"]),
+        ],
+    )
+    def test_a_refused_graph_names_the_node_in_one_sentence(self, text: str, names: list[str], tmp_path: Path) -> None:
+        with pytest.raises(BackendError) as caught:
+            RTX.build(parser.parse_model(text), tmp_path, BuildOptions(2, silent))
+        message = str(caught.value)
+        assert message.startswith("TensorRT-RTX refuses the graph's node ")
+        assert "\n" not in message
+        assert [name for name in names if name not in message] == []
+
+    def test_a_graph_with_another_input_is_refused(self, tmp_path: Path) -> None:
+        model = parser.parse_model(UNKNOWN_OP_GRAPH.replace("images", "pixels").replace("elsewhere.Strange", "Relu"))
+        with pytest.raises(BackendError, match="one input, `images`; this graph has pixels"):
+            RTX.build(model, tmp_path, BuildOptions(2, silent))
+
+    def test_the_profile_spans_one_image_to_the_largest_batch(self, trt: Any, graph: onnx.ModelProto) -> None:
+        log = tensorrt_runtime.Log(trt)
+        builder = trt.Builder(log.logger)
+        network = builder.create_network(tensorrt.network_flags(trt))
+        inlined = onnx.inliner.inline_local_functions(graph)
+        assert trt.OnnxParser(network, log.logger).parse(inlined.SerializeToString())
+        profile = tensorrt.batch_profile(builder, network, 6)
+        assert [tuple(shape) for shape in profile.get_shape("images")] == [(n, 1, 64, 64) for n in (1, 6, 6)]
+
+    def test_a_failed_build_gives_tensorrts_reason(self, trt: Any, graph: onnx.ModelProto) -> None:
+        log = tensorrt_runtime.Log(trt)
+        builder = trt.Builder(log.logger)
+        assert builder.build_serialized_network(builder.create_network(0), builder.create_builder_config()) is None
+        assert str(log.failure("no engine")).startswith("no engine: ")
+        assert "Network must have at least one output" in str(log.failure("no engine"))
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("Error Code 2: OutOfMemory (Requested size was 13958643712 bytes.)", True),
+        ("Error Code 10: Internal Error (Could not find any implementation for node {ForeignNode[a...b]}.)", True),
+        ("Skipping tactic 0x01 due to insufficient memory on requested size of 9", True),
+        ("Lazy loading can significantly reduce device memory usage", False),
+        ("Error Code 4: Internal Error (Network must have at least one output)", False),
+    ],
+)
+def test_a_lack_of_memory_is_called_by_its_name(trt: Any, message: str, hint: bool) -> None:
+    log = tensorrt_runtime.Log(trt)
+    log.logger.log(trt.ILogger.ERROR, message)
+    assert str(log.failure("it failed")) == f"it failed: {message}" + tensorrt_runtime.LOWER_MAX_BATCH * hint
+
+
+def test_a_missing_driver_is_not_taken_for_the_cause_of_another_error(trt: Any) -> None:
+    log = tensorrt_runtime.Log(trt)
+    driver = "Cuda Runtime (cudaError 35: CUDA driver version is insufficient for CUDA runtime version)"
+    log.logger.log(trt.ILogger.ERROR, driver)
+    assert str(log.failure("a")) == f"a: {driver}"
+    log.logger.log(trt.ILogger.ERROR, "the cause")
+    log.logger.log(trt.ILogger.ERROR, driver)
+    log.logger.log(trt.ILogger.WARNING, "a warning")
+    assert str(log.failure("a")) == "a: the cause"
+
+
+def test_nested_phases_become_one_fraction(trt: Any) -> None:
+    fractions: list[float] = []
+    progress = tensorrt.Progress(trt, lambda phase, fraction: fractions.append(fraction))
+    monitor = progress.monitor
+    monitor.phase_start("whole", None, 4)
+    assert monitor.step_complete("whole", 0)
+    monitor.phase_start("part", "whole", 2)
+    monitor.step_complete("part", 0)
+    monitor.step_complete("part", 1)
+    monitor.phase_finish("part")
+    monitor.step_complete("whole", 1)
+    monitor.step_complete("unknown", 5)
+    monitor.phase_start("whole", "whole", 2)  # its own parent
+    monitor.step_complete("whole", 0)
+    assert fractions == [0.25, 0.375, 0.5, 0.5, 0.5, 0.5]
+
+
+class TestWithoutWhatIsNeeded:
+    def test_running_without_a_gpu_is_refused_in_one_sentence(self, trt: Any, tmp_path: Path) -> None:
+        reason = RTX.why_not_run()
+        if reason is None:
+            pytest.skip("there is a GPU")
+        assert "\n" not in reason
+        assert RTX.why_not_build() is None
+        assert RTX.why_not_open({"gpu": None}) == reason
+        (tmp_path / "engine.plan").write_bytes(b"never read")
+        with pytest.raises(BackendError) as caught:
+            RTX.open(tmp_path, Specification(), {"gpu": None})
+        assert str(caught.value) == reason
+
+    def test_a_missing_package_names_its_install_command(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
+        if importlib.util.find_spec("tensorrt"):
+            pytest.skip("TensorRT is installed")
+        backend = TensorRTBackend("tensorrt")
+        sentence = "TensorRT is not installed: run pip install 'cxr-trt[tensorrt]'"
+        assert backend.why_not_build() == backend.why_not_run() == sentence
+        with pytest.raises(BackendError, match="is not installed"):
+            backend.build(graph, tmp_path, BuildOptions(2, silent))
+
+    def test_a_broken_package_names_the_reason(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        if importlib.util.find_spec("tensorrt"):
+            pytest.skip("TensorRT is installed")
+        (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open shared object file')")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert TensorRTBackend("tensorrt").why_not_build() == (
+            "TensorRT is installed but cannot be imported (libnvinfer.so.10: cannot open shared object file): "
+            "run pip install 'cxr-trt[tensorrt]'"
+        )
+
+
+class TestWhichGpu:
+    ADA = {"gpu": "NVIDIA L4", "compute_capability": "8.9"}  # noqa: RUF012
+    ANY = {"gpu": None, "compute_capability": None}  # noqa: RUF012
+
+    def test_the_gpu_that_built_a_plan_opens_it(self) -> None:
+        assert tensorrt.why_other_gpu(self.ADA, "NVIDIA L4", "8.9") is None
+
+    @pytest.mark.parametrize(("name", "capability"), [("NVIDIA L40", "8.9"), ("NVIDIA L4", "9.0")])
+    def test_for_another_gpu_both_sides_and_the_command_are_named(self, name: str, capability: str) -> None:
+        assert tensorrt.why_other_gpu(self.ADA, name, capability) == (
+            "the engine was built for NVIDIA L4 (compute capability 8.9) and this GPU is "
+            f"{name} (compute capability {capability}): rebuild it with cxr-trt build-engine BUNDLE -o NEW.cxr"
+        )
+
+    def test_an_rtx_plan_needs_compute_capability_8(self) -> None:
+        assert tensorrt.why_other_gpu(self.ANY, "NVIDIA A10", "8.6") is None
+        assert tensorrt.why_other_gpu(self.ANY, "NVIDIA GeForce RTX 5090", "12.0") is None
+        assert "this GPU is Tesla T4 (compute capability 7.5)" in (
+            tensorrt.why_other_gpu(self.ANY, "Tesla T4", "7.5") or ""
+        )
+
+
+class TestTimingCache:
+    def test_one_file_for_each_version_and_gpu_in_the_cache_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+        path = tensorrt.timing_cache_path("10.3.0", "Orin (nvgpu)", "8.7")
+        assert path == Path("/caches/cxr-trt/timing-10.3.0-Orin-nvgpu-8.7.cache")
+        monkeypatch.setenv("XDG_CACHE_HOME", "")
+        assert tensorrt.timing_cache_path("10.3.0", "a", "8.7").parent == Path.home() / ".cache" / "cxr-trt"
+
+    @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+    def test_timings_are_kept_and_a_spoilt_file_is_ignored(self, trt: Any, tmp_path: Path) -> None:
+        """TensorRT-RTX's timing cache holds nothing, but its functions are TensorRT's."""
+        log = tensorrt_runtime.Log(trt)
+        builder = trt.Builder(log.logger)
+        path = tmp_path / "new folder" / "timing.cache"
+        config = builder.create_builder_config()
+        tensorrt.load_timing_cache(config, path)
+        assert config.get_timing_cache() is not None
+        tensorrt.save_timing_cache(config, path)
+        assert path.stat().st_size > 0
+        assert list(path.parent.iterdir()) == [path]
+        for content in (path.read_bytes(), b"spoilt"):
+            path.write_bytes(content)
+            config = builder.create_builder_config()
+            tensorrt.load_timing_cache(config, path)
+            assert config.get_timing_cache() is not None
+
+
+def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
+    """Without a GPU this is what can be said of the runner's calls."""
+    owners = {
+        "trt": trt,
+        "severities": trt.ILogger.Severity,
+        "trt.MemoryPoolType": trt.MemoryPoolType,
+        "builder": trt.Builder,
+        "network": trt.INetworkDefinition,
+        "parser": trt.OnnxParser,
+        "e": trt.ParserError,
+        "config": trt.IBuilderConfig,
+        "profile": trt.IOptimizationProfile,
+        "self._runtime": trt.Runtime,
+        "self._engine": trt.ICudaEngine,
+        "self._context": trt.IExecutionContext,
+    }
+    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_runtime)]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    used = {(owner, node.attr) for node in nodes if (owner := ast.unparse(node.value)) in owners}
+    assert {owner for owner, _ in used} == set(owners)
+    assert [name for name in used if not hasattr(owners[name[0]], name[1])] == []
+
+
+@pytest.fixture(params=["tensorrt", "tensorrt_rtx"])
+def backend(request: pytest.FixtureRequest) -> TensorRTBackend:
+    chosen = TensorRTBackend(request.param)
+    if reason := chosen.why_not_build() or chosen.why_not_run():
+        pytest.skip(reason)
+    return chosen
+
+
+@pytest.mark.gpu
+def test_probabilities_and_class_maps_are_onnx_runtimes(
+    backend: TensorRTBackend, graph: onnx.ModelProto, tmp_path: Path
+) -> None:
+    settings = backend.build(graph, tmp_path, BuildOptions(4, silent))
+    assert backend.why_not_open(settings) is None
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    runner = backend.open(tmp_path, Specification(), settings)
+    assert (runner.max_batch, runner.has_class_maps) == (4, True)
+    pictures = np.random.default_rng(1).integers(0, 256, (4, 1, 64, 64), np.uint8)
+    for images in (pictures[:1], pictures, pictures[1:3], pictures[::-1][:3]):
+        probabilities, class_maps = session.run(["probabilities", "class_maps"], {"images": images})
+        outputs = runner.run(images, class_maps=True)
+        np.testing.assert_allclose(outputs.probabilities, probabilities, rtol=0, atol=1e-5)
+        assert outputs.class_maps is not None
+        np.testing.assert_allclose(outputs.class_maps, class_maps, rtol=1e-5, atol=1e-4)
+        alone = runner.run(images, class_maps=False)
+        assert alone.class_maps is None
+        np.testing.assert_array_equal(alone.probabilities, outputs.probabilities)
+    runner.close()
+
+
+@pytest.mark.gpu
+def test_a_batch_that_does_not_fit_is_refused(backend: TensorRTBackend, graph: onnx.ModelProto, tmp_path: Path) -> None:
+    settings = backend.build(graph, tmp_path, BuildOptions(2, silent))
+    runner = backend.open(tmp_path, Specification(), settings)
+    for images in (np.zeros((3, 1, 64, 64), np.uint8), np.zeros((1, 1, 32, 64), np.uint8)):
+        with pytest.raises(BackendError, match=r"the engine takes uint8 \[1 to 2, 1, 64, 64\], not"):
+            runner.run(images, class_maps=False)
+    runner.close()
+
+
+@pytest.mark.gpu
+def test_a_file_that_is_no_plan_is_an_error(backend: TensorRTBackend, tmp_path: Path) -> None:
+    (tmp_path / "engine.plan").write_bytes(b"no plan at all")
+    with pytest.raises(BackendError, match="TensorRT could not load the plan"):
+        backend.open(tmp_path, Specification(), {})
