@@ -10,7 +10,7 @@ from typing import Any
 from cxr_trt.errors import GraphError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.preprocess import PREPROCESSING
-from cxr_trt.views import View, ViewSet, views
+from cxr_trt.views import VIEW_SETS, View, ViewSet, views
 
 STRIDE = 32  # pixels of a crop to one cell of its class maps
 
@@ -54,11 +54,13 @@ class Specification:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "Specification":
-        """The inverse of `to_json`, after parsing. Raises GraphError for fields that this version does not know."""
+        """The inverse of `to_json`, after parsing. Raises GraphError for fields or views that this version does not know."""
         names = {field.name for field in dataclasses.fields(cls)}
         if names != set(values):
             odd = ", ".join(sorted(names ^ set(values)))
-            raise GraphError(f"the specification differs in its fields ({odd}); export the checkpoint again")
+            raise GraphError(f"its specification is of another version of cxr-trt (fields {odd})")
+        if values["views"] not in VIEW_SETS:
+            raise GraphError(f"its views {values['views']!r} are unknown to this version of cxr-trt")
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }

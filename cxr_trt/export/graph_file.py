@@ -49,11 +49,11 @@ def read_scoring_graph(path: Path) -> tuple[onnx.ModelProto, GraphInfo]:
     """
     try:
         model = onnx.load(path, load_external_data=False)
+        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
+            raise GraphError(f"{path}: keeps its weights in other files; {REMEDY}")
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, OSError) as error:
         raise GraphError(f"{path}: not a valid ONNX model ({str(error).splitlines()[0]}); {REMEDY}") from error
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise GraphError(f"{path}: keeps its weights in other files; {REMEDY}")
     info = _info(model, path)
     _check_tensors(model, info.spec, path)
     return model, info
@@ -66,7 +66,9 @@ def _info(model: onnx.ModelProto, path: Path) -> GraphInfo:
         spec = Specification.from_mapping(json.loads(text))
         info = GraphInfo(spec, json.loads(metadata["trained"]), metadata["checkpoint_sha256"], metadata["version"])
         stated = metadata["specification_sha256"]
-    except (KeyError, ValueError) as error:
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}; {REMEDY}") from error
+    except (KeyError, ValueError, TypeError) as error:
         raise GraphError(f"{path}: an ONNX model, but not a scoring graph of cxr-trt; {REMEDY}") from error
     if hashlib.sha256(text.encode()).hexdigest() != stated:
         raise GraphError(f"{path}: its specification was changed after the export; {REMEDY}")

@@ -1,0 +1,207 @@
+"""DICOM radiographs, through pydicom: stored values to what a display would show.
+
+The order is the standard's (PS3.3 C.11, PS3.4 N.2): stored values, modality LUT or rescale, VOI LUT or window, then
+MONOCHROME1 inverted, once. The result spans the output range of the VOI LUT or window.
+"""
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset, dcmread
+from pydicom.encaps import generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_modality_lut, apply_windowing
+from pydicom.uid import (
+    UID,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLETransferSyntaxes,
+)
+
+from cxr_trt.errors import ImageError
+from cxr_trt.images.headers import jpeg_header
+from cxr_trt.images.image import Image, check_size
+
+PLUGINS: dict[UID, str] = {
+    **dict.fromkeys(JPEGTransferSyntaxes + JPEGLSTransferSyntaxes, "gdcm"),
+    **dict.fromkeys(JPEG2000TransferSyntaxes, "pylibjpeg"),
+    **dict.fromkeys(RLETransferSyntaxes, "pydicom"),
+}
+"""The one decoder of each compressed transfer syntax, so that pixels do not depend on what else is installed."""
+
+_LOCK = threading.Lock()
+
+
+def decode_dicom(data: bytes) -> Image:
+    """Decode a DICOM file of one frame: grey, RGB or YBR.
+
+    Pixels of the Pixel Padding Value (C.7.5.1.1.2) are black. Without VOI LUT and window, the picture is stretched from
+    its smallest to its largest value. Colour becomes BT.601 luma.
+
+    Args:
+        data: the whole file, with preamble.
+
+    Raises:
+        ImageError: the file is truncated or damaged, or holds no image, several frames or floating-point values.
+    """
+    try:
+        with _no_python_warnings():
+            return _decode(data)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # pydicom raises whatever a damaged element leads to
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ImageError(f"the DICOM file is damaged ({reason}); export it again") from error
+
+
+@contextmanager
+def _no_python_warnings() -> Iterator[None]:
+    """Keep pydicom's warnings from the user, and from becoming errors under `python -W error`.
+
+    `catch_warnings` is not thread-safe, hence the lock. It costs nothing: pydicom and its decoders keep the GIL.
+    """
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _decode(data: bytes) -> Image:
+    dataset = dcmread(io.BytesIO(data))
+    stored, photometric = _stored_values(dataset)
+    if photometric in ("MONOCHROME1", "MONOCHROME2"):
+        pixels, notes = _monochrome(stored, photometric, dataset)
+    elif photometric == "RGB":
+        pixels, notes = _luma(stored, dataset.BitsStored)
+    else:
+        raise ImageError(f"the Photometric Interpretation {photometric} is not supported; export the image as grey")
+    return Image(np.clip(pixels, 0, 255), "DICOM", tuple(notes))
+
+
+def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
+    """Decode Pixel Data to integers [H, W] or [H, W, 3], with their Photometric Interpretation; YBR becomes RGB."""
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise ImageError("the DICOM file holds floating-point pixels; export it with integer pixels")
+    if "PixelData" not in dataset:
+        raise ImageError(
+            "the DICOM file holds no pixel data: it is truncated or no image; copy it again or leave it out"
+        )
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise ImageError(f"the DICOM file holds {frames} frames; extract one")
+
+    check_size(dataset.Columns, dataset.Rows)
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if PLUGINS.get(syntax) == "gdcm":
+        _check_jpeg(dataset)
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        raise ImageError(f"the transfer syntax {syntax.name} is not supported; decompress the file") from error
+    try:
+        values, properties = decoder.as_array(dataset, decoding_plugin=PLUGINS.get(syntax, ""))
+    except RuntimeError as error:
+        raise ImageError(
+            f"the pixel data ({syntax.name}) are damaged or in a variant that is not supported; decompress the file"
+        ) from error
+
+    expected = (dataset.Rows, dataset.Columns, 3)[: 2 if dataset.SamplesPerPixel == 1 else 3]
+    if values.shape != expected:
+        raise ImageError(f"the DICOM file holds an array of {values.shape}, not one frame of {expected}; extract one")
+    return values, str(properties["photometric_interpretation"])
+
+
+def _check_jpeg(dataset: Dataset) -> None:
+    """Compare the JPEG frame header with the elements of the data set; GDCM can crash where they differ."""
+    for frame in generate_frames(dataset.PixelData, number_of_frames=1):
+        header = jpeg_header(frame)
+        if (header.width, header.height, header.samples) != (dataset.Columns, dataset.Rows, dataset.SamplesPerPixel):
+            raise ImageError("the JPEG data differ from the DICOM header in size; export the image again")
+        if header.bits > dataset.BitsAllocated:
+            raise ImageError("the JPEG data have more bits than the DICOM header says; export the image again")
+
+
+def _monochrome(
+    stored: npt.NDArray[Any], photometric: str, dataset: Dataset
+) -> tuple[npt.NDArray[np.float32], list[str]]:
+    """Stored values [H, W] to display grey."""
+    notes = []
+    padding = _padding(stored, dataset)
+    if dataset.get("ModalityLUTSequence"):
+        values, _, _ = _lookup(stored, dataset.ModalityLUTSequence[0], dataset)
+    else:
+        values = apply_modality_lut(stored, dataset)
+
+    if dataset.get("VOILUTSequence"):
+        grey, largest, white = _lookup(values, dataset.VOILUTSequence[0], dataset)
+        black: float = 0
+        if largest <= white // 2:
+            notes.append(f"the VOI LUT reaches only {largest} of {white}, the picture may be too dark")
+    elif dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
+        # The ends of the window's output range (C.11.2.1.2) are what it gives far below and far above.
+        black, white = apply_windowing(np.array([-np.inf, np.inf]), dataset)
+        grey = apply_windowing(values, dataset)
+    else:
+        notes.append("no VOI LUT or window, stretched from the smallest to the largest value")
+        grey = values.astype(np.float64)
+        shown = grey[~padding]
+        black, white = (shown.min(), shown.max()) if shown.size else (0, 0)
+
+    scale = 255 / (white - black) if white != black else 0
+    pixels = ((grey - black) * scale).astype(np.float32)
+    if photometric == "MONOCHROME1":  # C.7.6.3.1.2
+        pixels = 255 - pixels
+    pixels[padding] = 0
+
+    shape = dataset.get("PresentationLUTShape")  # C.11.6: it repeats the Photometric Interpretation
+    if (photometric, shape) in {("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")}:
+        notes.append(f"Presentation LUT Shape {shape} contradicts {photometric}, which was followed")
+    return pixels, notes
+
+
+def _padding(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_]:
+    """The pixels [H, W] outside the picture: Pixel Padding Value, or from it to Pixel Padding Range Limit."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, bool)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted((value, value if limit is None else limit))
+    inside: npt.NDArray[np.bool_] = (stored >= low) & (stored <= high)
+    return inside
+
+
+def _lookup(values: npt.NDArray[Any], item: Dataset, dataset: Dataset) -> tuple[npt.NDArray[Any], int, int]:
+    """Map values through an item of a Modality LUT (C.11.1.1) or VOI LUT Sequence (C.11.2.1.1).
+
+    pydicom's own `apply_voi` wraps around in a LUT of more than 256 entries of 8 bits, which many detectors write.
+
+    Returns:
+        The mapped values, the largest entry, and the largest that the entry's bits can hold.
+    """
+    entries, first, bits = item.LUTDescriptor
+    entries = entries or 2**16
+    data = item.LUTData
+    if isinstance(data, bytes):
+        packed = bits == 8 and len(data) < 2 * entries
+        order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+        data = np.frombuffer(data, "u1" if packed else f"{order}u2")
+    table = np.asarray(data)[:entries]
+    index = np.rint(values).astype(np.int64) - first
+    return table[np.clip(index, 0, entries - 1)], int(table.max()), 2**bits - 1
+
+
+def _luma(samples: npt.NDArray[Any], bits: int) -> tuple[npt.NDArray[np.float32], list[str]]:
+    """RGB [H, W, 3] of `bits` bits to BT.601 luma."""
+    if samples.dtype.kind != "u" or samples.dtype.itemsize > 2:
+        raise ImageError(f"the DICOM file holds colour of type {samples.dtype.name}; export it as grey")
+    native = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))
+    grey = cv2.cvtColor(native, cv2.COLOR_RGB2GRAY)
+    return grey.astype(np.float32) / np.float32((2**bits - 1) / 255), ["colour image, converted to grey"]

@@ -1,0 +1,86 @@
+"""What a PNG or JPEG stream says about itself, checked before a C library allocates memory for it or trusts it."""
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+from cxr_trt.errors import ImageError
+
+_PNG_CHUNK = struct.Struct(">I4s")  # bytes of content, kind; then the content and its CRC-32
+_PNG_HEADER = struct.Struct(">IIBB")  # width, height, bits of a sample, colour type
+_PNG_ALPHA = (4, 6)  # colour types: grey with alpha, RGB with alpha
+
+_JPEG_SEGMENT = struct.Struct(">BBH")  # 0xFF, marker, bytes of the segment with this number
+_JPEG_FRAME = struct.Struct(">BHHB")  # bits of a sample, height, width, components
+_JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, SOF55 (JPEG-LS)
+_JPEG_TABLES = {0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xF8, 0xFE}  # DHT DAC DQT DRI APP LSE COM
+_JPEG_SCAN = 0xDA
+_JPEG_END = b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Width and height in pixels, bits of a sample, samples of a pixel, and whether the file speaks of transparency."""
+
+    width: int
+    height: int
+    bits: int
+    samples: int
+    has_alpha: bool = False
+
+
+def png_header(data: bytes) -> Header:
+    """Walk the chunks of a PNG file, with their lengths and checksums, to the last one, IEND.
+
+    Raises:
+        ImageError: the file is truncated or damaged.
+    """
+    header = None
+    has_alpha = False
+    position = 8
+    while position + 12 <= len(data):
+        length, kind = _PNG_CHUNK.unpack_from(data, position)
+        start, end = position + 8, position + 8 + length
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(memoryview(data)[position + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+            raise ImageError("the PNG file is damaged; copy it again")
+        if header is None:
+            if kind != b"IHDR" or length != 13:
+                raise ImageError("the PNG file is damaged; copy it again")
+            header = _PNG_HEADER.unpack_from(data, start)
+        has_alpha |= kind == b"tRNS"
+        if kind == b"IEND":
+            width, height, bits, colour = header
+            samples = {2: 3, 4: 2, 6: 4}.get(colour, 1)
+            return Header(width, height, bits, samples, has_alpha or colour in _PNG_ALPHA)
+        position = end + 4
+    raise ImageError("the PNG file is truncated; copy it again")
+
+
+def jpeg_header(data: bytes) -> Header:
+    """Walk the segments of a JPEG or JPEG-LS stream (ITU-T T.81 B.1.1) to the first scan, and look for its end.
+
+    Raises:
+        ImageError: the stream is truncated or damaged.
+    """
+    header = None
+    position = 2
+    while position + 4 <= len(data):
+        prefix, marker, length = _JPEG_SEGMENT.unpack_from(data, position)
+        if prefix == marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        if prefix != 0xFF or length < 2 or marker not in {*_JPEG_FRAMES, *_JPEG_TABLES, _JPEG_SCAN}:
+            raise ImageError("the JPEG data are damaged; copy the file again")
+        if marker in _JPEG_FRAMES and position + 4 + _JPEG_FRAME.size <= len(data):
+            bits, height, width, samples = _JPEG_FRAME.unpack_from(data, position + 4)
+            header = Header(width, height, bits, samples)
+        position += 2 + length
+        if marker == _JPEG_SCAN:
+            if header is None:
+                raise ImageError("the JPEG data are damaged; copy the file again")
+            if data.rfind(_JPEG_END) < position:
+                break
+            return header
+    raise ImageError("the JPEG data are truncated; copy the file again")

@@ -1,0 +1,135 @@
+"""A bundle is opened whole and unchanged, or not at all."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.bundle import UNTRAINED, Engine, build_bundle
+from cxr_trt.engine.manifest import Manifest, read_manifest
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.errors import BackendError, BundleError, UsageError
+from cxr_trt.export.graph_file import read_scoring_graph
+
+
+@pytest.fixture
+def bundle(center_bundle, tmp_path):
+    return shutil.copytree(center_bundle, tmp_path / "copy.cxr")
+
+
+def rewritten(bundle, **changes):
+    """Change the manifest and its own hash with it, as a build by another version would."""
+    manifest = read_manifest(bundle)
+    fields = {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
+    (bundle / "manifest.json").write_text(Manifest(**{**fields, **changes}).to_json())
+
+
+def test_manifest_says_what_it_is(bundle):
+    fields = json.loads((bundle / "manifest.json").read_text())
+    assert fields["weights"] == "untrained"
+    assert fields["backend"] == "openvino"
+    assert sorted(fields["files"]) == ["model.onnx", "openvino.bin", "openvino.xml"]
+    assert fields["specification_sha256"].startswith(read_manifest(bundle).fingerprint.split("-")[1])
+
+
+def test_an_untrained_engine_says_so(bundle):
+    with Engine(bundle) as engine:
+        assert engine.warnings == (UNTRAINED,)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "openvino.bin", "openvino.xml", "manifest.json"])
+def test_a_changed_byte_is_noticed(bundle, name):
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(BundleError, match=name):
+        Engine(bundle)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', "null", '{"graph": 3}'])
+def test_a_damaged_manifest_is_one_sentence(bundle, content):
+    (bundle / "manifest.json").write_text(content)
+    with pytest.raises(BundleError, match="damaged or of another version"):
+        Engine(bundle)
+
+
+def test_a_missing_file_is_named(bundle):
+    (bundle / "openvino.bin").unlink()
+    with pytest.raises(BundleError, match=r"openvino\.bin is missing"):
+        Engine(bundle)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname"])
+def test_a_file_outside_the_bundle_is_refused(bundle, name):
+    rewritten(bundle, files={name: "0" * 64})
+    with pytest.raises(BundleError, match="is missing"):
+        Engine(bundle)
+
+
+def test_another_backend_version_names_both_and_the_command(bundle):
+    rewritten(bundle, backend_version="2023.0.0")
+    with pytest.raises(BundleError, match=r"openvino 2023\.0\.0, but 20.* is installed.*cxr-trt build-engine"):
+        Engine(bundle)
+
+
+def test_an_unknown_backend_is_refused(bundle):
+    rewritten(bundle, backend="coreml")
+    with pytest.raises(BundleError, match="unknown backend 'coreml'"):
+        Engine(bundle)
+
+
+def test_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match="no such bundle"):
+        Engine(tmp_path / "none.cxr")
+    with pytest.raises(BundleError, match="not an engine bundle"):
+        Engine(tmp_path)
+
+
+def test_the_fingerprint_tells_engines_apart(bundle):
+    before = read_manifest(bundle).fingerprint
+    rewritten(bundle, settings={"max_batch": 2})
+    engine, spec = read_manifest(bundle).fingerprint.split("-")
+    assert engine != before.split("-")[0]
+    assert spec == before.split("-")[1]
+
+
+def options():
+    return BuildOptions(1, lambda phase, fraction: None)
+
+
+def test_an_existing_bundle_is_replaced_only_on_request(bundle):
+    model, info = read_scoring_graph(bundle / "model.onnx")
+    before = (bundle / "manifest.json").read_text()
+    with pytest.raises(UsageError, match="--overwrite"):
+        build_bundle(model, info, BACKENDS["onnxruntime"], bundle, options(), overwrite=False)
+    assert (bundle / "manifest.json").read_text() == before
+    build_bundle(model, info, BACKENDS["onnxruntime"], bundle, options(), overwrite=True)
+    assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", "model.onnx"]
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(bundle, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    model, info = read_scoring_graph(bundle / "model.onnx")
+    with pytest.raises(UsageError, match="not an engine bundle"):
+        build_bundle(model, info, BACKENDS["onnxruntime"], tmp_path / "photos", options(), overwrite=True)
+    assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+def test_a_failed_build_leaves_nothing(bundle, tmp_path):
+    model, info = read_scoring_graph(bundle / "model.onnx")
+    model.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(BackendError, match="OpenVINO cannot convert"):
+        build_bundle(model, info, BACKENDS["openvino"], tmp_path / "new.cxr", options(), overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.cxr"]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [np.zeros((1, 1, 256, 256), np.uint8), np.zeros((1, 512, 512), np.float32), np.zeros((0, 512, 512), np.uint8)],
+)
+def test_wrong_arrays_are_refused(center_bundle, images):
+    with Engine(center_bundle) as engine, pytest.raises(UsageError, match="not uint8"):
+        engine.run(images)

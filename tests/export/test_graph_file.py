@@ -1,0 +1,81 @@
+"""Files that are not scoring graphs are refused in one sentence."""
+
+import json
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from cxr_trt.errors import GraphError
+from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.spec import Specification
+
+
+@pytest.fixture
+def demo(demo_model):
+    return onnx.load(demo_model)
+
+
+def refusal(model, tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    with pytest.raises(GraphError) as caught:
+        read_scoring_graph(path)
+    assert str(path) in str(caught.value)
+    assert "cxr-trt export" in str(caught.value)
+    return str(caught.value)
+
+
+def property_of(model, key):
+    return next(prop for prop in model.metadata_props if prop.key == f"cxr_trt.{key}")
+
+
+def test_the_shipped_model_is_read(demo_model):
+    model, info = read_scoring_graph(demo_model)
+    assert info.spec == Specification()
+    assert not info.trained
+    assert len(model.functions) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not protobuf at all", b"\x08\x09"])
+def test_rubbish(tmp_path, content):
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(GraphError, match=r"a\.onnx: not a"):
+        read_scoring_graph(tmp_path / "a.onnx")
+
+
+def test_truncated(demo_model, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(demo_model.read_bytes()[:-1000])
+    with pytest.raises(GraphError, match="not a"):
+        read_scoring_graph(tmp_path / "a.onnx")
+
+
+def test_another_onnx_model(tmp_path):
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [output]))
+    assert "not a scoring graph" in refusal(model, tmp_path)
+
+
+def test_a_changed_specification(demo, tmp_path):
+    text = property_of(demo, "specification")
+    text.value = text.value.replace("0.485", "0.5")
+    assert "changed after the export" in refusal(demo, tmp_path)
+
+
+def test_a_specification_of_another_version(demo, tmp_path):
+    text = property_of(demo, "specification")
+    text.value = json.dumps({**json.loads(text.value), "gamma": 2.2})
+    assert "gamma" in refusal(demo, tmp_path)
+
+
+def test_another_input(demo, tmp_path):
+    demo.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 256
+    assert "inputs and outputs" in refusal(demo, tmp_path)
+
+
+def test_weights_in_other_files(demo, tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(demo, path, save_as_external_data=True, location="weights.bin")
+    with pytest.raises(GraphError, match="in other files"):
+        read_scoring_graph(path)

@@ -1,0 +1,91 @@
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cxr_trt.errors import CheckpointError
+from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint
+from cxr_trt.model.network import Network
+from cxr_trt.model.settings import SETTINGS
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return Network(SETTINGS["single-map"])
+
+
+@pytest.fixture
+def saved(network, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(network, path, trained=False)
+    return path
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_round_trip(network, saved):
+    checkpoint = load_checkpoint(saved)
+    assert checkpoint.network.settings == SETTINGS["single-map"]
+    assert not checkpoint.trained
+    assert not checkpoint.network.training
+    assert equal(checkpoint.network, network)
+
+
+def test_a_state_dict_needs_its_setting(network, tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"state_dict": network.state_dict(), "epoch": 3}, path)
+    with pytest.raises(CheckpointError, match=r"add --setting paper\|chexnet"):
+        load_checkpoint(path)
+    assert equal(load_checkpoint(path, "single-map").network, network)
+    with pytest.raises(CheckpointError, match="wrong shape transfer"):
+        load_checkpoint(path, "paper")
+
+
+def test_a_setting_that_contradicts_the_header_is_refused(saved):
+    with pytest.raises(CheckpointError, match="not --setting paper"):
+        load_checkpoint(saved, "paper")
+
+
+def test_missing_and_unexpected_keys_are_named(saved):
+    weights = load_file(saved)
+    weights["classifier.weight"] = weights.pop("features.conv0.weight")
+    save_file(weights, saved)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(saved, "single-map")
+    assert "missing features.conv0.weight; unexpected classifier.weight" in str(caught.value)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": Evil()}, "evil.pt")
+    with pytest.raises(CheckpointError, match="not a plain state dict"):
+        load_checkpoint(tmp_path / "evil.pt", "paper")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04."])
+def test_rubbish_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=name):
+        load_checkpoint(tmp_path / name, "paper")
+
+
+def test_a_truncated_file_is_refused(saved):
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_checkpoint(saved)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.pt")
