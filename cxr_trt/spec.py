@@ -54,7 +54,7 @@ class Specification:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "Specification":
-        """The inverse of `to_json`, after parsing. Raises GraphError for fields or views that this version does not know."""
+        """The inverse of `to_json`, after parsing. Raises GraphError for unknown fields or views."""
         names = {field.name for field in dataclasses.fields(cls)}
         if names != set(values):
             odd = ", ".join(sorted(names ^ set(values)))

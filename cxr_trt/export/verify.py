@@ -9,7 +9,10 @@ import torch
 from cxr_trt.errors import GraphError
 from cxr_trt.model.scorer import Scorer
 
-TOLERANCE = 1e-5  # of a probability
+TOLERANCES = {
+    "probabilities": 1e-5,
+    "class_maps": 1e-4,  # relative to the largest value: they have no bound, and are looked at, not compared
+}
 
 
 def verify(model: onnx.ModelProto, scorer: Scorer, images: npt.NDArray[np.uint8]) -> float:
@@ -24,7 +27,7 @@ def verify(model: onnx.ModelProto, scorer: Scorer, images: npt.NDArray[np.uint8]
         The largest difference of a probability.
 
     Raises:
-        GraphError: a probability differs by more than 1e-5, or a class map by more than 1e-5 of the largest value.
+        GraphError: a probability differs by more than 1e-5, or a class map by more than 1e-4 of the largest value.
     """
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -37,9 +40,9 @@ def verify(model: onnx.ModelProto, scorer: Scorer, images: npt.NDArray[np.uint8]
             reference, scale = references[name]
             worst[name] = np.maximum(worst[name], np.abs(results[name] - reference).max() / scale)
     for name, difference in worst.items():
-        if not difference <= TOLERANCE:  # NaN fails too
+        if not difference <= TOLERANCES[name]:  # NaN fails too
             raise GraphError(
-                f"the exported graph's {name} differ from PyTorch's by {difference:.1e} (allowed: {TOLERANCE:.0e}); "
+                f"the exported graph's {name} differ from PyTorch's by {difference:.1e}, more than {TOLERANCES[name]:.0e}: "
                 "nothing was written. Are all weights finite? If so this is a bug: please report it"
             )
     return float(worst["probabilities"])

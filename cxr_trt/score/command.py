@@ -82,8 +82,10 @@ def run(
 def _only_bundle() -> Path:
     bundles = sorted(Path().glob("*.cxr"))
     if len(bundles) != 1:
-        found = f"{len(bundles)} .cxr folders" if bundles else "no .cxr folder"
-        raise UsageError(f"there is {found} here; name one with --engine, or build one with `cxr-trt build-engine`")
+        raise UsageError(
+            f"which engine? There are {len(bundles) or 'no'} .cxr folders here; name one with --engine, "
+            "or build one with `cxr-trt build-engine MODEL -o NAME.cxr`"
+        )
     return bundles[0]
 
 

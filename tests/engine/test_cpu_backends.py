@@ -99,6 +99,6 @@ def test_what_cannot_be_built_here_is_refused_with_the_reason(name):
     if (reason := BACKENDS[name].why_not_build()) is None:
         assert choose_backend(name).name == name
     else:
-        with pytest.raises(BackendError, match="pip install|NVIDIA") as caught:
+        with pytest.raises(BackendError, match=r"pip install|NVIDIA") as caught:
             choose_backend(name)
         assert str(caught.value) == reason

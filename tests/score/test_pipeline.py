@@ -1,0 +1,62 @@
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from cxr_trt.api import Engine, find_files, preprocess, score
+
+MEASURE = """
+import resource, sys
+from cxr_trt.api import Engine, find_files, score
+with Engine(sys.argv[1]) as engine:
+    for i, result in enumerate(score(engine, find_files([sys.argv[2]]).sources, class_maps=True), start=1):
+        if i in (50, 200):
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_results_hold_what_the_network_saw(center_bundle, radiographs):
+    with Engine(center_bundle) as engine:
+        (result,) = score(engine, find_files([radiographs / "RG1_UNCR.dcm"]).sources, class_maps=True)
+        again = engine.run(result.image[None], class_maps=True)
+    assert result.image.shape == (512, 512)
+    assert result.row.probabilities == tuple(again.probabilities[0].tolist())
+    np.testing.assert_array_equal(result.class_maps, again.class_maps[0])
+
+
+@pytest.mark.parametrize("max_batch", [1, 3])
+def test_order_and_batches(center_model, build, tmp_path, max_batch):
+    """Seven pictures of seven shades with a broken one among them: each row gets its own picture's scores."""
+    for i in range(7):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((64, 64), 30 * i, np.uint8))
+    (tmp_path / "4.png").write_bytes(b"")
+    with Engine(build(center_model, max_batch=max_batch)) as engine:
+        results = list(score(engine, find_files([tmp_path]).sources, workers=4))
+        assert [result.row.path for result in results] == [f"{i}.png" for i in range(7)]
+        for i, result in enumerate(results):
+            if i == 4:
+                assert result.row.error
+                assert result.row.probabilities is None
+                continue
+            expected = engine.run(np.full((1, 512, 512), 30 * i, np.uint8)).probabilities[0]
+            np.testing.assert_allclose(result.row.probabilities, expected, atol=1e-6)
+
+
+def test_arrays_from_a_notebook(center_bundle):
+    array = np.random.default_rng(0).uniform(0, 255, (700, 600)).astype(np.float32)
+    with Engine(center_bundle) as engine:
+        outputs = engine.run(preprocess(array, engine.spec.image_size)[None], class_maps=True)
+    assert outputs.probabilities.shape == (1, 14)
+    assert outputs.class_maps.shape == (1, 14, 14, 14)
+
+
+def test_memory_does_not_grow_with_the_folder(center_bundle, tmp_path):
+    """200 images take at most a tenth more memory than 50."""
+    picture = np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8)
+    for i in range(200):
+        (tmp_path / f"{i}.jpg").write_bytes(cv2.imencode(".jpg", picture + np.uint8(i))[1].tobytes())
+    command = [sys.executable, "-c", MEASURE, center_bundle, tmp_path]
+    after_50, after_200 = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert after_200 <= 1.1 * after_50
