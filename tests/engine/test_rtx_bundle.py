@@ -1,0 +1,40 @@
+"""The real scoring graphs through TensorRT-RTX's parser and builder, which need no GPU."""
+
+import onnx
+import pytest
+
+from cxr_trt.engine.bundle import Engine
+from cxr_trt.engine.manifest import read_manifest
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.errors import BundleError
+from cxr_trt.views import VIEW_SETS
+
+pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx]'")
+
+
+@pytest.fixture(scope="module", params=VIEW_SETS)
+def bundle(request, demo_model, center_model, build):
+    models = {"ten-crop": onnx.load(demo_model), "center": center_model}
+    return build(models[request.param], "tensorrt-rtx", max_batch=4)
+
+
+def test_the_builder_accepts_the_scoring_graph(bundle):
+    manifest = read_manifest(bundle)
+    assert manifest.backend == "tensorrt-rtx"
+    assert manifest.settings["max_batch"] == 4
+    assert manifest.settings["activation_bytes"] > 1e6
+    assert sorted(manifest.files) == ["engine.plan", "model.onnx"]
+    assert (bundle / "engine.plan").stat().st_size > 1e7
+
+
+def test_without_a_gpu_it_says_why_it_cannot_run(bundle):
+    if BACKENDS["tensorrt-rtx"].why_not_run() is None:
+        pytest.skip("there is a GPU")
+    with pytest.raises(BundleError, match=r"engine\.cxr: no NVIDIA driver was found"):
+        Engine(bundle)
+
+
+def test_it_can_be_rebuilt_for_the_cpu(bundle, build, center_model):
+    rebuilt = build(onnx.load(bundle / "model.onnx"), "onnxruntime")
+    with Engine(rebuilt) as engine:
+        assert engine.spec == read_manifest(bundle).graph.spec
