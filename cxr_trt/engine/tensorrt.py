@@ -156,12 +156,12 @@ def why_other_gpu(settings: Mapping[str, Any], name: str, compute_capability: st
     here = f"this GPU is {name} (compute capability {compute_capability})"
     if settings["gpu"] is None:
         if tuple(map(int, compute_capability.split("."))) < RTX_MINIMUM:
-            return f"the engine needs compute capability 8.0 or newer and {here}: build for another --backend"
+            return f"the engine needs compute capability 8.0 or newer and {here}"
         return None
     if (settings["gpu"], settings["compute_capability"]) == (name, compute_capability):
         return None
     built_for = f"{settings['gpu']} (compute capability {settings['compute_capability']})"
-    return f"the engine was built for {built_for} and {here}: rebuild it with cxr-trt build-engine BUNDLE -o NEW.cxr"
+    return f"the engine was built for {built_for} and {here}"
 
 
 def first_reason(description: str) -> str:

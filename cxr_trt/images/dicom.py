@@ -120,13 +120,15 @@ def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
 
 
 def _check_jpeg(dataset: Dataset) -> None:
-    """Compare the JPEG frame header with the elements of the data set; GDCM can crash where they differ."""
+    """Refuse what makes GDCM end the process: JPEG headers unlike the data set, or that libjpeg warns about."""
     for frame in generate_frames(dataset.PixelData, number_of_frames=1):
         header = jpeg_header(frame)
         if (header.width, header.height, header.samples) != (dataset.Columns, dataset.Rows, dataset.SamplesPerPixel):
             raise ImageError("the JPEG data differ from the DICOM header in size; export the image again")
         if header.bits > dataset.BitsAllocated:
             raise ImageError("the JPEG data have more bits than the DICOM header says; export the image again")
+        if header.is_doubtful:
+            raise ImageError("the JPEG data have an unknown JFIF version or Adobe transform; export the image again")
 
 
 def _monochrome(

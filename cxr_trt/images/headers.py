@@ -19,17 +19,29 @@ _JPEG_END = b"\xff\xd9"
 
 
 @dataclass(frozen=True)
-class Header:
-    """Width and height in pixels, bits of a sample, samples of a pixel, and whether the file speaks of transparency."""
+class PngHeader:
+    """Width and height in pixels, and whether the file speaks of transparency."""
+
+    width: int
+    height: int
+    has_alpha: bool
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """Width and height in pixels, bits of a sample, samples of a pixel.
+
+    `is_doubtful` for a JFIF version or an Adobe colour transform that libjpeg does not know for grey and RGB.
+    """
 
     width: int
     height: int
     bits: int
     samples: int
-    has_alpha: bool = False
+    is_doubtful: bool
 
 
-def png_header(data: bytes) -> Header:
+def png_header(data: bytes) -> PngHeader:
     """Walk the chunks of a PNG file, with their lengths and checksums, to the last one, IEND.
 
     Raises:
@@ -51,20 +63,20 @@ def png_header(data: bytes) -> Header:
             header = _PNG_HEADER.unpack_from(data, start)
         has_alpha |= kind == b"tRNS"
         if kind == b"IEND":
-            width, height, bits, colour = header
-            samples = {2: 3, 4: 2, 6: 4}.get(colour, 1)
-            return Header(width, height, bits, samples, has_alpha or colour in _PNG_ALPHA)
+            width, height, _, colour = header
+            return PngHeader(width, height, has_alpha or colour in _PNG_ALPHA)
         position = end + 4
     raise ImageError("the PNG file is truncated; copy it again")
 
 
-def jpeg_header(data: bytes) -> Header:
+def jpeg_header(data: bytes) -> JpegHeader:
     """Walk the segments of a JPEG or JPEG-LS stream (ITU-T T.81 B.1.1) to the first scan, and look for its end.
 
     Raises:
         ImageError: the stream is truncated or damaged.
     """
-    header = None
+    frame = None
+    is_doubtful = False
     position = 2
     while position + 4 <= len(data):
         prefix, marker, length = _JPEG_SEGMENT.unpack_from(data, position)
@@ -74,13 +86,16 @@ def jpeg_header(data: bytes) -> Header:
         if prefix != 0xFF or length < 2 or marker not in {*_JPEG_FRAMES, *_JPEG_TABLES, _JPEG_SCAN}:
             raise ImageError("the JPEG data are damaged; copy the file again")
         if marker in _JPEG_FRAMES and position + 4 + _JPEG_FRAME.size <= len(data):
-            bits, height, width, samples = _JPEG_FRAME.unpack_from(data, position + 4)
-            header = Header(width, height, bits, samples)
+            frame = _JPEG_FRAME.unpack_from(data, position + 4)
+        content = data[position + 4 : position + 2 + length]
+        is_doubtful |= content[:5] == b"JFIF\0" and content[5:6] != b"\1"
+        is_doubtful |= content[:5] == b"Adobe" and content[11:12] not in (b"\0", b"\1")
         position += 2 + length
         if marker == _JPEG_SCAN:
-            if header is None:
+            if frame is None:
                 raise ImageError("the JPEG data are damaged; copy the file again")
             if data.rfind(_JPEG_END) < position:
                 break
-            return header
+            bits, height, width, samples = frame
+            return JpegHeader(width, height, bits, samples, is_doubtful)
     raise ImageError("the JPEG data are truncated; copy the file again")

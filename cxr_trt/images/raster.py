@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.errors import ImageError
-from cxr_trt.images.headers import jpeg_header, png_header
+from cxr_trt.images.headers import PngHeader, jpeg_header, png_header
 from cxr_trt.images.image import Image, check_size
 
 Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -34,7 +34,7 @@ def decode_raster(data: bytes, file_format: str) -> Image:
     samples = _imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     if samples is None:
         raise ImageError(f"the {file_format} file is truncated or damaged; copy it again")
-    if header.has_alpha and _is_transparent(data):
+    if isinstance(header, PngHeader) and header.has_alpha and _is_transparent(data):
         warnings.append("transparency ignored")
 
     bits = 8
