@@ -42,8 +42,8 @@ def verify(model: onnx.ModelProto, scorer: Scorer, images: npt.NDArray[np.uint8]
     for name, difference in worst.items():
         if not difference <= TOLERANCES[name]:  # NaN fails too
             raise GraphError(
-                f"the exported graph's {name} differ from PyTorch's by {difference:.1e}, more than {TOLERANCES[name]:.0e}: "
-                "nothing was written. Are all weights finite? If so this is a bug: please report it"
+                f"nothing was written: the exported graph's {name} differ from PyTorch's by {difference:.1e} "
+                f"(allowed: {TOLERANCES[name]:.0e}). Are all weights finite? If so this is a bug: please report it"
             )
     return float(worst["probabilities"])
 
