@@ -7,13 +7,16 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
+SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow lint demo-model clean
+.PHONY: demo test test-slow lint benchmark-cpu demo-model clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
-	$(BIN)/cxr-trt score $(RADIOGRAPHS) $(if $(IMAGES),"$(IMAGES)") --engine build/demo.cxr --table \
-	    --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps --overwrite
+	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
 	@echo; echo "The pictures, one for each of the three highest findings:"; ls $(DEMO)/heatmaps/*/*.png
+ifdef IMAGES
+	$(SCORE) "$(IMAGES)" --output $(DEMO)/images.csv --heatmaps $(DEMO)/images || test $$? -eq 1
+endif
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
@@ -48,6 +51,9 @@ $(RADIOGRAPHS): .venv/base
 	@echo "installing PyTorch, tensorrt-rtx and the test tools into .venv (5.5 GB, a few minutes) ..."
 	$(PIP) --editable '.[dev]' torch==2.14.1 torchvision==0.29.1
 	@touch $@
+
+benchmark-cpu: .venv/base
+	$(BIN)/python benchmarks/cpu_backends.py
 
 demo-model: .venv/dev
 	$(BIN)/python -m train.untrained cxr_trt/models/demo.onnx

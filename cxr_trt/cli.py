@@ -108,12 +108,12 @@ def build_engine(
     """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx) or another bundle."""
     from cxr_trt.engine.backend import BuildOptions
     from cxr_trt.engine.bundle import build_bundle, check_target
-    from cxr_trt.engine.registry import choose_backend
+    from cxr_trt.engine.choice import choose_backend
     from cxr_trt.progress import PhaseProgress
 
     check_target(output, overwrite)
-    backend = choose_backend(backend_name)
     model, info = _load_source(source, setting, view_set)
+    backend = choose_backend(backend_name, model, info, lambda sentence: click.echo(sentence, err=True))
     with PhaseProgress() as progress:
         options = BuildOptions(max_batch or backend.default_max_batch, progress)
         manifest = build_bundle(model, info, backend, output, options, overwrite=overwrite)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from cxr_trt.export.export import export_checkpoint
-from cxr_trt.export.verify import check_pictures
+from cxr_trt.export.pictures import check_pictures
 from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 
 from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import scoring_graph
-from cxr_trt.export.verify import check_pictures, verify
+from cxr_trt.export.verify import verify
 from cxr_trt.images.load import load_images
 from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.scorer import Scorer

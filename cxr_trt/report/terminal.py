@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cxr_trt.findings import FINDINGS
 from cxr_trt.score.rows import NOTICE, Row
@@ -14,7 +14,8 @@ SHOWN_FINDINGS = 3
 def show_rows(rows: Sequence[Row], omitted: int, common_warnings: Sequence[str]) -> None:
     """Print the most probable findings of each row to standard output, and what holds for all rows once."""
     caption = "\n".join((*common_warnings, NOTICE))
-    table = Table("file", *(f"{i}." for i in range(1, SHOWN_FINDINGS + 1)), "note", caption=caption)
+    columns = (f"{i}." for i in range(1, SHOWN_FINDINGS + 1))
+    table = Table(Column("file", overflow="fold"), *columns, "note", caption=caption)
     for row in rows:
         if row.probabilities is None:
             table.add_row(row.path, *[""] * SHOWN_FINDINGS, f"error: {row.error}")

@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from cxr_trt.engine.bundle import Engine
-from cxr_trt.engine.registry import BACKENDS, choose_backend
-from cxr_trt.errors import BackendError
-from cxr_trt.export.verify import check_pictures
+from cxr_trt.export.pictures import check_pictures
 from cxr_trt.images import decode
 from cxr_trt.preprocess import preprocess
 
@@ -86,19 +84,3 @@ def test_ten_crop_of_a_radiograph_is_the_papers_evaluation(network, ten_crop_eng
     expected = evaluated(network, [radiograph], "ten-crop")
     for engine in ten_crop_engines.values():
         np.testing.assert_allclose(engine.run(radiograph[None]).probabilities, expected, rtol=0, atol=1e-5)
-
-
-def test_auto_runs_here():
-    backend = choose_backend("auto")
-    assert backend.why_not_run() is None
-    assert backend.why_not_build() is None
-
-
-@pytest.mark.parametrize("name", BACKENDS)
-def test_what_cannot_be_built_here_is_refused_with_the_reason(name):
-    if (reason := BACKENDS[name].why_not_build()) is None:
-        assert choose_backend(name).name == name
-    else:
-        with pytest.raises(BackendError, match=r"pip install|NVIDIA") as caught:
-            choose_backend(name)
-        assert str(caught.value) == reason

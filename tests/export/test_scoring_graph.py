@@ -8,8 +8,9 @@ import torch
 
 from cxr_trt.errors import GraphError
 from cxr_trt.export.graph_file import GraphInfo, read_scoring_graph
+from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import scoring_graph
-from cxr_trt.export.verify import check_pictures, verify
+from cxr_trt.export.verify import verify
 from cxr_trt.model.network import Network
 from cxr_trt.model.scorer import Scorer
 from cxr_trt.model.settings import SETTINGS, ModelSettings

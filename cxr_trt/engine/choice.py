@@ -1,0 +1,65 @@
+"""Which backend an engine is built for."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+
+from cxr_trt.engine.backend import Backend, BuildOptions
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.errors import BackendError
+from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.export.pictures import check_pictures
+
+CPU_BACKENDS = ("openvino", "onnxruntime")  # which one is faster depends on the processor
+GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")  # faster first
+TIMED_RUNS = 2
+
+
+def choose_backend(name: str, model: onnx.ModelProto, info: GraphInfo, say: Callable[[str], None]) -> Backend:
+    """The backend of that name; for "auto", the best that can both build and run here.
+
+    On a GPU that is TensorRT; without one, the CPU backend that scores a picture in less time, which is measured.
+
+    Args:
+        name: "auto" or a key of BACKENDS.
+        model: the scoring graph, to be timed.
+        info: its metadata.
+        say: takes a sentence on what was measured.
+
+    Raises:
+        BackendError: the named backend cannot build here; the sentence says what is missing.
+    """
+    if name != "auto":
+        if reason := BACKENDS[name].why_not_build():
+            raise BackendError(reason)
+        return BACKENDS[name]
+    for backend in map(BACKENDS.__getitem__, GPU_BACKENDS):
+        if not (backend.why_not_build() or backend.why_not_run()):
+            return backend
+    seconds = measure(CPU_BACKENDS, model, info)
+    say(", ".join(f"{backend} takes {value:.2f} s an X-ray" for backend, value in seconds.items()))
+    return BACKENDS[min(seconds, key=seconds.__getitem__)]
+
+
+def measure(names: tuple[str, ...], model: onnx.ModelProto, info: GraphInfo) -> dict[str, float]:
+    """Seconds that an image takes on each backend: the best of a few runs, in turn, after one that does not count."""
+    image, seconds = check_pictures(info.spec.image_size)[:1], {name: float("inf") for name in names}
+    runners = {}
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(model, Path(folder, "model.onnx"))
+        for name in names:
+            settings = BACKENDS[name].build(model, Path(folder), BuildOptions(1, lambda phase, fraction: None))
+            runners[name] = BACKENDS[name].open(Path(folder), info.spec, settings)
+        for runner in runners.values():
+            runner.run(image, class_maps=False)
+        for _ in range(TIMED_RUNS):
+            for name, runner in runners.items():
+                start = time.perf_counter()
+                runner.run(image, class_maps=False)
+                seconds[name] = min(seconds[name], time.perf_counter() - start)
+        for runner in runners.values():
+            runner.close()
+    return seconds

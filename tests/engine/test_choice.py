@@ -1,0 +1,31 @@
+import pytest
+
+from cxr_trt.engine.choice import CPU_BACKENDS, GPU_BACKENDS, choose_backend
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.errors import BackendError
+from cxr_trt.export.graph_file import read_scoring_graph
+
+
+@pytest.fixture(scope="module")
+def graph(center_bundle):
+    return read_scoring_graph(center_bundle / "model.onnx")
+
+
+def test_auto_takes_what_measures_fastest_here(graph):
+    if any(BACKENDS[name].why_not_run() is None for name in GPU_BACKENDS):
+        pytest.skip("there is a GPU")
+    said = []
+    backend = choose_backend("auto", *graph, said.append)
+    seconds = {part.split()[0]: float(part.split()[2]) for part in said[0].split(", ")}
+    assert set(seconds) == set(CPU_BACKENDS)
+    assert seconds[backend.name] == min(seconds.values()) > 0
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_what_cannot_be_built_here_is_refused_with_the_reason(graph, name):
+    if (reason := BACKENDS[name].why_not_build()) is None:
+        assert choose_backend(name, *graph, pytest.fail) is BACKENDS[name]
+    else:
+        with pytest.raises(BackendError, match=r"pip install|NVIDIA") as caught:
+            choose_backend(name, *graph, pytest.fail)
+        assert str(caught.value) == reason
