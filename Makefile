@@ -9,7 +9,7 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow lint benchmark-cpu demo-model clean
+.PHONY: demo test test-slow test-oldest lint benchmark-cpu demo-model clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
@@ -23,6 +23,12 @@ test: lint
 
 test-slow: .venv/dev
 	$(BIN)/python -m pytest -m slow
+
+# The oldest supported Python and dependencies, without PyTorch; needs python3.10.
+test-oldest:
+	python3.10 -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --constraint tests/oldest.txt --editable . pydicom-data==1.0.0 pytest hypothesis
+	.venv-oldest/bin/python -m pytest --ignore tests/model --ignore tests/export/test_scoring_graph.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

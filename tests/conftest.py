@@ -2,18 +2,23 @@ import os
 from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.bundle import build_bundle
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.export.graph_file import GraphInfo, read_scoring_graph
 from cxr_trt.export.scoring_graph import scoring_graph
-from cxr_trt.model.network import Network
+from cxr_trt.model.settings import SETTINGS
 from cxr_trt.spec import Specification
-from train.untrained import untrained_network
+
+if TYPE_CHECKING:
+    from cxr_trt.model.network import Network
 
 
 @pytest.fixture(scope="session")
@@ -38,18 +43,30 @@ def demo_model() -> Path:
 
 
 @pytest.fixture(scope="session")
-def network() -> Network:
-    """The paper's network with seeded random weights."""
-    return untrained_network()
+def demo_weights(demo_model: Path) -> dict[str, npt.NDArray[Any]]:
+    """The state dict of the shipped model."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(demo_model).graph.initializer}
 
 
 @pytest.fixture(scope="session")
-def center_model(network: Network) -> onnx.ModelProto:
-    """The scoring graph of `network` for the centre crop: a tenth of the time of ten crops."""
+def network(demo_weights: dict[str, npt.NDArray[Any]]) -> "Network":
+    """The shipped model in PyTorch."""
+    torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
+    from cxr_trt.model.network import Network
+
+    network = Network(SETTINGS["paper"])
+    own = network.state_dict()
+    own.update({key: torch.tensor(demo_weights[key]) for key in own if not key.endswith("num_batches_tracked")})
+    network.load_state_dict(own)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def center_model(demo_weights: dict[str, npt.NDArray[Any]]) -> onnx.ModelProto:
+    """The shipped model for the centre crop: a tenth of the time of ten crops."""
     spec = Specification(views="center")
-    weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     metadata = GraphInfo.of(spec, False, "0" * 64).to_metadata()
-    return scoring_graph(weights, network.settings, spec, metadata, class_maps=True)
+    return scoring_graph(demo_weights, SETTINGS["paper"], spec, metadata, class_maps=True)
 
 
 @pytest.fixture(scope="session")

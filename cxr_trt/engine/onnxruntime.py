@@ -33,7 +33,6 @@ class OnnxRuntimeBackend:
         return str(onnxruntime.__version__)
 
     def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> dict[str, Any]:
-        options.report("nothing to compile", 1.0)
         return {"max_batch": options.max_batch}
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OnnxRuntimeRunner":

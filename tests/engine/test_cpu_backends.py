@@ -3,7 +3,6 @@
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from cxr_trt.engine.bundle import Engine
 from cxr_trt.export.pictures import check_pictures
@@ -48,6 +47,8 @@ def test_batches_and_single_images_agree(center_model, build, radiograph, backen
 
 def evaluated(network, images, view_set):
     """The evaluation of the paper's section 4.2, with crops cut in NumPy; shares nothing with the exporter."""
+    import torch
+
     offsets = {"center": [(32, 32)], "ten-crop": [(0, 0), (0, 64), (64, 0), (64, 64), (32, 32)]}[view_set]
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     results = []
