@@ -35,15 +35,15 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-build/demo.cxr: .venv/base cxr_trt/models/demo.onnx
+build/demo.cxr: .venv/base cxr_trt/models/demo.onnx cxr_trt/spec.py $(wildcard cxr_trt/engine/*.py)
 	$(BIN)/cxr-trt build-engine cxr_trt/models/demo.onnx --output $@ --overwrite
 	@touch $@
 
 # Chest radiographs of the PyPI package pydicom-data (MIT), uncompressed and in JPEG 2000.
 $(RADIOGRAPHS): .venv/base
 	@mkdir -p $@
-	cp .venv/lib/python*/site-packages/data_store/data/RG1_UNCR.dcm $@
-	cp .venv/lib/python*/site-packages/data_store/data/RG1_J2KR.dcm $@
+	for name in RG1_UNCR RG1_J2KR; do \
+	    cp "$$($(BIN)/python -c 'import data_store; print(data_store.__path__[0])')/data/$$name.dcm" $@ || exit; done
 	@touch $@
 
 .venv/base: pyproject.toml

@@ -1,7 +1,7 @@
 """The command line: parsing and messages. Data go to standard output, everything else to standard error.
 
-Exit codes: 0 all clean; 1 some files could not be scored, their rows are still written; 2 a mistake in the call or
-its inputs; 130 stopped by Ctrl-C.
+Exit codes: 0 all clean; 1 some files could not be scored, their rows are still written; 2 no file could be scored, or a
+mistake in the call or its inputs; 130 stopped by Ctrl-C.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cxr_trt.errors import BackendError, CxrTrtError, GraphError, UsageError
+from cxr_trt.errors import BackendError, CxrTrtError, UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.views import VIEW_SETS, ViewSet
@@ -78,13 +78,14 @@ def export(
     overwrite: bool,
 ) -> None:
     """Turn CHECKPOINT into a scoring graph, checked against PyTorch before it is written."""
-    from cxr_trt.outputs import check_output
+    from cxr_trt.outputs import check_output, replacing
 
-    check_output(output, overwrite=overwrite)
+    check_output(output, (".onnx",), overwrite=overwrite)
     exported = _export(checkpoint, setting, view_set, class_maps, images)
     import onnx
 
-    onnx.save(exported.model, output)
+    with replacing(output) as partial:
+        onnx.save(exported.model, partial, format="protobuf")
     agreement = f"agrees with PyTorch on {exported.checked} images to {exported.difference:.1e}"
     click.echo(f"{output}: {agreement}{_untrained(exported.info)}", err=True)
 
@@ -193,17 +194,22 @@ def _load_source(source: Path, setting: str | None, view_set: ViewSet | None) ->
     from cxr_trt.engine.manifest import read_manifest
     from cxr_trt.export.graph_file import read_scoring_graph
 
-    if source.suffix in CHECKPOINT_SUFFIXES:
+    if source.suffix.lower() in CHECKPOINT_SUFFIXES:
         exported = _export(source, setting, view_set, class_maps=True, images=())
         return exported.model, exported.info
-    if setting or view_set:
-        raise UsageError("--setting and --views are fixed in an exported graph; give the checkpoint instead")
     if source.is_dir():
         read_manifest(source)
-        source = source / MODEL
+        graph = source / MODEL
     elif not source.is_file():
-        raise GraphError(f"{source}: no such checkpoint, ONNX file or bundle")
-    return read_scoring_graph(source)
+        raise UsageError(f"{source}: no such checkpoint, ONNX file or bundle")
+    elif source.suffix.lower() != ".onnx":
+        kinds = ", ".join(CHECKPOINT_SUFFIXES)
+        raise UsageError(f"{source}: neither a checkpoint ({kinds}) nor an ONNX file (.onnx) nor a bundle; rename it")
+    else:
+        graph = source
+    if setting or view_set:
+        raise UsageError("--setting and --views are fixed in an exported graph; give the checkpoint instead")
+    return read_scoring_graph(graph)
 
 
 def _export(

@@ -54,13 +54,15 @@ class Specification:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "Specification":
-        """The inverse of `to_json`, after parsing. Raises GraphError for unknown fields or views."""
+        """The inverse of `to_json`, after parsing. Raises GraphError for what this version does not do."""
         names = {field.name for field in dataclasses.fields(cls)}
         if names != set(values):
             odd = ", ".join(sorted(names ^ set(values)))
             raise GraphError(f"its specification is of another version of cxr-trt (fields {odd})")
         if values["views"] not in VIEW_SETS:
             raise GraphError(f"its views {values['views']!r} are unknown to this version of cxr-trt")
+        if values["preprocessing"] != PREPROCESSING or tuple(values["findings"]) != FINDINGS:
+            raise GraphError("its preprocessing or findings are those of another version of cxr-trt")
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }

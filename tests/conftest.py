@@ -1,5 +1,6 @@
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from cxr_trt.spec import Specification
 if TYPE_CHECKING:
     from cxr_trt.model.network import Network
 
+NOBODY = 65534  # the user of that name
+
 
 @pytest.fixture(scope="session")
 def radiographs() -> Path:
@@ -34,6 +37,21 @@ def cxr14() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ChestX-ray14: set CXR14_DIR")
     return folder
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """A folder of a user who is not root, for the time of the test: root may read and write everything."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:
+        if root:
+            os.chown(name, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        yield Path(name)
+        if root:
+            os.seteuid(0)
+        for path in Path(name).iterdir():
+            path.chmod(0o700)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from cxr_trt.engine.manifest import NAME, Manifest, hash_file, read_manifest
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BundleError, UsageError
 from cxr_trt.export.graph_file import GraphInfo
-from cxr_trt.outputs import check_output
+from cxr_trt.outputs import check_folder
 
 MODEL = "model.onnx"  # the scoring graph, in every bundle: any bundle can be rebuilt elsewhere
 UNTRAINED = "untrained model: its probabilities mean nothing"
@@ -30,7 +30,9 @@ def build_bundle(
         BackendError: the backend refuses the graph.
     """
     check_target(target, overwrite)
+    target = target.resolve()
     folder = target.with_name(f".{target.name}.{os.getpid()}")
+    old = folder.with_suffix(".old")
     try:
         folder.mkdir()
         onnx.save(model, folder / MODEL)
@@ -39,20 +41,25 @@ def build_bundle(
         manifest = Manifest(info, "fp32", backend.name, backend.version(), settings, files)
         (folder / NAME).write_text(manifest.to_json())
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(old)
         folder.rename(target)
     except OSError as error:
         raise UsageError(f"{target}: cannot be written ({error.strerror}); choose another -o") from error
     finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return manifest
 
 
 def check_target(target: Path, overwrite: bool) -> None:
     """Raise UsageError if a bundle may not be written to `target`: called before the work, not after it."""
-    check_output(target, overwrite=overwrite)
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; add --overwrite to replace it, or choose another path")
     if target.exists() and not (target / NAME).is_file():
         raise UsageError(f"{target} exists and is not an engine bundle; choose another path")
+    check_folder(target.parent)
 
 
 class Engine:

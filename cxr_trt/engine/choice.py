@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import onnx
@@ -39,27 +40,28 @@ def choose_backend(name: str, model: onnx.ModelProto, info: GraphInfo, say: Call
     for backend in map(BACKENDS.__getitem__, GPU_BACKENDS):
         if not (backend.why_not_build() or backend.why_not_run()):
             return backend
-    seconds = measure(CPU_BACKENDS, model, info)
+    timings = measure(CPU_BACKENDS, model, info, TIMED_RUNS)
+    seconds = {backend: min(values) for backend, values in timings.items()}
     say(", ".join(f"{backend} takes {value:.2f} s an X-ray" for backend, value in seconds.items()))
     return BACKENDS[min(seconds, key=seconds.__getitem__)]
 
 
-def measure(names: tuple[str, ...], model: onnx.ModelProto, info: GraphInfo) -> dict[str, float]:
-    """Seconds that an image takes on each backend: the best of a few runs, in turn, after one that does not count."""
-    image, seconds = check_pictures(info.spec.image_size)[:1], {name: float("inf") for name in names}
-    runners = {}
-    with tempfile.TemporaryDirectory() as folder:
-        onnx.save(model, Path(folder, "model.onnx"))
+def measure(names: tuple[str, ...], model: onnx.ModelProto, info: GraphInfo, runs: int) -> dict[str, list[float]]:
+    """Seconds that an image takes on each backend, run by run, in turn, after one that does not count."""
+    image = check_pictures(info.spec.image_size)[:1]
+    timings: dict[str, list[float]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        onnx.save(model, folder / "model.onnx")
+        runners = {}
         for name in names:
-            settings = BACKENDS[name].build(model, Path(folder), BuildOptions(1, lambda phase, fraction: None))
-            runners[name] = BACKENDS[name].open(Path(folder), info.spec, settings)
-        for runner in runners.values():
-            runner.run(image, class_maps=False)
-        for _ in range(TIMED_RUNS):
+            settings = BACKENDS[name].build(model, folder, BuildOptions(1, lambda phase, fraction: None))
+            runners[name] = BACKENDS[name].open(folder, info.spec, settings)
+            stack.callback(runners[name].close)
+        for run in range(runs + 1):
             for name, runner in runners.items():
                 start = time.perf_counter()
                 runner.run(image, class_maps=False)
-                seconds[name] = min(seconds[name], time.perf_counter() - start)
-        for runner in runners.values():
-            runner.close()
-    return seconds
+                if run:
+                    timings[name].append(time.perf_counter() - start)
+    return timings

@@ -70,7 +70,11 @@ def read_manifest(bundle: Path) -> Manifest:
     for name, sha256 in manifest.files.items():
         if Path(name).name != name or not (bundle / name).is_file():
             raise BundleError(f"{bundle}: {name} is missing; {_rebuild(bundle)}")
-        if hash_file(bundle / name) != sha256:
+        try:
+            changed = hash_file(bundle / name) != sha256
+        except OSError as error:
+            raise BundleError(f"{bundle / name}: cannot be read ({error.strerror}); check its permissions") from error
+        if changed:
             raise BundleError(f"{bundle / name}: changed since the engine was built; {_rebuild(bundle)}")
     return manifest
 

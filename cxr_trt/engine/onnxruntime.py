@@ -52,8 +52,13 @@ class OnnxRuntimeRunner:
 
     def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
         names = ["probabilities", "class_maps"] if class_maps else ["probabilities"]
-        results = self._session.run(names, {"images": images})
+        try:
+            results = self._session.run(names, {"images": images})
+        except Exception as error:
+            raise BackendError(
+                f"ONNX Runtime failed; build with a lower --max-batch if memory is short: {error}"
+            ) from error
         return Outputs(results[0], results[1] if len(results) > 1 else None)
 
     def close(self) -> None:
-        del self._session
+        self._session = None

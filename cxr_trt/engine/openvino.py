@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the default where there is no GPU."""
+"""OpenVINO on the CPU: runs its own form of the graph, with the pooling inlined."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -75,9 +75,14 @@ class OpenVinoRunner:
         self.has_class_maps = len(model.outputs) > 1
 
     def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
-        results = self._request.infer([images], share_inputs=True)
+        try:
+            results = self._request.infer([images], share_inputs=True)
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO failed; build with a lower --max-batch if memory is short: {error}"
+            ) from error
         maps = results["class_maps"] if class_maps else None
         return Outputs(results["probabilities"], maps)
 
     def close(self) -> None:
-        del self._request
+        self._request = None

@@ -46,7 +46,10 @@ class TensorRTBackend:
         return self._why_no_package() or (cuda.why_no_gpu() if self._needs_gpu_to_build else None)
 
     def why_not_run(self) -> str | None:
-        return self._why_no_package() or cuda.why_no_gpu()
+        if reason := self._why_no_package() or cuda.why_no_gpu():
+            return reason
+        gpu = cuda.gpu()
+        return None if self._needs_gpu_to_build else why_too_old(gpu.name, gpu.compute_capability)
 
     def version(self) -> str:
         return str(self._module().__version__)
@@ -69,7 +72,6 @@ class TensorRTBackend:
         (folder / PLAN).write_bytes(plan)
         bound_to = gpu if self._needs_gpu_to_build else None
         return {
-            "plan": PLAN,
             "max_batch": options.max_batch,
             "gpu": bound_to.name if bound_to else None,
             "compute_capability": bound_to.compute_capability if bound_to else None,
@@ -151,17 +153,20 @@ class TensorRTBackend:
         return BackendError(f"{self._title} refuses the graph's node {'; node '.join(nodes)}{more}")
 
 
+def why_too_old(name: str, compute_capability: str) -> str | None:
+    """None if TensorRT-RTX builds for that GPU by default; else one sentence."""
+    if tuple(map(int, compute_capability.split("."))) >= RTX_MINIMUM:
+        return None
+    return f"TensorRT-RTX needs compute capability 8.0 or newer; this GPU is {name} ({compute_capability})"
+
+
 def why_other_gpu(settings: Mapping[str, Any], name: str, compute_capability: str) -> str | None:
-    """None if an engine with these settings runs on that GPU; else one sentence that names both sides."""
+    """None if an engine with these settings was built for that GPU model or for any; else one sentence."""
+    built_for = settings["gpu"], settings["compute_capability"]
+    if built_for in ((None, None), (name, compute_capability)):
+        return None
     here = f"this GPU is {name} (compute capability {compute_capability})"
-    if settings["gpu"] is None:
-        if tuple(map(int, compute_capability.split("."))) < RTX_MINIMUM:
-            return f"the engine needs compute capability 8.0 or newer and {here}"
-        return None
-    if (settings["gpu"], settings["compute_capability"]) == (name, compute_capability):
-        return None
-    built_for = f"{settings['gpu']} (compute capability {settings['compute_capability']})"
-    return f"the engine was built for {built_for} and {here}"
+    return f"the engine was built for {built_for[0]} (compute capability {built_for[1]}) and {here}"
 
 
 def first_reason(description: str) -> str:

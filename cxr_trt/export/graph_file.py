@@ -48,7 +48,7 @@ def read_scoring_graph(path: Path) -> tuple[onnx.ModelProto, GraphInfo]:
         GraphError: not an ONNX model, not made by `cxr-trt export`, changed since, or with weights in other files.
     """
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
         if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
             raise GraphError(f"{path}: keeps its weights in other files; {REMEDY}")
         onnx.checker.check_model(model)

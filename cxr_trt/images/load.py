@@ -16,8 +16,10 @@ MAX_FILE_BYTES = 1 << 30
 def read_file(path: Path) -> bytes:
     """Read a regular file of at most 1 GiB. Raises ImageError."""
     try:
+        if path.is_dir():
+            raise ImageError("the folder cannot be listed; check its permissions")
         if not path.is_file():
-            raise ImageError("not a regular file; name image files or folders")
+            raise ImageError("not a regular file, or a link to nothing; copy the image itself")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise ImageError(f"the file is {size / 2**30:.1f} GiB large; export it with at most 1 GiB")
         return path.read_bytes()

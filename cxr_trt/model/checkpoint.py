@@ -100,6 +100,10 @@ def _fill(network: Network, weights: dict[str, Tensor], path: Path) -> None:
         for word, keys in (
             ("missing", sorted(expected.keys() - weights.keys())),
             ("unexpected", sorted(weights.keys() - expected.keys())),
+            (
+                "not float32, float16 or bfloat16",
+                [k for k in sorted(expected.keys() & weights) if _lossy(expected[k], weights[k])],
+            ),
             ("wrong shape", [k for k in sorted(expected.keys() & weights) if expected[k].shape != weights[k].shape]),
         )
         if keys
@@ -107,3 +111,8 @@ def _fill(network: Network, weights: dict[str, Tensor], path: Path) -> None:
     if problems:
         raise CheckpointError(f"{path}: does not fit the network: {'; '.join(problems)}; is --setting right?")
     network.load_state_dict(weights)
+
+
+def _lossy(expected: Tensor, found: Tensor) -> bool:
+    exact = (torch.float32, torch.float16, torch.bfloat16)
+    return expected.dtype == torch.float32 and found.dtype not in exact

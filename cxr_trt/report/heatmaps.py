@@ -1,12 +1,15 @@
 """Heat maps: class maps laid over the X-ray that the network saw (paper, sec. 4.4)."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
+from cxr_trt.outputs import check_folder
 from cxr_trt.score.pipeline import Result
 from cxr_trt.spec import Specification
 
@@ -40,20 +43,36 @@ def overlay(
     return np.rint(blended).astype(np.uint8)
 
 
-def save_heatmaps(result: Result, spec: Specification, folder: Path, top: int) -> list[Path]:
-    """Write FOLDER/PATH/RANK-FINDING.png for the `top` most probable findings; nothing for an error row."""
+def check_heatmaps(folder: Path, scored: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise UsageError if heat maps cannot be written to `folder`, or lie in a folder that is scored."""
+    for path in scored:
+        if path.is_dir() and folder.resolve().is_relative_to(path.resolve()):
+            raise UsageError(f"{folder} lies in {path}, where its pictures would be scored next time; choose another")
+    check_folder(folder)
+    if any(folder.iterdir()) and not overwrite:
+        raise UsageError(f"{folder} is not empty; add --overwrite to replace heat maps there, or choose another")
+
+
+def save_heatmaps(result: Result, spec: Specification, folder: Path, top: int) -> None:
+    """Write FOLDER/PATH/RANK-FINDING.png for the `top` most probable findings; nothing for an error row.
+
+    Heat maps of an earlier run for the same file are removed. Raises UsageError if the folder cannot be written.
+    """
     if result.image is None or result.class_maps is None or result.row.probabilities is None:
-        return []
+        return
     target = folder / result.row.path
-    target.mkdir(parents=True, exist_ok=True)
     ranked = sorted(range(len(FINDINGS)), key=result.row.probabilities.__getitem__, reverse=True)
-    paths = []
-    for rank, finding in enumerate(ranked[:top], start=1):
-        caption = f"{FINDINGS[finding]} {result.row.probabilities[finding]:.3f}"
-        picture = _framed(overlay(result.image, result.class_maps[finding], spec), caption, result.row.warnings)
-        paths.append(target / f"{rank}-{FINDINGS[finding]}.png")
-        paths[-1].write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    return paths
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for stale in (path for name in FINDINGS for path in target.glob(f"*-{name}.png")):
+            stale.unlink()
+        for rank, finding in enumerate(ranked[:top], start=1):
+            caption = f"{FINDINGS[finding]} {result.row.probabilities[finding]:.3f}"
+            picture = _framed(overlay(result.image, result.class_maps[finding], spec), caption, result.row.warnings)
+            path = target / f"{rank}-{FINDINGS[finding]}.png"
+            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written ({error.strerror}); choose another --heatmaps") from error
 
 
 def _framed(picture: npt.NDArray[np.uint8], caption: str, warnings: tuple[str, ...]) -> npt.NDArray[np.uint8]:

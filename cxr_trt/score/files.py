@@ -21,13 +21,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Selection:
-    """Files to score, in order; `skipped` counts those that are no images by suffix and content."""
+    """Files to score, in order; `skipped` counts those that are no images by suffix and content.
+
+    A folder that cannot be listed is among the sources, so that it gets an error row.
+    """
 
     sources: tuple[Source, ...]
     skipped: int
 
 
-def find_files(arguments: Iterable[str | Path]) -> Selection:
+def find_files(arguments: str | Path | Iterable[str | Path]) -> Selection:
     """Select the X-rays in folders, recursively, and files named one by one.
 
     In a folder, a file is taken for its suffix (.png, .jpg, .jpeg, .dcm, .dicom) or, whatever its suffix, for the
@@ -37,9 +40,9 @@ def find_files(arguments: Iterable[str | Path]) -> Selection:
     Raises:
         UsageError: an argument does not exist, or there is nothing to score.
     """
-    paths = [Path(argument) for argument in arguments]
+    paths = [Path(a) for a in ([arguments] if isinstance(arguments, str | Path) else arguments)]
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a folder is locked
             raise UsageError(f"{path}: no such file or folder")
     files, skipped = [], 0
     for path in paths:
@@ -53,21 +56,27 @@ def find_files(arguments: Iterable[str | Path]) -> Selection:
         raise UsageError(f"{places}: no PNG, JPEG or DICOM file there ({skipped} other files); name another folder")
     absolute = [os.path.abspath(path if path.is_dir() else path.parent) for path in paths]  # noqa: PTH100 - keeps links
     root = os.path.commonpath(absolute)
-    return Selection(tuple(Source(file, _name(file, root)) for file in dict.fromkeys(files)), skipped)
+    unique = {os.path.abspath(file): file for file in files}  # noqa: PTH100
+    return Selection(tuple(Source(file, _name(file, root)) for file in unique.values()), skipped)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    """All files, and the folders that cannot be listed."""
+    locked: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=lambda error: locked.append(Path(error.filename))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(names))
+    yield from locked
 
 
 def _looks_like_image(file: Path) -> bool:
-    if file.name.startswith(".") or not file.is_file():
+    if file.name.startswith("."):
         return False
-    if file.suffix.lower() in SUFFIXES:
+    if file.suffix.lower() in SUFFIXES or os.path.isdir(file):  # noqa: PTH112 - a folder that cannot be listed
         return True
     try:
+        if not file.is_file():
+            return False
         with file.open("rb") as stream:
             return image_format(stream.read(HEAD_BYTES)) is not None
     except OSError:

@@ -86,8 +86,9 @@ def _decode(source: Source, engine: Engine) -> _Decoded:
         data = read_file(source.path)
         sha256 = hashlib.sha256(data).hexdigest()
         picture = decode(data)
-    except ImageError as error:
-        return _Decoded(Row(source.name, sha256, None, None, None, None, (), str(error), engine.fingerprint), None)
+    except (ImageError, MemoryError) as error:
+        reason = str(error) if isinstance(error, ImageError) else "the image is too large for this machine's memory"
+        return _Decoded(Row(source.name, sha256, None, None, None, None, (), reason, engine.fingerprint), None)
     height, width = picture.pixels.shape
     warnings = (*picture.warnings, *engine.warnings)
     row = Row(source.name, sha256, width, height, picture.format, None, warnings, None, engine.fingerprint)

@@ -1,8 +1,10 @@
-"""The table of scores on disk: CSV or Parquet, by suffix. It appears under its name when it is complete."""
+"""The table of scores: CSV or Parquet on disk, by suffix, or CSV to standard output."""
 
 import csv
+import os
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol, TextIO
 
 import numpy as np
@@ -15,6 +17,7 @@ from cxr_trt.outputs import check_output
 from cxr_trt.score.rows import COLUMNS, NOTICE, Row
 from cxr_trt.spec import Specification
 
+SUFFIXES = (".csv", ".parquet")
 ROW_GROUP = 1000  # rows that a Parquet table holds in memory before it writes them
 
 
@@ -39,8 +42,7 @@ class CsvWriter:
         self._stream.flush()
 
     def close(self) -> None:
-        if self._stream is not sys.stdout:
-            self._stream.close()
+        self._stream.close()
 
 
 class ParquetWriter:
@@ -71,37 +73,64 @@ class ParquetWriter:
 
 
 class Table:
-    """A table at `path`, written beside it under a `.partial` name until `publish`.
+    """A table at `path`, written beside it under a `.partial` name until `publish`; a context manager.
 
-    If the run ends before that, by an error or Ctrl-C, the rows so far stay in the partial file.
+    If the run ends before that, by an error or Ctrl-C, the rows so far stay in the partial file. An OSError, such as a
+    full disk, becomes a UsageError.
     """
 
     def __init__(self, path: Path, spec: Specification, *, overwrite: bool) -> None:
-        """Raises UsageError if the suffix is neither .csv nor .parquet, or the path cannot be written."""
-        check_output(path, overwrite=overwrite)
+        """Raises UsageError if the path cannot be written, or rows of an earlier run would be lost."""
+        check_output(path, SUFFIXES, overwrite=overwrite)
         self.path, self.partial = path, path.with_name(f"{path.stem}.partial{path.suffix}")
+        if self.partial.exists() and not overwrite:
+            raise UsageError(
+                f"{self.partial} holds rows of a run that was stopped; move it away, or add --overwrite to lose them"
+            )
         self._writer: Writer
         try:
             if path.suffix == ".csv":
                 self._writer = CsvWriter(self.partial.open("w", newline="", encoding="utf-8"))
-            elif path.suffix == ".parquet":
-                self._writer = ParquetWriter(self.partial, spec)
             else:
-                raise UsageError(f"{path}: the table must end in .csv or .parquet")
+                self._writer = ParquetWriter(self.partial, spec)
         except OSError as error:
-            raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another path") from error
+            raise self._failure(error) from error
 
     def write(self, row: Row) -> None:
-        """Raises UsageError if the disk is full or gone."""
         try:
             self._writer.write(row)
         except OSError as error:
-            raise UsageError(f"{self.partial}: cannot be written ({error.strerror}); mend it and run again") from error
-
-    def close(self) -> None:
-        """Finish the partial file, so that it can be read."""
-        self._writer.close()
+            raise self._failure(error) from error
 
     def publish(self) -> None:
-        """Give the closed table its name."""
-        self.partial.replace(self.path)
+        """Finish the table and give it its name."""
+        try:
+            self._writer.close()
+            self.partial.replace(self.path)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def discard(self) -> None:
+        """Finish without a table; what stands at `path` stays."""
+        self._writer.close()
+        self.partial.unlink()
+
+    def __enter__(self) -> "Table":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._writer.close()
+        except OSError as failure:
+            if error is None:
+                raise self._failure(failure) from failure
+
+    def _failure(self, error: OSError) -> UsageError:
+        return UsageError(f"{self.path}: cannot be written ({error.strerror or error}); choose another path")
+
+
+def standard_output() -> CsvWriter:
+    """CSV in UTF-8 to standard output, which stays open."""
+    return CsvWriter(os.fdopen(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False))

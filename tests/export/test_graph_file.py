@@ -1,5 +1,6 @@
 """Files that are not scoring graphs are refused in one sentence."""
 
+import hashlib
 import json
 
 import onnx
@@ -67,6 +68,15 @@ def test_a_specification_of_another_version(demo, tmp_path):
     text = property_of(demo, "specification")
     text.value = json.dumps({**json.loads(text.value), "gamma": 2.2})
     assert "gamma" in refusal(demo, tmp_path)
+
+
+@pytest.mark.parametrize(("part", "other"), [("luma", "green"), ("Mass", "Lump")])
+def test_other_preprocessing_or_findings(demo, tmp_path, part, other):
+    """Consistent in itself, but not what this version would do to an image or call a column."""
+    text, sha256 = property_of(demo, "specification"), property_of(demo, "specification_sha256")
+    text.value = text.value.replace(part, other)
+    sha256.value = hashlib.sha256(text.value.encode()).hexdigest()
+    assert "preprocessing or findings" in refusal(demo, tmp_path)
 
 
 def test_another_input(demo, tmp_path):

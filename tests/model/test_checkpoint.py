@@ -80,6 +80,19 @@ def test_rubbish_is_refused(tmp_path, name, content):
         load_checkpoint(tmp_path / name, "paper")
 
 
+def test_half_precision_is_widened_and_double_is_refused(network, tmp_path):
+    path = tmp_path / "a.pt"
+    weights = {
+        key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in network.state_dict().items()
+    }
+    torch.save(weights, path)
+    loaded = load_checkpoint(path, "single-map").network.state_dict()
+    assert all(torch.equal(loaded[key], weights[key].float()) for key in weights if weights[key].is_floating_point())
+    torch.save({**weights, "features.norm0.bias": weights["features.norm0.bias"].double()}, path)
+    with pytest.raises(CheckpointError, match=r"not float32, float16 or bfloat16 features\.norm0\.bias"):
+        load_checkpoint(path, "single-map")
+
+
 def test_a_truncated_file_is_refused(saved):
     saved.write_bytes(saved.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="not a safetensors file"):

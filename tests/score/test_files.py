@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from cxr_trt.errors import UsageError
+from cxr_trt.errors import ImageError, UsageError
+from cxr_trt.images.load import read_file
 from cxr_trt.score.files import find_files
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -41,18 +42,31 @@ def test_names_are_relative_to_the_common_folder(folder):
 
 
 def test_a_file_named_twice_is_scored_once(folder):
-    assert len(find_files([folder, folder / "b.png"]).sources) == 5
+    assert len(find_files([folder, folder / "b.png", folder / "a" / ".." / "b.png"]).sources) == 5
 
 
 def test_a_named_file_is_taken_whatever_it_is(folder):
     assert names(find_files([folder / "a" / "notes.txt"])) == ["notes.txt"]
 
 
-def test_what_is_no_regular_file_is_skipped(folder):
-    os.mkfifo(folder / "pipe.png")
+def test_loops_are_not_followed_and_pipes_are_not_opened(folder):
+    os.mkfifo(folder / "pipe")
     (folder / "loop").symlink_to(folder)
-    (folder / "dangling.png").symlink_to(folder / "none.png")
     assert len(find_files([folder]).sources) == 5
+
+
+def test_a_link_to_nothing_becomes_an_error_row(folder):
+    (folder / "dangling.png").symlink_to(folder / "none.png")
+    assert "dangling.png" in names(find_files([folder]))
+
+
+def test_a_locked_folder_becomes_an_error_row(as_nobody):
+    (as_nobody / "locked").mkdir(mode=0)
+    (as_nobody / "a.png").touch()
+    selection = find_files(as_nobody)
+    assert names(selection) == ["a.png", "locked"]
+    with pytest.raises(ImageError, match="cannot be listed"):
+        read_file(selection.sources[1].path)
 
 
 def test_a_name_that_is_not_utf8_is_escaped(tmp_path):

@@ -16,12 +16,11 @@ FAILED = Row("e.png", None, None, None, None, None, (), "the file is empty", "ab
 
 
 def write(path, rows, publish=True, overwrite=False):
-    table = Table(path, Specification(), overwrite=overwrite)
-    for row in rows:
-        table.write(row)
-    table.close()
-    if publish:
-        table.publish()
+    with Table(path, Specification(), overwrite=overwrite) as table:
+        for row in rows:
+            table.write(row)
+        if publish:
+            table.publish()
     return table
 
 
@@ -61,6 +60,29 @@ def test_until_it_is_published_a_table_is_partial_and_readable(tmp_path, suffix)
     else:
         with table.partial.open(newline="") as file:
             assert len(list(csv.reader(file))) == 2
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_an_error_between_rows_loses_none(tmp_path, suffix):
+    with pytest.raises(MemoryError), Table(tmp_path / f"a.{suffix}", Specification(), overwrite=False) as table:
+        table.write(SCORED)
+        raise MemoryError
+    if suffix == "parquet":
+        assert pq.read_table(table.partial).num_rows == 1
+    else:
+        assert table.partial.read_text().count(",PNG,") == 1
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    (tmp_path / "a.partial.csv").symlink_to("/dev/full")
+    with pytest.raises(UsageError, match="No space left"):
+        write(tmp_path / "a.csv", [SCORED], overwrite=True)
+
+
+def test_rows_of_a_stopped_run_are_not_overwritten(tmp_path):
+    write(tmp_path / "a.csv", [SCORED], publish=False)
+    with pytest.raises(UsageError, match="rows of a run that was stopped"):
+        Table(tmp_path / "a.csv", Specification(), overwrite=False)
 
 
 def test_an_existing_table_is_replaced_only_on_request(tmp_path):
