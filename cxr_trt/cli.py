@@ -26,13 +26,18 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 class Commands(click.Group):
-    """Turns our exceptions into one sentence and exit code 2."""
+    """Turns our exceptions, and the operating system's, into one sentence and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except CxrTrtError as error:
             click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+        except BrokenPipeError:
+            raise  # click ends quietly: whoever read the output has had enough
+        except OSError as error:
+            click.echo(f"Error: {error.filename or 'standard output'}: {error.strerror}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)

@@ -39,7 +39,7 @@ def run(
     selection = find_files(paths)
     if heatmaps:
         check_heatmaps(heatmaps, paths, overwrite=overwrite)
-    table = table or (output is None and sys.stdout.isatty())
+    table = table or (output is None and sys.stdout is not None and sys.stdout.isatty())
     rows, errors = Sample(SHOWN_ROWS), Sample(SHOWN_ERRORS)
     with ExitStack() as stack:
         engine = stack.enter_context(Engine(bundle or _only_bundle()))

@@ -132,5 +132,7 @@ class Table:
 
 
 def standard_output() -> CsvWriter:
-    """CSV in UTF-8 to standard output, which stays open."""
+    """CSV in UTF-8 to standard output, which stays open. Raises UsageError if it was closed before."""
+    if sys.stdout is None:
+        raise UsageError("standard output is closed; name a table with -o")
     return CsvWriter(os.fdopen(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False))

@@ -123,6 +123,22 @@ def test_originals_of_chestxray14(cxr14, center_bundle, tmp_path):
     assert not any(row["error"] for row in rows.values())
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "sentence"),
+    [
+        (">/dev/full", 2, "standard output: No space left on device"),
+        (">&-", 2, "standard output is closed"),
+        ("| head -c 10", 0, "scoring 1 file"),
+    ],
+)
+def test_standard_output_that_takes_nothing(xrays, center_bundle, redirection, code, sentence):
+    command = f"{sys.executable} -m cxr_trt score {xrays}/chest.dcm -e {center_bundle} {redirection}"
+    process = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+    assert process.returncode == code
+    assert sentence in process.stderr
+    assert "Traceback" not in process.stderr
+
+
 def test_ctrl_c_keeps_the_rows_so_far(radiographs, center_bundle, tmp_path):
     (tmp_path / "many").mkdir()
     for i in range(300):
