@@ -48,6 +48,24 @@ def test_a_changed_byte_is_noticed(bundle, name):
         Engine(bundle)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"alpha": 0.7', '"alpha": 0.8'),
+        ('"trained": false', '"trained": true'),
+        ('"weights": "untrained"', '"weights": "trained"'),
+        ('"max_batch": 1', '"max_batch": 9'),
+        ("\n}", "\n }"),
+    ],
+)
+def test_a_manifest_that_still_makes_sense_but_was_edited_is_noticed(bundle, old, new):
+    text = (bundle / "manifest.json").read_text()
+    assert text.count(old) == 1
+    (bundle / "manifest.json").write_text(text.replace(old, new))
+    with pytest.raises(BundleError, match=r"manifest\.json: changed since"):
+        Engine(bundle)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', "null", '{"graph": 3}'])
 def test_a_damaged_manifest_is_one_sentence(bundle, content):
     (bundle / "manifest.json").write_text(content)

@@ -52,6 +52,20 @@ def test_arrays_from_a_notebook(center_bundle):
     assert outputs.class_maps.shape == (1, 14, 14, 14)
 
 
+def test_only_a_few_files_are_decoded_ahead(center_bundle, tmp_path):
+    for i in range(40):
+        cv2.imwrite(str(tmp_path / f"{i:02}.png"), np.zeros((64, 64), np.uint8))
+    taken = []
+    with Engine(center_bundle) as engine:
+        sources = find_files(tmp_path).sources
+        results = score(engine, (taken.append(source) or source for source in sources), workers=3)
+        for i in range(5):
+            assert next(results).row.path == f"{i:02}.png"
+            assert len(taken) <= i + 1 + 3 + engine.max_batch
+        results.close()
+    assert len(taken) < 12
+
+
 def test_memory_does_not_grow_with_the_folder(center_bundle, tmp_path):
     """200 images take at most a tenth more memory than 50."""
     picture = np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8)
