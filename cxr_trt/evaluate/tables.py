@@ -1,0 +1,162 @@
+"""A table of scores and a table of labels to arrays, image by image.
+
+A row of SCORES belongs to the row of LABELS whose `image` equals its `path`; failing that, to the one with the same
+file name without folder and image suffix (`a/00000001_000.dcm`, `00000001_000.png`), which must then be the only one
+of that name in both tables.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from cxr_trt.errors import UsageError
+from cxr_trt.findings import FINDINGS
+from cxr_trt.score.files import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The images that have both scores and labels, in the order of SCORES.
+
+    scores: float64 [N, 14]; labels: bool [N, 14]; patients: [N], or None if LABELS does not name them.
+    errors: rows of SCORES that say why there is no score; unlabelled, unscored: rows without a partner.
+    """
+
+    scores: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.bool_]
+    patients: list[str] | None
+    errors: int
+    unlabelled: int
+    unscored: int
+
+
+def read_matched(scores: Path, labels: Path) -> Matched:
+    """Read both tables and join them.
+
+    Raises:
+        UsageError: a table cannot be read, lacks a column, names an image twice, has labels other than 0 and 1 or
+            scores that are no numbers; a name has several possible partners; or no image has both.
+    """
+    scored = _read(scores, ("path", *FINDINGS), optional=("error",), text=("path", "error"))
+    truth = _read(labels, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
+    all_paths, images = _names(scored, "path", scores), _names(truth, "image", labels)
+    failed = np.array(
+        [bool(reason) for reason in scored["error"].to_pylist()]
+        if "error" in scored.schema.names
+        else [False] * len(all_paths)
+    )
+    if failed.all():
+        raise UsageError(f"{scores}: every row is an error row; there is nothing to evaluate")
+    kept = np.flatnonzero(~failed)
+    partners = _match([all_paths[i] for i in kept], images, scores, labels)
+    found = np.array([partner is not None for partner in partners])
+    if not found.any():
+        raise UsageError(
+            f"no image of {scores} is in {labels} ({all_paths[kept[0]]!r} and {images[0]!r}, for example); "
+            "`path` and `image` must agree at least in the file name without suffix"
+        )
+    rows = np.array([partner for partner in partners if partner is not None])
+    patients = truth["patient_id"].to_pylist() if "patient_id" in truth.schema.names else None
+    values = _matrix(truth)
+    _check(np.isin(values, (0, 1)), values, images, labels, "must be 0 or 1")
+    probabilities = _matrix(scored)[kept]
+    _check(np.isfinite(probabilities), probabilities, [all_paths[i] for i in kept], scores, "must be a number")
+    return Matched(
+        scores=probabilities[found],
+        labels=values[rows].astype(bool),
+        patients=_patients(patients, rows, images, labels) if patients else None,
+        errors=int(failed.sum()),
+        unlabelled=int((~found).sum()),
+        unscored=len(images) - len(rows),
+    )
+
+
+def _read(path: Path, required: tuple[str, ...], optional: tuple[str, ...], text: tuple[str, ...]) -> pa.Table:
+    types = {name: pa.string() if name in text else pa.float64() for name in (*required, *optional)}
+    try:
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+        else:
+            parsing = pacsv.ParseOptions(newlines_in_values=True)
+            table = pacsv.read_csv(path, None, parsing, pacsv.ConvertOptions(column_types=types))
+        if missing := [name for name in required if name not in table.schema.names]:
+            raise UsageError(f"{path}: has no column {', '.join(missing)}; it needs {', '.join(required)}")
+        if repeated := [name for name, count in Counter(table.schema.names).items() if count > 1 and name in types]:
+            raise UsageError(f"{path}: has several columns {', '.join(repeated)}; leave one")
+        wanted = [name for name in types if name in table.schema.names]
+        return table.select(wanted).cast(pa.schema([(name, types[name]) for name in wanted]))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such table") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path}: cannot be read as a table ({reason}); give a .csv or .parquet file") from error
+
+
+def _names(table: pa.Table, column: str, path: Path) -> list[str]:
+    names: list[str] = [name or "" for name in table[column].to_pylist()]
+    if not names:
+        raise UsageError(f"{path}: has no rows")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"{path}: {name!r} stands in {count} rows; an image must have one")
+    return names
+
+
+def _match(paths: list[str], images: list[str], scores: Path, labels: Path) -> list[int | None]:
+    """For each path the index of its image, or None."""
+    exact = {image: row for row, image in enumerate(images)}
+    by_stem = {_stem(image): row for row, image in enumerate(images)}
+    counts = {scores: _stem_counts(paths), labels: _stem_counts(images)}
+    partners: list[int | None] = []
+    for path in paths:
+        stem = _stem(path)
+        if path in exact or stem not in by_stem:
+            partners.append(exact.get(path))
+            continue
+        for table, count in counts.items():
+            if count[stem] > 1:
+                raise UsageError(
+                    f"{table}: {stem!r} is the name of {count[stem]} images, so it is unclear which labels {path!r} "
+                    "has; write the same paths in both tables"
+                )
+        partners.append(by_stem[stem])
+    return partners
+
+
+def _stem(name: str) -> str:
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
+
+
+def _stem_counts(names: Iterable[str]) -> Counter[str]:
+    return Counter(map(_stem, names))
+
+
+def _matrix(table: pa.Table) -> npt.NDArray[np.float64]:
+    """[rows, 14]; NaN where a cell is empty."""
+    columns = [table[name].to_numpy() for name in FINDINGS]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def _check(
+    good: npt.NDArray[np.bool_], values: npt.NDArray[np.float64], names: list[str], path: Path, rule: str
+) -> None:
+    if not good.all():
+        row, column = np.argwhere(~good)[0]
+        value = values[row, column]
+        shown = "empty" if np.isnan(value) else f"{value:g}"
+        raise UsageError(f"{path}: {FINDINGS[column]} of {names[row]!r} is {shown}; it {rule}")
+
+
+def _patients(patients: list[str | None], rows: npt.NDArray[np.int64], images: list[str], path: Path) -> list[str]:
+    for row in rows:
+        if not patients[row]:
+            raise UsageError(f"{path}: the patient_id of {images[row]!r} is empty; fill it or leave the column out")
+    return [str(patients[row]) for row in rows]
