@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from cxr_trt.errors import CheckpointError
 from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import scoring_graph
 from cxr_trt.export.verify import verify
 from cxr_trt.images.load import load_images
-from cxr_trt.model.checkpoint import load_checkpoint
+from cxr_trt.model.checkpoint import SIZES, load_checkpoint
 from cxr_trt.model.scorer import Scorer
 from cxr_trt.spec import Specification
 from cxr_trt.views import ViewSet
@@ -46,12 +47,17 @@ def export_checkpoint(
         images: X-rays to compare on, besides the built-in pictures.
 
     Raises:
-        CheckpointError: the checkpoint does not fit.
+        CheckpointError: the checkpoint does not fit, or was trained at another size.
         GraphError: graph and network disagree.
         UsageError: one of the images cannot be read.
     """
     checkpoint = load_checkpoint(path, setting)
     settings = checkpoint.network.settings
+    if checkpoint.sizes != SIZES:
+        raise CheckpointError(
+            f"{path}: was trained on crops of {checkpoint.sizes[1]} from {checkpoint.sizes[0]} pixels; only {SIZES[1]} "
+            f"from {SIZES[0]} can be exported: train it on those"
+        )
     spec = Specification(views=view_set, k_max=settings.k_max, k_min=settings.k_min, alpha=settings.alpha)
     info = GraphInfo.of(spec, checkpoint.trained, checkpoint.sha256)
     weights = {key: tensor.numpy() for key, tensor in checkpoint.network.state_dict().items()}

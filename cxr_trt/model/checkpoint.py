@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,38 @@ from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS, ModelSettings
 
 HEADER = "cxr_trt"  # the key of our JSON in the safetensors metadata
+SIZES = (512, 448)  # the paper's (sec. 4.2)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with its weights; `trained` is False for random weights, `sha256` is that of the file."""
+    """A network with its weights.
+
+    trained: False for random weights. sizes: of the image and its crops that it was trained with, in pixels.
+    sha256: of the file.
+    """
 
     network: Network
     trained: bool
+    sizes: tuple[int, int]
     sha256: str
 
 
-def save_checkpoint(network: Network, path: Path, *, trained: bool) -> None:
-    """Write a .safetensors file that `load_checkpoint` reads."""
-    header = {"settings": dataclasses.asdict(network.settings), "trained": trained}
+def save_checkpoint(
+    network: Network,
+    path: Path,
+    *,
+    trained: bool,
+    sizes: tuple[int, int] = SIZES,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a .safetensors file that `load_checkpoint` reads.
+
+    sizes: of the resized image and its crops in training, in pixels. training: facts to keep with the weights, such as
+    epoch, metrics and recipe; plain values.
+    """
+    settings = dataclasses.asdict(network.settings)
+    header = {"settings": settings, "trained": trained, "sizes": sizes, "training": training or {}}
     save_file(network.state_dict(), path, metadata={HEADER: json.dumps(header)})
 
 
@@ -50,7 +69,8 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
     header, weights = _read_safetensors(path) if path.suffix == ".safetensors" else ({}, _read_pickle(path))
     network = Network(_settings(path, header, setting))
     _fill(network, weights, path)
-    return Checkpoint(network.eval(), header.get("trained", True), hashlib.sha256(path.read_bytes()).hexdigest())
+    sizes, sha256 = tuple(header.get("sizes", SIZES)), hashlib.sha256(path.read_bytes()).hexdigest()
+    return Checkpoint(network.eval(), header.get("trained", True), sizes, sha256)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -256,6 +256,15 @@ def test_from_checkpoint_to_scores(network, xrays, tmp_path):
     assert all(abs(float(a[finding]) - float(b[finding])) <= 1e-5 for finding in FINDINGS)
 
 
+def test_a_checkpoint_of_another_resolution_is_not_exported(network, tmp_path):
+    from cxr_trt.model.checkpoint import save_checkpoint
+
+    save_checkpoint(network, tmp_path / "half.safetensors", trained=True, sizes=(256, 224))
+    process = cxr_trt("export", "half.safetensors", "-o", "m.onnx", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "trained on crops of 224 from 256 pixels" in process.stderr
+
+
 def test_weights_that_are_not_finite_are_not_exported(network, tmp_path):
     import torch
 

@@ -1,0 +1,212 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[train]'")
+
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from cxr_trt.errors import CheckpointError, UsageError  # noqa: E402
+from cxr_trt.findings import FINDINGS  # noqa: E402
+from cxr_trt.model.checkpoint import load_checkpoint  # noqa: E402
+from cxr_trt.model.network import Network  # noqa: E402
+from cxr_trt.model.settings import SETTINGS  # noqa: E402
+from train.__main__ import main  # noqa: E402
+from train.batches import Images  # noqa: E402
+from train.loop import Trainer  # noqa: E402
+from train.recipe import Recipe  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+RECIPE = 'setting = "paper"\nimage_size = 40\ncrop_size = 32\nbatch = 4\nlearning_rate = 1e-3\nbetas = [0.9, 0.99]\n'
+RECIPE += "patience = 1\nepochs = 2\nsave_every = 2\n"
+
+
+def training_facts(path):
+    """What the header of a checkpoint says of the training."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["cxr_trt"])["training"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Threads cost more than they give on maps of a few pixels, above all where others use the processors."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """16 small images with labels, 3 of them for validation, and a recipe."""
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    with (folder / "labels.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", "patient_id", "split", *FINDINGS])
+        for i in range(16):
+            split = "val" if i < 3 else "train"
+            writer.writerow([f"{i}.png", i, split, *rng.integers(0, 2, 14)])
+            cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (80, 60), np.uint8))
+    (folder / "tiny.toml").write_text(RECIPE)
+    return folder
+
+
+def command(folder, out):
+    options = ["--labels", folder / "labels.csv", "--images", folder, "--cache", folder / "cache", "--device", "cpu"]
+    return [sys.executable, "-m", "train", folder / "tiny.toml", *options, "--out", out]
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(folder, tmp_path):
+    """Killed after the first of two states of the first epoch; compared with a run that nothing disturbed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.Popen(command(folder, tmp_path / "a"), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "a" / "state.pt").exists() and killed.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait() == -signal.SIGKILL
+    position = torch.load(tmp_path / "a" / "state.pt")
+    assert (position["epoch"], position["step"]) == (0, 2)
+    again = {"cwd": ROOT, "env": environment, "check": True, "capture_output": True, "text": True}
+    assert "going on at epoch 1, step 3" in subprocess.run(command(folder, tmp_path / "a"), **again).stderr
+    assert "going on" not in subprocess.run(command(folder, tmp_path / "b"), **again).stderr
+    for name in ("best.safetensors", "last.safetensors"):
+        one, other = load_file(tmp_path / "a" / name), load_file(tmp_path / "b" / name)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    facts = training_facts(tmp_path / "a" / "last.safetensors")
+    assert facts == training_facts(tmp_path / "b" / "last.safetensors")
+    assert (facts["epoch"], facts["recipe"]["setting"], len(facts["split_hash"])) == (2, "paper", 64)
+    assert load_checkpoint(tmp_path / "a" / "best.safetensors").trained
+
+
+def test_a_run_with_another_recipe_or_other_data_is_not_continued(tmp_path):
+    run = trainer(tmp_path, setting="chexnet")
+    run.step, run.loss_sum = 1, run.loss_sum + 0.75
+    run._save()
+    again = trainer(tmp_path, setting="chexnet")
+    assert (again.epoch, again.step, float(again.loss_sum)) == (0, 1, 0.75)
+    with pytest.raises(UsageError, match="belongs to a run with another recipe;"):
+        trainer(tmp_path, setting="chexnet", patience=4)
+    with pytest.raises(UsageError, match="belongs to a run with another labels;"):
+        trainer(tmp_path, setting="chexnet", images=21)
+
+
+def trainer(out, size=32, setting="paper", images=20, **changes):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (images, size // 8, size // 8), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    labels = rng.integers(0, 2, (images, 14)).astype(np.uint8)
+    fields = {"batch": 16, "learning_rate": 4e-3, "betas": (0.9, 0.99), "patience": 5, "epochs": 1} | changes
+    torch.manual_seed(0)
+    return Trainer(
+        Recipe(setting, size, size, **fields),
+        Network(SETTINGS[setting]),
+        Images(pixels, labels, size),
+        np.arange(16),
+        np.arange(16, images),
+        "hash",
+        out,
+        torch.device("cpu"),
+    )
+
+
+def batch(run):
+    return torch.from_numpy(run.images.pixels[:16]), torch.from_numpy(run.images.labels[:16].astype(np.float32))
+
+
+def test_sixteen_images_are_learned_by_heart(tmp_path):
+    run = trainer(tmp_path, size=64)
+    run.network.train()
+    losses = [float(run.update(*batch(run))) for _ in range(11)]
+    assert 0.5 < losses[0] < 1.5
+    assert losses[-1] < 0.05
+
+
+def test_the_first_step_is_adam_on_the_mean_over_images_and_findings(tmp_path):
+    run = trainer(tmp_path, learning_rate=1e-3)
+    run.network.train()
+    before = {name: value.detach().clone() for name, value in run.network.named_parameters()}
+    pixels, labels = batch(run)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    crops = (pixels[:, None] / 255 - mean[:, None, None]) / std[:, None, None]
+    p = torch.sigmoid(run.network(crops))
+    expected = -(labels * p.log() + (1 - labels) * (1 - p).log()).sum() / (16 * 14)
+    assert float(run.update(pixels, labels)) == pytest.approx(float(expected.detach()), rel=1e-4)
+    for part in ("features.conv0", "features.transition1.se.squeeze", "features.transition3.se.excite", "transfer."):
+        (name, *_) = [name for name in before if name.startswith(part)]
+        parameter = run.network.get_parameter(name)
+        assert parameter.grad.abs().max() > 0
+        moved = (parameter.detach() - before[name]).abs()
+        assert moved.max() == pytest.approx(1e-3, rel=0.01)  # Adam's first step is the rate, whatever the gradient
+    assert all(value.grad is not None for value in run.network.parameters())
+    assert run.optimizer.param_groups[0]["betas"] == (0.9, 0.99)
+
+
+def test_accumulation_averages_the_parts(tmp_path):
+    one, two = trainer(tmp_path), trainer(tmp_path, accumulate=2)
+    one.network.eval()  # with fixed batch statistics, the parts see what the whole sees
+    two.network.eval()
+    losses = [float(run.update(*batch(run))) for run in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    gradients = [run.network.transfer.conv.weight.grad for run in (one, two)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+
+
+def test_the_rate_is_cut_after_five_epochs_without_a_better_loss(tmp_path):
+    run = trainer(tmp_path, setting="chexnet")
+    rates = []
+    for loss in (1.0, 0.9, 0.9, 0.95, 0.9, 0.9, 0.91, 0.8):
+        run.scheduler.step(loss)
+        rates.append(run.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([4e-3] * 6 + [4e-4] * 2)
+
+
+def test_only_a_better_validation_loss_replaces_the_best(tmp_path, monkeypatch):
+    run = trainer(tmp_path, setting="chexnet", epochs=3)
+    monkeypatch.setattr(run, "update", lambda crops, labels: torch.tensor(1.0))
+    losses = iter([0.7, 0.6, 0.65])
+    monkeypatch.setattr(run, "validate", lambda: (next(losses), None))
+    run.run()
+    assert training_facts(tmp_path / "best.safetensors")["epoch"] == 2
+    assert training_facts(tmp_path / "last.safetensors")["val_loss"] == 0.65
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_weights(tmp_path, monkeypatch):
+    run = trainer(tmp_path, setting="chexnet")
+    monkeypatch.setattr(run, "update", lambda crops, labels: torch.tensor(float("nan")))
+    with pytest.raises(UsageError, match="the loss of epoch 1 is not finite"):
+        run.run()
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_damaged_state_is_refused(tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"rubbish")
+    with pytest.raises(CheckpointError, match=r"state\.pt: is damaged"):
+        trainer(tmp_path, setting="chexnet")
+
+
+def test_mistakes_end_with_one_sentence_and_exit_code_2(folder, tmp_path, capsys):
+    for arguments, sentence in (
+        (["none"], "none: no such recipe; name a .toml file or one of chexnet, cpu-demo, max-only, no-se, paper"),
+        (["paper"], "none.csv: no such label file"),
+    ):
+        options = ["--labels", tmp_path / "none.csv", "--images", folder, "--out", tmp_path, "--device", "cpu"]
+        with pytest.raises(SystemExit) as stopped:
+            main([*arguments, *map(str, options)])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert error.count("\n") == 1

@@ -1,0 +1,192 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[train]'")
+
+from torchvision.models import densenet121  # noqa: E402
+
+from cxr_trt.errors import CheckpointError, UsageError  # noqa: E402
+from cxr_trt.images import decode  # noqa: E402
+from cxr_trt.model.network import Network  # noqa: E402
+from cxr_trt.model.settings import SETTINGS  # noqa: E402
+from cxr_trt.preprocess import preprocess  # noqa: E402
+from train.batches import Images  # noqa: E402
+from train.cache import cached_images  # noqa: E402
+from train.imagenet import load_imagenet  # noqa: E402
+from train.recipe import RECIPES, Recipe, read_recipe  # noqa: E402
+
+
+@pytest.fixture
+def images():
+    """30 images of 40 pixels, each pixel naming its image; cut to 32."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 8, (30, 40, 40), np.uint8) + np.arange(0, 240, 8, dtype=np.uint8)[:, None, None]
+    return Images(pixels, np.eye(30, 14, dtype=np.uint8), 32)
+
+
+def epoch(images, start=0, seed=0, number=0):
+    return list(images.training(np.arange(30), 4, seed=seed, epoch=number, start=start))
+
+
+def places(crop, pixels):
+    """Where a crop comes from: (y, x, mirrored)."""
+    return [
+        (y, x, mirrored)
+        for y in range(9)
+        for x in range(9)
+        for mirrored in (False, True)
+        if np.array_equal(crop, pixels[y : y + 32, x : x + 32][:, :: -1 if mirrored else 1])
+    ]
+
+
+def test_an_epoch_shows_each_image_once_cropped_and_mirrored_at_random(images):
+    batches = epoch(images)
+    assert len(batches) == 7
+    seen, found = [], []
+    for crops, labels in batches:
+        assert (crops.shape, crops.dtype, labels.dtype) == ((4, 32, 32), torch.uint8, torch.float32)
+        for crop, label in zip(crops.numpy(), labels.numpy(), strict=True):
+            number = int(crop[0, 0]) // 8
+            seen.append(number)
+            np.testing.assert_array_equal(label, images.labels[number])
+            (place,) = places(crop, images.pixels[number])
+            found.append(place)
+    assert len(set(seen)) == 28
+    assert seen != sorted(seen)
+    assert {y for y, _, _ in found} >= {0, 8}
+    assert {x for _, x, _ in found} >= {0, 8}
+    assert 6 < sum(mirrored for _, _, mirrored in found) < 22
+
+
+def test_an_epoch_can_begin_at_any_step(images):
+    for step in (0, 3, 6, 7):
+        rest = epoch(images, start=step)
+        assert len(rest) == 7 - step
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, epoch(images)[step:], strict=True))
+
+
+def test_epochs_and_seeds_differ(images):
+    first = epoch(images)[0][0]
+    assert not torch.equal(first, epoch(images, number=1)[0][0])
+    assert not torch.equal(first, epoch(images, seed=1)[0][0])
+
+
+def test_validation_is_the_centre_of_every_image_in_order(images):
+    batches = list(images.validation(np.arange(5, 12), 4))
+    assert [len(crops) for crops, _ in batches] == [4, 3]
+    np.testing.assert_array_equal(torch.cat([crops for crops, _ in batches]), images.pixels[5:12, 4:36, 4:36])
+
+
+def write_images(folder: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{i}.png" for i in range(40)]
+    for path in paths:
+        cv2.imwrite(str(path), rng.integers(0, 256, (70, 90), np.uint8))
+    return paths
+
+
+def test_the_cache_holds_what_scoring_would_see_and_is_built_once(tmp_path):
+    paths, reports = write_images(tmp_path), []
+    cache = cached_images(paths, 32, tmp_path / "cache", lambda done, total: reports.append((done, total)))
+    expected = np.stack([preprocess(decode(path.read_bytes()).pixels, 32) for path in paths])
+    np.testing.assert_array_equal(cache, expected)
+    assert reports[-1] == (40, 40)
+    reports.clear()
+    np.testing.assert_array_equal(cached_images(paths, 32, tmp_path / "cache", lambda *_: reports.append(0)), expected)
+    assert not reports
+
+
+def test_another_order_size_or_content_is_another_cache(tmp_path):
+    paths = write_images(tmp_path)
+    first = cached_images(paths, 32, tmp_path, lambda *_: None)
+    np.testing.assert_array_equal(cached_images(paths[::-1], 32, tmp_path, lambda *_: None), first[::-1])
+    assert cached_images(paths, 16, tmp_path, lambda *_: None).shape == (40, 16, 16)
+    cv2.imwrite(str(paths[0]), np.zeros((70, 91), np.uint8))
+    assert not cached_images(paths, 32, tmp_path, lambda *_: None)[0].any()
+
+
+def test_an_unreadable_image_is_named_and_leaves_no_cache(tmp_path):
+    paths = write_images(tmp_path)
+    paths[30].write_bytes(b"rubbish")
+    with pytest.raises(UsageError, match=r"30\.png: the file is not a PNG"):
+        cached_images(paths, 32, tmp_path, lambda *_: None)
+    assert not list(tmp_path.glob("*.uint8"))
+
+
+@pytest.fixture(scope="module")
+def torchvision_weights():
+    """A state dict as torchvision's file has it: dotted keys, no counters, a classifier of 1,000."""
+    torch.manual_seed(1)
+    weights = {}
+    for key, value in densenet121(weights=None).state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            for kind in ("norm", "conv"):
+                for number in "12":
+                    if "denselayer" in key:
+                        key = key.replace(f".{kind}{number}.", f".{kind}.{number}.")
+            weights[key] = value
+    assert "features.denseblock1.denselayer1.norm.1.weight" in weights
+    return weights
+
+
+@pytest.mark.parametrize("setting", ["paper", "chexnet"])
+def test_imagenet_weights_fill_the_backbone(torchvision_weights, tmp_path, setting):
+    torch.save(torchvision_weights, tmp_path / "densenet121.pth")
+    network = Network(SETTINGS[setting])
+    gates = [f"features.transition{i}.se.{part}.weight" for i in (1, 2, 3) for part in ("squeeze", "excite")]
+    transfer = ["transfer.conv.weight", "transfer.conv.bias"]
+    assert load_imagenet(network, tmp_path / "densenet121.pth") == (gates if setting == "paper" else []) + transfer
+    own = network.state_dict()
+    assert torch.equal(own["features.conv0.weight"], torchvision_weights["features.conv0.weight"])
+    key = "features.denseblock4.denselayer16.conv{}2.weight"
+    assert torch.equal(own[key.format("")], torchvision_weights[key.format(".")])
+
+
+def test_other_weights_are_refused(torchvision_weights, tmp_path):
+    network, path = Network(SETTINGS["chexnet"]), tmp_path / "a.pth"
+    for change, sentence in (
+        ({"features.more": torch.zeros(1)}, "features.more and 0 more differ"),
+        ({"features.conv0.weight": torch.zeros(1)}, "features.conv0.weight and 0 more"),
+    ):
+        torch.save({**torchvision_weights, **change}, path)
+        with pytest.raises(CheckpointError, match=sentence):
+            load_imagenet(network, path)
+    torch.save({key: value for key, value in torchvision_weights.items() if "conv0" not in key}, path)
+    with pytest.raises(CheckpointError, match=r"features\.conv0\.weight"):
+        load_imagenet(network, path)
+    path.write_bytes(b"rubbish")
+    with pytest.raises(CheckpointError, match="not a plain state dict"):
+        load_imagenet(network, path)
+
+
+def test_the_recipes_of_the_paper_differ_in_the_network_alone():
+    papers = {name: read_recipe(name) for name in ("paper", "chexnet", "no-se", "single-map", "max-only")}
+    for name, recipe in papers.items():
+        assert recipe == Recipe(name, 512, 448, 16, 1e-4, (0.9, 0.99), 5, 40)
+    assert {path.stem for path in RECIPES.glob("*.toml")} == {*papers, "cpu-demo"}
+    assert read_recipe("cpu-demo").setting == "paper"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("batch = 16", "batch = 0", "batch is 0; it must be above 0"),
+        ("batch = 16", "batch = 16.5", "batch is 16.5; it must be of type int"),
+        ("batch = 16", "batch = 16\naccumulate = 3", "batch 16 cannot be divided into 3 equal parts"),
+        ("batch = 16", "batchsize = 16", "unknown field batchsize"),
+        ("batch = 16", "", "missing 1 required positional argument: 'batch'"),
+        ("batch = 16", "batch = ", "Invalid value"),
+        ('"paper"', '"resnet"', "setting 'resnet' is none of paper"),
+        ("448", "450", "crop_size 450 must be a multiple of 32"),
+        ("0.99]", "1.5]", "must be two numbers from 0 to below 1"),
+    ],
+)
+def test_a_bad_recipe_is_refused(tmp_path, old, new, sentence):
+    text = (RECIPES / "paper.toml").read_text().replace(old, new, 1)
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(UsageError, match=sentence) as caught:
+        read_recipe(str(tmp_path / "bad.toml"))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,98 @@
+"""Train a network.
+
+    python -m train paper --labels Data_Entry_2017_v2020.csv --images images/ --imagenet densenet121.pth --out run/
+
+The same command again goes on where a stopped run was. `best.safetensors` is what `cxr-trt export` takes.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from cxr_trt.errors import CxrTrtError, UsageError
+from cxr_trt.model.network import Network
+from cxr_trt.model.settings import SETTINGS
+from cxr_trt.outputs import check_folder
+from train.batches import Images
+from train.cache import cached_images
+from train.data import find_images, read_data
+from train.imagenet import load_imagenet
+from train.loop import STATE, Trainer
+from train.recipe import read_recipe
+
+path_option = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--labels", type=path_option, required=True, help="NIH's Data_Entry_2017_v2020.csv, or a table.")
+@click.option("--images", type=path_option, required=True, help="The folder of images.")
+@click.option("--lists", type=path_option, help="The folder of NIH's two lists. Default: beside NIH's label file.")
+@click.option("--out", type=path_option, required=True, help="The folder to write to, or to go on in.")
+@click.option("--cache", type=path_option, help="The folder of decoded images. Default: OUT/cache.")
+@click.option("--imagenet", type=path_option, help="torchvision's DenseNet-121 file. Default: random weights.")
+@click.option("--device", type=click.Choice(("cpu", "cuda")), help="Default: a GPU if there is one.")
+def main(
+    recipe: str,
+    labels: Path,
+    images: Path,
+    lists: Path | None,
+    out: Path,
+    cache: Path | None,
+    imagenet: Path | None,
+    device: str | None,
+) -> None:
+    """Train by RECIPE: a name in train/recipes or a .toml file."""
+    try:
+        _run(recipe, labels, images, lists, out, cache, imagenet, device)
+    except CxrTrtError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo("stopped; the same command goes on", err=True)
+        sys.exit(130)
+
+
+def _run(
+    name: str,
+    labels: Path,
+    images: Path,
+    lists: Path | None,
+    out: Path,
+    cache: Path | None,
+    imagenet: Path | None,
+    device: str | None,
+) -> None:
+    recipe = read_recipe(name)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch finds no GPU here; leave the option out to train on the CPU")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_folder(out)
+    data = read_data(labels, lists, recipe.seed)
+    sizes = Counter(data.splits)
+    click.echo(f"{sizes['train']} training and {sizes['val']} validation images, on {device}", err=True)
+    rows = np.concatenate([data.rows("train"), data.rows("val")])
+    paths = find_images(images, [data.names[row] for row in rows])
+    pixels = cached_images(paths, recipe.image_size, cache or out / "cache", _report)
+    torch.manual_seed(recipe.seed)
+    network = Network(SETTINGS[recipe.setting])
+    if imagenet and not (out / STATE).exists():
+        random = load_imagenet(network, imagenet)
+        click.echo(f"ImageNet weights, except for {', '.join(random)}", err=True)
+    first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
+    source = Images(pixels, data.labels[rows], recipe.crop_size)
+    Trainer(recipe, network, source, first, second, data.split_hash, out, torch.device(device)).run()
+    click.echo(f"the weights of least validation loss: {out / 'best.safetensors'}", err=True)
+
+
+def _report(done: int, total: int) -> None:
+    if done == total or done % 1000 < 16:
+        click.echo(f"decoded {done} of {total} images", err=True)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m train")

@@ -1,0 +1,69 @@
+"""Images decoded once: a file of uint8 [N, size, size] that training maps into memory."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.errors import UsageError
+from cxr_trt.images.load import load_images
+from cxr_trt.outputs import check_folder
+from cxr_trt.preprocess import PREPROCESSING
+
+Images = npt.NDArray[np.uint8]
+
+
+def cached_images(paths: Sequence[Path], size: int, folder: Path, report: Callable[[int, int], None]) -> Images:
+    """Open the cache of these files, in their order; build it first if it is not there.
+
+    The file's name is a hash of the preprocessing, the size, and each file's path, length and time of change, so a
+    cache of other images is never taken. An interrupted build starts again.
+
+    Args:
+        paths: image files.
+        size: side in pixels; an image takes size * size bytes on disk.
+        folder: where the cache lies; made if it does not exist.
+        report: called with the number of decoded images and of all images.
+
+    Returns:
+        uint8 [N, size, size], mapped read-only.
+
+    Raises:
+        UsageError: an image cannot be read, or the disk is full.
+    """
+    check_folder(folder)
+    path = folder / f"{_key(paths, size)}.uint8"
+    shape = (len(paths), size, size)
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        try:
+            _build(paths, size, partial, report)
+            partial.replace(path)
+        except OSError as error:
+            raise UsageError(f"{partial}: cannot be written ({error.strerror}); choose another folder") from error
+    return np.memmap(path, np.uint8, "r", shape=shape)
+
+
+def _key(paths: Sequence[Path], size: int) -> str:
+    lines = [f"{PREPROCESSING}\n{size}"]
+    for path in paths:
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+        lines.append(f"{path.resolve()}\t{facts.st_size}\t{facts.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _build(paths: Sequence[Path], size: int, target: Path, report: Callable[[int, int], None]) -> None:
+    workers = os.cpu_count() or 1
+    with target.open("wb") as stream, ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(paths), 8 * workers):
+            part = paths[start : start + 8 * workers]
+            for image in pool.map(lambda path: load_images([path], size), part):
+                stream.write(image.tobytes())
+            report(start + len(part), len(paths))

@@ -1,0 +1,221 @@
+"""ChestX-ray14 as NIH ships it, or any table of images, labels and patients: names, labels and the split.
+
+NIH's split (paper, sec. 4.1) has two lists, train_val (86,524 images) and test (25,596); the paper trains on 76,524 of
+the first and validates on 10,000. Which ones was never published: `carve` draws whole patients by a seed, so the
+validation set here is a reconstruction.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.findings import FINDINGS
+from train.errors import DataError
+
+SPLITS = ("train", "val", "test")
+CARVED = "train_val"  # still to be divided
+VALIDATION_SHARE = 10_000 / 86_524  # of train_val (paper, sec. 4.1)
+NIH_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
+NO_FINDING = "No Finding"
+LISTS = {"train_val_list.txt": CARVED, "test_list.txt": "test"}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Images in the order of the label file.
+
+    names: file names [N]; patients: identifiers [N]; splits: one of SPLITS [N].
+    labels: uint8 [N, 14], 0 or 1, in the order of FINDINGS.
+    """
+
+    names: tuple[str, ...]
+    patients: tuple[str, ...]
+    splits: tuple[str, ...]
+    labels: npt.NDArray[np.uint8]
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """The indices of the images of one split."""
+        return np.array([row for row, name in enumerate(self.splits) if name == split], np.int64)
+
+    @property
+    def split_hash(self) -> str:
+        """sha256 over the lines `name<TAB>split`, sorted: equal for the same division, whatever the file's order."""
+        lines = sorted(f"{name}\t{split}\n" for name, split in zip(self.names, self.splits, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_data(labels: Path, lists: Path | None = None, seed: int = 0) -> DataSet:
+    """Read labels and split.
+
+    Args:
+        labels: NIH's Data_Entry_2017_v2020.csv, or a table with `image`, `patient_id`, the 14 findings as 0 or 1, and
+            optionally `split` (train, val, test, or train_val for images still to be divided; no column: all are);
+            either may be compressed (.gz).
+        lists: the folder of NIH's train_val_list.txt and test_list.txt; default: that of `labels`, for NIH's file.
+            For a table it takes the place of `split`.
+        seed: of the validation set, which is carved out of train_val unless the table has one.
+
+    Raises:
+        DataError: a file or column is missing, a label is unknown, an image has two rows or stands on two lists or on
+            none, or a patient is on two sides.
+    """
+    rows = _read_csv(labels)
+    if NIH_COLUMNS[0] in rows[0]:
+        _require(rows[0], NIH_COLUMNS, labels)
+        names = [row["Image Index"] for row in rows]
+        patients = [row["Patient ID"] for row in rows]
+        values = np.array([_nih_labels(row["Finding Labels"], labels, row["Image Index"]) for row in rows], np.uint8)
+        lists = lists or labels.parent
+    else:
+        _require(rows[0], ("image", "patient_id", *FINDINGS), labels)
+        names, patients = [row["image"] for row in rows], [row["patient_id"] for row in rows]
+        values = np.array([_table_labels(row, labels) for row in rows], np.uint8)
+    _check_names(names, patients, labels)
+    splits = _listed(names, lists, labels) if lists else _column(rows, labels)
+    _check_patients(names, patients, splits)
+    if "val" not in splits:
+        splits = carve(patients, splits, seed)
+    elif CARVED in splits:
+        raise DataError(f"{labels}: has both val and train_val in its split column; use train or leave val out")
+    return DataSet(tuple(names), tuple(patients), tuple(splits), values)
+
+
+def carve(patients: Sequence[str], splits: Sequence[str], seed: int) -> list[str]:
+    """Divide what is not test into train and val by whole patients.
+
+    Patients are taken in the order of a hash of seed and identifier, the same on every machine and version, each one
+    that still fits into the share of validation images.
+    """
+    sizes = Counter(patient for patient, split in zip(patients, splits, strict=True) if split != "test")
+    room = round(sizes.total() * VALIDATION_SHARE)
+    chosen = set()
+    for patient in sorted(sizes, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest()):
+        if sizes[patient] <= room:
+            chosen.add(patient)
+            room -= sizes[patient]
+    return [
+        split if split == "test" else "val" if patient in chosen else "train"
+        for patient, split in zip(patients, splits, strict=True)
+    ]
+
+
+def find_images(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The file of each name: `folder/name`, or the one file of that name in a folder below (images_001/images).
+
+    Raises:
+        DataError: files are missing, or a name occurs twice.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of images")
+    found: dict[str, list[Path]] = {}
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            found.setdefault(file, []).append(Path(parent, file))
+    paths, missing = [], []
+    for name in names:
+        places = found.get(Path(name).name, [])
+        if folder / name in places:
+            paths.append(folder / name)
+        elif len(places) == 1:
+            paths += places
+        elif places:
+            raise DataError(f"{folder}: {name} lies in {places[0].parent} and in {places[1].parent}; leave one")
+        else:
+            missing.append(name)
+    if missing:
+        raise DataError(f"{folder}: {len(missing)} images are missing, {missing[0]} the first; download them again")
+    return paths
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+            rows = list(csv.DictReader(text, strict=True))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such label file") from error
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
+    if not rows:
+        raise DataError(f"{path}: has no rows")
+    for number, row in enumerate(rows, 2):
+        if None in row.values():
+            raise DataError(f"{path}: row {number} has too few columns; download the file again")
+    return rows
+
+
+def _require(row: Mapping[str, str], columns: Iterable[str], path: Path) -> None:
+    if missing := [column for column in columns if column not in row]:
+        raise DataError(
+            f"{path}: has no column {', '.join(missing)}; give NIH's Data_Entry_2017_v2020.csv or a table with "
+            "image, patient_id and the 14 findings"
+        )
+
+
+def _nih_labels(text: str, path: Path, name: str) -> list[int]:
+    labels = text.split("|")
+    if labels == [NO_FINDING]:
+        return [0] * len(FINDINGS)
+    if unknown := [label for label in labels if label not in FINDINGS]:
+        raise DataError(f"{path}: {name} has the label {unknown[0]!r}, which is none of NIH's 14")
+    return [int(finding in labels) for finding in FINDINGS]
+
+
+def _table_labels(row: Mapping[str, str], path: Path) -> list[int]:
+    for finding in FINDINGS:
+        if row[finding] not in ("0", "1"):
+            raise DataError(f"{path}: {finding} of {row['image']} is {row[finding]!r}; it must be 0 or 1")
+    return [int(row[finding]) for finding in FINDINGS]
+
+
+def _check_names(names: Sequence[str], patients: Sequence[str], path: Path) -> None:
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{path}: {name} stands in {count} rows; an image must have one")
+    if "" in patients:
+        raise DataError(f"{path}: {names[patients.index('')]} has no patient; the split needs one")
+
+
+def _listed(names: Sequence[str], folder: Path, labels: Path) -> list[str]:
+    split_of: dict[str, str] = {}
+    for file, split in LISTS.items():
+        try:
+            listed = (folder / file).read_text(encoding="utf-8").split()
+        except OSError as error:
+            raise DataError(
+                f"{folder / file}: cannot be read ({error.strerror}); the official split needs both of NIH's lists"
+            ) from error
+        for name in listed:
+            if name in split_of:
+                raise DataError(f"{folder / file}: {name} is listed twice, here or in the other list")
+            split_of[name] = split
+    if unlisted := next((name for name in names if name not in split_of), None):
+        raise DataError(f"{labels}: {unlisted} is on neither of the lists in {folder}")
+    if len(split_of) > len(names):
+        odd = next(iter(split_of.keys() - set(names)))
+        raise DataError(f"{folder}: {odd} and {len(split_of) - len(names) - 1} more listed images are not in {labels}")
+    return [split_of[name] for name in names]
+
+
+def _column(rows: Sequence[Mapping[str, str]], path: Path) -> list[str]:
+    splits = [row.get("split", CARVED) for row in rows]
+    if unknown := set(splits) - {*SPLITS, CARVED}:
+        raise DataError(f"{path}: split {min(unknown)!r} is unknown; use {', '.join(SPLITS)} or {CARVED}")
+    return splits
+
+
+def _check_patients(names: Sequence[str], patients: Sequence[str], splits: Sequence[str]) -> None:
+    side: dict[str, tuple[str, str]] = {}
+    for name, patient, split in zip(names, patients, splits, strict=True):
+        other, first = side.setdefault(patient, (split, name))
+        if other != split:
+            raise DataError(f"patient {patient} is on two sides: {first} in {other}, {name} in {split}")

@@ -1,0 +1,192 @@
+"""The training loop (paper, sec. 4.2): Adam on the mean of 14 binary cross-entropies, rate cut on a plateau.
+
+A run that is killed at any step and started again goes on from its last state as if nothing had happened: bit for bit
+on a CPU with the same number of threads, and on a GPU up to the order of its sums. Weights, Adam, the rate, and the
+position in the epoch are in the state; order and crops need none, as they follow from seed, epoch and step.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from cxr_trt.errors import UsageError
+from cxr_trt.evaluate.auc import evaluate
+from cxr_trt.model.checkpoint import save_checkpoint
+from cxr_trt.model.network import Network
+from cxr_trt.outputs import replacing
+from cxr_trt.spec import Specification
+from train.batches import Batch, Images
+from train.log import Log
+from train.recipe import Recipe
+from train.state import load_state, save_state
+
+STATE = "state.pt"
+
+
+class Trainer:
+    """Trains `network` on rows of `images`, and writes into the folder `out`.
+
+    state.pt: to go on from. best.safetensors, last.safetensors: of least validation loss, of the last epoch; each with
+    a header that says epoch, validation loss and AUC, recipe and split.
+
+    train, val: rows of `images`. split_hash: of the data set.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        images: Images,
+        train: npt.NDArray[np.int64],
+        val: npt.NDArray[np.int64],
+        split_hash: str,
+        out: Path,
+        device: torch.device,
+    ) -> None:
+        if len(train) < recipe.batch or not len(val):
+            raise UsageError(f"{len(train)} training and {len(val)} validation images; at least a batch and one needed")
+        self.recipe, self.images, self.train, self.val = recipe, images, train, val
+        self.out, self.device = out, device
+        labels = hashlib.sha256(images.labels.tobytes()).hexdigest()
+        self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
+        self.network = network.to(device)
+        self.optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate, recipe.betas)
+        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer, factor=0.1, patience=recipe.patience - 1, threshold=0
+        )
+        bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.precision = torch.bfloat16 if bfloat16 else torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and not bfloat16)
+        spec = Specification()
+        self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (spec.mean, spec.std))
+        self.epoch = self.step = 0  # the next ones
+        self.best = float("inf")
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # over the steps of this epoch
+        if (out / STATE).exists():
+            self._restore(load_state(out / STATE, self.identity))
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        return len(self.train) // self.recipe.batch
+
+    def run(self) -> None:
+        """Train to the last epoch.
+
+        Raises:
+            UsageError: the loss is no longer finite, or the disk is full.
+        """
+        log = Log(self.out / "curves", self.epoch * self.steps + self.step)
+        if self.epoch or self.step:
+            log.line(f"going on at epoch {self.epoch + 1}, step {self.step + 1}")
+        try:
+            while self.epoch < self.recipe.epochs:
+                self._train_epoch(log)
+                self._end_epoch(log)
+        finally:
+            log.close()
+
+    def _train_epoch(self, log: Log) -> None:
+        self.network.train()
+        recipe = self.recipe
+        batches = self.images.training(self.train, recipe.batch, seed=recipe.seed, epoch=self.epoch, start=self.step)
+        for crops, labels in batches:
+            self.loss_sum += self.update(crops, labels)
+            self.step += 1
+            if log.due():
+                loss = float(self.loss_sum) / self.step
+                log.line(f"epoch {self.epoch + 1}, step {self.step} of {self.steps}: loss {loss:.4f} so far")
+                log.curves(self.epoch * self.steps + self.step, loss=loss)
+            if self.step % recipe.save_every == 0:
+                self._save()
+
+    def update(self, crops: Tensor, labels: Tensor) -> Tensor:
+        """One step of Adam on uint8 crops [B, H, W] and labels [B, 14]. Returns the batch's loss, on the device."""
+        self.optimizer.zero_grad()
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        parts = self.recipe.accumulate
+        for part, target in zip(crops.chunk(parts), labels.chunk(parts), strict=True):
+            share = self._loss(self._scores(part), target) / parts
+            self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+            loss += share.detach()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss
+
+    def _end_epoch(self, log: Log) -> None:
+        loss = float(self.loss_sum) / self.steps
+        val_loss, val_auc = self.validate()
+        if not np.isfinite([loss, val_loss]).all():
+            raise UsageError(f"the loss of epoch {self.epoch + 1} is not finite; lower the recipe's learning_rate")
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.scheduler.step(val_loss)
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum.zero_()
+        facts = {"epoch": self.epoch, "loss": loss, "val_loss": val_loss, "val_mean_auc": val_auc, "rate": rate}
+        if better := val_loss < self.best:
+            self.best = val_loss
+            self._write("best", facts)
+        self._write("last", facts)
+        self._save()
+        auc = "undefined" if val_auc is None else f"{val_auc:.4f}"
+        log.line(
+            f"epoch {self.epoch}: loss {loss:.4f}, validation loss {val_loss:.4f}, mean AUC {auc}, rate {rate:.0e}"
+            + (", the best so far" if better else "")
+        )
+        log.curves(self.epoch * self.steps, epoch_loss=loss, val_loss=val_loss, val_mean_auc=val_auc, rate=rate)
+
+    @torch.no_grad()
+    def validate(self) -> tuple[float, float | None]:
+        """Loss and mean AUC of the validation images' centre crops; findings of one class are not in the mean."""
+        self.network.eval()
+        total, scores, labels = 0.0, [], []
+        batches: Iterable[Batch] = self.images.validation(self.val, self.recipe.batch // self.recipe.accumulate)
+        for crops, target in batches:
+            part = self._scores(crops)
+            total += float(self._loss(part, target)) * len(crops)
+            scores.append(part.cpu().numpy())
+            labels.append(target.numpy())
+        if not np.isfinite(total):
+            return total, None
+        areas = evaluate(np.concatenate(scores), np.concatenate(labels), np.arange(len(self.val)), resamples=0)
+        return total / len(self.val), areas.mean_auc
+
+    def _scores(self, crops: Tensor) -> Tensor:
+        """uint8 crops [B, H, W] to float32 logits [B, 14]; in half precision on a GPU."""
+        pixels = crops.to(self.device, non_blocking=True)[:, None].float() / 255
+        pixels = (pixels - self.mean) / self.std
+        with torch.autocast(self.device.type, self.precision, enabled=self.device.type == "cuda"):
+            scores: Tensor = self.network(pixels)
+        return scores.float()
+
+    def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return binary_cross_entropy_with_logits(scores, labels.to(self.device))
+
+    def _write(self, name: str, facts: dict[str, Any]) -> None:
+        recipe = self.recipe
+        training = {**facts, "split_hash": self.identity["split"], "recipe": dataclasses.asdict(recipe)}
+        sizes = recipe.image_size, recipe.crop_size
+        with replacing(self.out / f"{name}.safetensors") as partial:
+            save_checkpoint(self.network, partial, trained=True, sizes=sizes, training=training)
+
+    def _save(self) -> None:
+        if not torch.isfinite(self.loss_sum):
+            raise UsageError(f"the loss of epoch {self.epoch + 1} is not finite; lower the recipe's learning_rate")
+        state = {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "scheduler", "scaler")}
+        position = {"epoch": self.epoch, "step": self.step, "best": self.best, "loss_sum": float(self.loss_sum)}
+        save_state(self.out / STATE, {"identity": self.identity, **state, **position})
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        for name in ("network", "optimizer", "scheduler", "scaler"):
+            getattr(self, name).load_state_dict(state[name])
+        self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+        self.loss_sum += state["loss_sum"]

@@ -1,0 +1,87 @@
+"""Recipes: everything that decides a training besides the data, as a TOML file (train/recipes)."""
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from cxr_trt.errors import UsageError
+from cxr_trt.model.settings import SETTINGS
+from cxr_trt.spec import STRIDE
+
+RECIPES = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The fields of a recipe file; the defaults of the first group have no counterpart in the paper.
+
+    setting: the network, a name in SETTINGS.
+    image_size, crop_size: pixels; a crop is cut at random from the resized image and mirrored half of the time.
+    batch: images in a step; with `accumulate`, in that many parts, each with batch statistics of its own.
+    learning_rate, betas: Adam's. patience: epochs without a better validation loss until the rate is divided by 10.
+    save_every: steps between two saved states. seed: of the weights, the order, the crops and the validation set.
+    """
+
+    setting: str
+    image_size: int
+    crop_size: int
+    batch: int
+    learning_rate: float
+    betas: tuple[float, float]
+    patience: int
+    epochs: int
+    accumulate: int = 1
+    save_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = ("learning_rate", "image_size", "crop_size", "batch", "patience", "epochs", "accumulate")
+        for name in (*positive, "save_every"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.setting not in SETTINGS:
+            raise UsageError(f"setting {self.setting!r} is none of {', '.join(SETTINGS)}")
+        if self.crop_size > self.image_size or self.crop_size % STRIDE:
+            raise UsageError(f"crop_size {self.crop_size} must be a multiple of {STRIDE}, at most {self.image_size}")
+        if self.batch % self.accumulate:
+            raise UsageError(f"batch {self.batch} cannot be divided into {self.accumulate} equal parts")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError(f"betas {self.betas} must be two numbers from 0 to below 1")
+
+
+def read_recipe(name: str) -> Recipe:
+    """Read one of train/recipes by its name, or a .toml file by its path.
+
+    Raises:
+        UsageError: there is no such recipe, or it has a missing, unknown or impossible field.
+    """
+    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Recipe(**_typed(fields))
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.toml")))
+        raise UsageError(f"{name}: no such recipe; name a .toml file or one of {known}") from error
+    except (tomllib.TOMLDecodeError, OSError, TypeError, UsageError) as error:
+        raise UsageError(f"{path}: {str(error).removeprefix('Recipe.__init__() ')}") from error
+
+
+def _typed(fields: dict[str, Any]) -> dict[str, Any]:
+    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    if unknown := fields.keys() - types.keys():
+        raise UsageError(f"unknown field {', '.join(sorted(unknown))}; a recipe has {', '.join(types)}")
+    for name, value in fields.items():
+        if types[name] is float and type(value) is int:
+            fields[name] = float(value)
+        elif types[name] in (int, str, float) and type(value) is not types[name]:
+            raise UsageError(f"{name} is {value!r}; it must be of type {types[name].__name__}")
+    if isinstance(fields.get("betas"), list):
+        fields["betas"] = tuple(fields["betas"])
+    return fields
