@@ -1,0 +1,67 @@
+// What max-min pooling is asked to do, and the check of it. Plain C++: no CUDA, no framework.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+
+namespace max_min_pool {
+
+constexpr int kMaxCells = 4096;   // of one map
+constexpr int kMaxWindows = 256;  // they travel in the kernel's parameters: 8 bytes each
+
+struct Window {
+  int y, x, h, w;  // in cells of the map
+};
+
+// maps [n, c, h, w] -> scores [n, max(window_count, 1), c]; no window means the whole map.
+struct Arguments {
+  int64_t n, c, h, w;
+  int64_t k_max, k_min;
+  float alpha;
+  const Window* windows;
+  int window_count;
+};
+
+// One sentence that says what is wrong, with the numbers; empty when nothing is.
+inline std::string problem(const Arguments& a) {
+  const auto str = [](int64_t value) { return std::to_string(value); };
+  const std::string shape = "[" + str(a.n) + ", " + str(a.c) + ", " + str(a.h) + ", " + str(a.w) + "]";
+  if (a.n < 1 || a.c < 1 || a.h < 1 || a.w < 1) return "maps " + shape + " have a dimension below 1";
+  if (a.h > kMaxCells || a.w > kMaxCells || a.h * a.w > kMaxCells) {
+    return "maps " + shape + " have more than " + str(kMaxCells) + " cells each";
+  }
+  if (a.n > std::numeric_limits<int64_t>::max() / a.c / (4 * kMaxCells)) {
+    return "maps " + shape + " have more cells than 64-bit sizes can count";
+  }
+  if (!std::isfinite(a.alpha)) return "alpha is " + std::to_string(a.alpha) + "; it must be finite";
+  if (a.k_max < 1 || a.k_min < 1) {
+    return "k_max is " + str(a.k_max) + " and k_min is " + str(a.k_min) + "; both must be at least 1";
+  }
+  if (a.window_count < 0 || a.window_count > kMaxWindows) {
+    return str(a.window_count) + " windows were given; 0 to " + str(kMaxWindows) + " are possible";
+  }
+  if (a.window_count > 0 && a.windows == nullptr) return str(a.window_count) + " windows were announced, none given";
+  const int64_t k = a.k_max > a.k_min ? a.k_max : a.k_min;
+  const std::string which = a.k_max > a.k_min ? "k_max" : "k_min";
+  if (a.window_count == 0 && k > a.h * a.w) {
+    return which + " is " + str(k) + ", but a map of " + str(a.h) + " x " + str(a.w) + " has only " + str(a.h * a.w) +
+           " cells";
+  }
+  for (int i = 0; i < a.window_count; ++i) {
+    const Window& win = a.windows[i];
+    const std::string name = "window " + str(i) + " (y " + str(win.y) + ", x " + str(win.x) + ", h " + str(win.h) +
+                             ", w " + str(win.w) + ")";
+    if (win.h < 1 || win.w < 1) return name + " is empty";
+    if (win.y < 0 || win.x < 0 || win.h > a.h - win.y || win.w > a.w - win.x) {
+      return name + " is not inside the map of " + str(a.h) + " x " + str(a.w) + " cells";
+    }
+    if (k > static_cast<int64_t>(win.h) * win.w) {
+      return which + " is " + str(k) + ", but " + name + " has only " + str(win.h * win.w) + " cells";
+    }
+  }
+  return "";
+}
+
+}  // namespace max_min_pool

@@ -1,0 +1,183 @@
+"""Plants one bug at a time in a copy of plugins/ and says which tests see it: plugins/mutants.md and mutants.json.
+
+python tests/plugins/mutants.py [WORD ...]    only the bugs whose names hold a word; writes no files then
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PLUGINS = HERE.parents[1] / "plugins"
+KERNEL, CHECK = "max_min_pool.cuh", "arguments.h"
+CHECKS = {
+    "values": ["test_kernel_on_cpu.py", "-k", "not sanitizers and not torch"],
+    "memory": ["test_kernel_on_cpu.py", "-k", "sanitizers and memory"],
+    "threads": ["test_kernel_on_cpu.py", "-k", "sanitizers and threads"],
+    "ptx": ["test_kernel_ptx.py", "-k", "not machine and not larger and sm_75"],
+    "ptx sm_80": ["test_kernel_ptx.py", "-k", "not machine and not larger and sm_80"],
+}
+STAGED = "    __syncwarp();\n    float* to"
+# sm_80 differs from sm_75 in its reductions only; most bugs move no access and no order of threads.
+ONLY_FOR = {
+    "memory": "past|shared memory|8 bytes|any row",
+    "threads": "barrier|stage|stores",
+    "ptx sm_80": "redux",
+}
+HALVES = "kLanes / 2; distance > 0; distance /= 2"
+ROWS = "row < rows; row += int64_t{gridDim.x} * warps) {\n    const T* from = maps + row * cells;\n"
+BUGS = [
+    ("no barrier after staging", KERNEL, STAGED, "    float* to"),
+    ("no barrier before the stage is overwritten", KERNEL, "    __syncwarp();  // the next row", "    // the next row"),
+    ("barrier by half of the lanes", KERNEL, STAGED, "    if (lane < 16) __syncwarp();\n    float* to"),
+    ("block barrier in a loop that warps leave apart", KERNEL, STAGED, "    __syncthreads();\n    float* to"),
+    ("all warps share one stage", KERNEL, " + warp * cells;\n", ";\n"),
+    ("too little shared memory", KERNEL, "static_cast<size_t>(warps) * row_bytes", "(warps - 1) * row_bytes"),
+    ("mask without the last lane", KERNEL, "kAllLanes = 0xffffffffu", "kAllLanes = 0x7fffffffu"),
+    ("shuffle that one lane skips", KERNEL, "  sum = warp_sum(sum);", "  if (above < V) sum = warp_sum(sum);"),
+    ("sum over half a warp", KERNEL, f"{HALVES}) value +=", f"{HALVES.replace('2', '4', 1)}) value +="),
+    ("maximum without the last step", KERNEL, f"{HALVES}) {{", f"{HALVES.replace('> 0', '> 1')}) {{"),
+    ("redux of another kind", KERNEL, "__reduce_max_sync(kAllLanes, value)", "__reduce_min_sync(kAllLanes, value)"),
+    ("last cell of a row left out", KERNEL, "key[j] = cell < cells ?", "key[j] = cell < cells - 1 ?"),
+    ("a cell past the row counted", KERNEL, "key[j] = cell < cells ?", "key[j] = cell <= cells ?"),
+    ("16-byte load past the end", KERNEL, "if (first + E <= cells) return", "if (first < cells) return"),
+    ("16-byte loads of rows on 8 bytes", KERNEL, "16 == 0) {\n      read_keys", "8 == 0) {\n      read_keys"),
+    ("8-byte loads of any row", KERNEL, "(from) % 8 == 0) {\n      stage_keys", "(from) % 1 == 0) {\n      stage_keys"),
+    ("rows past the last", KERNEL, f"{ROWS}    uint32", f"{ROWS.replace('< rows', '< rows + 1')}    uint32"),
+    ("row number in 32 bits", KERNEL, "(int64_t row = int64_t{blockIdx.x} *", "(int row = int(blockIdx.x) *"),
+    ("grid that leaves out the last rows", KERNEL, "(rows + warps - 1) / warps", "std::max<int64_t>(rows / warps, 1)"),
+    ("every lane stores", KERNEL, "if (lane == 0) scores[row]", "if (lane >= 0) scores[row]"),
+    ("one bit too few in the search", KERNEL, "bit >= 0; --bit", "bit >= 1; --bit"),
+    ("all ties count as above", KERNEL, "is_above = key[j] > threshold", "is_above = key[j] >= threshold"),
+    ("ties left out", KERNEL, "if (ties > 0) sum", "if (ties > 1) sum"),
+    ("ties of a value that no cell has", KERNEL, "if (ties > 0) sum", "if (ties >= 0) sum"),
+    ("product with 0", KERNEL, "is_above ? value_of(key[j]) : 0.0f;", "is_above * value_of(key[j]);"),
+    ("NaN by its bits", KERNEL, "cell == cell ? __float_as_uint(cell) : 0x7fc00000u", "__float_as_uint(cell)"),
+    ("NaN the smallest", KERNEL, ": 0x7fc00000u", ": 0xffc00000u"),
+    ("absent cells complemented too", KERNEL, "key[j] == kAbsent ? kAbsent : ~key[j]", "~key[j]"),
+    ("alpha 0 not skipped", KERNEL, "  if (alpha == 0) return high;\n", ""),
+    ("window's rows as wide as the window", KERNEL, "stage[(win.y + y) * w +", "stage[(win.y + y) * win.w +"),
+    ("scores as [n, c, windows]", KERNEL, "to[i * c] = score", "scores[row * windows.count + i] = score"),
+    ("instance one size too small", KERNEL, "largest <= 8 * kLanes", "largest <= 9 * kLanes"),
+    ("arguments not checked", KERNEL, " || !problem(a).empty()", ""),
+    ("window check without its place", CHECK, "win.h > a.h - win.y", "win.h > a.h"),
+    ("k may be one more than the window", CHECK, "if (k > static_cast<int64_t>", "if (k - 1 > static_cast<int64_t>"),
+    ("none", KERNEL, "", ""),
+]  # fmt: skip
+
+
+def plant(name: str, file: str, old: str, new: str) -> dict[str, str]:
+    """Runs every check on a copy with one bug; what each saw, empty for nothing."""
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary) / "plugins"
+        shutil.copytree(PLUGINS, copy)
+        text = (copy / file).read_text()
+        if old not in text:
+            raise SystemExit(f"{name}: {file} has no longer {old!r}")
+        (copy / file).write_text(text.replace(old, new) if old else text)
+        found = {}
+        for check, (tests, *options) in CHECKS.items():
+            if name != "none" and not re.search(ONLY_FOR.get(check, ""), name):
+                continue
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-x",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                str(HERE / tests),
+                *options,
+            ]
+            environment = os.environ | {"CXR_TRT_PLUGINS": str(copy), "CXXFLAGS": "-O0"}
+            try:
+                done = subprocess.run(
+                    [*command, f"--basetemp={temporary}/{tests}"],
+                    env=environment, cwd=HERE.parents[1], capture_output=True, text=True, timeout=180,
+                )  # fmt: skip
+                found[check] = "" if done.returncode == 0 else summary(done.stdout + done.stderr, temporary)
+            except subprocess.TimeoutExpired:
+                found[check] = "did not end"
+        return found
+
+
+def summary(output: str, temporary: str) -> str:
+    """The first line of a failure that says something."""
+    for pattern in (
+        r"ERROR: AddressSanitizer: \S+", r"runtime error: [^\n]*", r"ThreadSanitizer: data race",
+        r"launch failed: [^\n]*", r"PtxFaultError: [^\n]*", r"error \d+: [^\n]*", r"error: [^\n]*",
+        r"^E +\w*Error: [^\n]*",
+        r"^E +[^\n]*", r"Fatal Python error: [^\n]*", r"^FAILED [^\n]*",
+    ):  # fmt: skip
+        if found := re.search(pattern, output, re.M):
+            text = re.sub("^E +", "", found[0].replace(temporary, ""))
+            return re.sub(r"\s+", " ", text).replace("|", "/")[:100]
+    return output.strip().splitlines()[-1][:100] if output.strip() else "crashed"
+
+
+def first_line(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1]
+    except (OSError, subprocess.CalledProcessError):
+        return "not installed"
+
+
+def write(results: dict[str, dict[str, str]]) -> None:
+    """Writes both files."""
+    processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    about = {
+        "date": date.today().isoformat(),
+        "commit": first_line("git", "-C", str(PLUGINS), "describe", "--always", "--dirty"),
+        "processor": processor[1] if processor else platform.machine(),
+        "g++": first_line("g++", "-dumpfullversion"),
+        "nvcc": first_line("nvcc", "--version"),
+    }
+    harmful = {name: found for name, found in results.items() if name != "none"}
+    caught = {check: sum(bool(found.get(check)) for found in harmful.values()) for check in CHECKS}
+    total = sum(any(found.values()) for found in harmful.values())
+    (PLUGINS / "mutants.json").write_text(
+        json.dumps({"about": about, "caught": caught, "bugs": results}, indent=1) + "\n"
+    )
+    lines = [
+        "# Planted bugs, and which tests see them",
+        "",
+        f"{len(harmful)} bugs, one at a time; {total} seen: "
+        + ", ".join(f"{n} by {check}" for check, n in caught.items())
+        + ". Made by `make plugin-mutants`.",
+        "",
+        "`values`: executed on the CPU, compared with NumPy. `memory`: the same under AddressSanitizer and"
+        " UndefinedBehaviorSanitizer. `threads`: under ThreadSanitizer. `ptx`: nvcc's PTX, executed; `-`: not run.",
+        "",
+        *(f"- {key}: {value}" for key, value in about.items()),
+        "",
+        f"| bug | {' | '.join(CHECKS)} |",
+        "|---" * (len(CHECKS) + 1) + "|",
+    ]  # fmt: skip
+    for name, found in results.items():
+        lines.append(f"| {name} | " + " | ".join(found.get(check, "-") or "passes" for check in CHECKS) + " |")
+    (PLUGINS / "mutants.md").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    chosen = [bug for bug in BUGS if not words or any(word in bug[0] for word in words)]
+    with ThreadPoolExecutor(max(3, (os.cpu_count() or 2) // 2)) as pool:
+        results = {}
+        for bug, found in zip(chosen, pool.map(lambda bug: plant(*bug), chosen), strict=True):
+            results[bug[0]] = found
+            print(bug[0], json.dumps(found, indent=1), sep=": ", flush=True)
+            if not words:
+                write(results)
+
+
+if __name__ == "__main__":
+    main()
