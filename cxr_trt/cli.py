@@ -1,7 +1,7 @@
 """The command line: parsing and messages. Data go to standard output, everything else to standard error.
 
-Exit codes: 0 all clean; 1 some files could not be scored, their rows are still written; 2 no file could be scored, or a
-mistake in the call or its inputs; 130 stopped by Ctrl-C.
+Exit codes: 0 all clean; 1 some files could not be scored or evaluated, the rest is still written; 2 no file could be
+scored, or a mistake in the call or its inputs; 130 stopped by Ctrl-C.
 """
 
 import json
@@ -154,6 +154,24 @@ def build_engine(
 def score(**options: Any) -> None:
     """Score the X-rays in PATHS: folders, searched recursively, or files. PNG, JPEG and DICOM."""
     from cxr_trt.score.command import run
+
+    click.get_current_context().exit(run(**options))
+
+
+@main.command()
+@click.argument("scores", type=path_option)
+@click.argument("labels", type=path_option)
+@click.option("--json", "json_path", type=path_option, help="Also write the result here, in full precision.")
+@click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True, help="For the intervals.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the resampling.")
+@overwrite_option
+def evaluate(**options: Any) -> None:
+    """Compare SCORES, a table of `cxr-trt score`, with LABELS: AUC a finding, with intervals over patients.
+
+    LABELS is a CSV with the columns `image`, optionally `patient_id`, and the 14 findings as 0 or 1. An image is
+    matched to a path, or else by file name without suffix.
+    """
+    from cxr_trt.evaluate.command import run
 
     click.get_current_context().exit(run(**options))
 

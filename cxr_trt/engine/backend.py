@@ -81,3 +81,18 @@ class Backend(Protocol):
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> Runner:
         """Load the engine in `folder`. Raises BackendError."""
         ...
+
+
+class CpuBackend:
+    """What the CPU backends share: they are part of the base install, and their engines are bound to no device."""
+
+    default_max_batch = 1
+
+    def why_not_build(self) -> None:
+        return None
+
+    def why_not_run(self) -> None:
+        return None
+
+    def why_not_open(self, settings: Mapping[str, Any]) -> None:
+        return None

@@ -9,25 +9,15 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from cxr_trt.engine.backend import BuildOptions, Outputs
+from cxr_trt.engine.backend import BuildOptions, CpuBackend, Outputs
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
 
 
-class OnnxRuntimeBackend:
-    """Part of the base install, so it is always available."""
+class OnnxRuntimeBackend(CpuBackend):
+    """See `Backend`."""
 
     name = "onnxruntime"
-    default_max_batch = 1
-
-    def why_not_build(self) -> None:
-        return None
-
-    def why_not_run(self) -> None:
-        return None
-
-    def why_not_open(self, settings: Mapping[str, Any]) -> None:
-        return None
 
     def version(self) -> str:
         return str(onnxruntime.__version__)

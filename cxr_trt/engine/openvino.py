@@ -11,7 +11,7 @@ import onnx
 import onnx.inliner
 import openvino
 
-from cxr_trt.engine.backend import BuildOptions, Outputs
+from cxr_trt.engine.backend import BuildOptions, CpuBackend, Outputs
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
 
@@ -21,20 +21,10 @@ IR = "openvino.xml"  # openvino.bin lies beside it
 PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
-class OpenVinoBackend:
-    """Part of the base install, so it is always available."""
+class OpenVinoBackend(CpuBackend):
+    """See `Backend`."""
 
     name = "openvino"
-    default_max_batch = 1
-
-    def why_not_build(self) -> None:
-        return None
-
-    def why_not_run(self) -> None:
-        return None
-
-    def why_not_open(self, settings: Mapping[str, Any]) -> None:
-        return None
 
     def version(self) -> str:
         return version("openvino")
