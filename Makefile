@@ -9,7 +9,7 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint benchmark-cpu demo-model clean
+.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin-mutants demo-model clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
@@ -60,6 +60,10 @@ $(RADIOGRAPHS): .venv/base
 
 benchmark-cpu: .venv/base
 	$(BIN)/python benchmarks/cpu_backends.py
+
+# Plants bugs in the CUDA kernel and says which tests see them; needs g++ and nvcc.
+plugin-mutants: .venv/dev
+	$(BIN)/python tests/plugins/mutants.py
 
 demo-model: .venv/dev
 	$(BIN)/python -m train.untrained cxr_trt/models/demo.onnx
