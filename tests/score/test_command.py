@@ -144,7 +144,12 @@ def test_ctrl_c_keeps_the_rows_so_far(radiographs, center_bundle, tmp_path):
     for i in range(300):
         (tmp_path / "many" / f"{i:03}.dcm").symlink_to(radiographs / "RG1_UNCR.dcm")
     arguments = ["score", tmp_path / "many", "-e", center_bundle, "-o", tmp_path / "scores.csv"]
-    process = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs are started deaf to it
+    )
     partial = tmp_path / "scores.partial.csv"
     deadline = time.monotonic() + 120
     while not (partial.exists() and partial.read_text().count("\n") > 3):
