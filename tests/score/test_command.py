@@ -152,11 +152,15 @@ def test_ctrl_c_keeps_the_rows_so_far(radiographs, center_bundle, tmp_path):
     )
     partial = tmp_path / "scores.partial.csv"
     deadline = time.monotonic() + 120
-    while not (partial.exists() and partial.read_text().count("\n") > 3):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=60)
+    try:
+        while not (partial.exists() and partial.read_text().count("\n") > 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, messages = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in messages
     rows = rows_of(partial)
