@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from cxr_trt.errors import CxrTrtError, UsageError
+from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.outputs import check_folder
@@ -35,6 +36,7 @@ path_option = click.Path(path_type=Path)
 @click.option("--out", type=path_option, required=True, help="The folder to write to, or to go on in.")
 @click.option("--cache", type=path_option, help="The folder of decoded images. Default: OUT/cache.")
 @click.option("--imagenet", type=path_option, help="torchvision's DenseNet-121 file. Default: random weights.")
+@click.option("--start", type=path_option, help="A checkpoint of this network to start from.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), help="Default: a GPU if there is one.")
 def main(
     recipe: str,
@@ -44,11 +46,12 @@ def main(
     out: Path,
     cache: Path | None,
     imagenet: Path | None,
+    start: Path | None,
     device: str | None,
 ) -> None:
     """Train by RECIPE: a name in train/recipes or a .toml file."""
     try:
-        _run(recipe, labels, images, lists, out, cache, imagenet, device)
+        _run(recipe, labels, images, lists, out, cache, imagenet, start, device)
     except CxrTrtError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
@@ -65,6 +68,7 @@ def _run(
     out: Path,
     cache: Path | None,
     imagenet: Path | None,
+    start: Path | None,
     device: str | None,
 ) -> None:
     recipe = read_recipe(name)
@@ -80,11 +84,15 @@ def _run(
     pixels = cached_images(paths, recipe.image_size, cache or out / "cache", _report)
     torch.manual_seed(recipe.seed)
     network = Network(SETTINGS[recipe.setting])
+    if imagenet and start:
+        raise UsageError("--imagenet and --start exclude each other; give the weights to start from")
+    if start and not (out / STATE).exists():
+        network.load_state_dict(load_checkpoint(start, recipe.setting).network.state_dict())
     if imagenet and not (out / STATE).exists():
         random = load_imagenet(network, imagenet)
         click.echo(f"ImageNet weights, except for {', '.join(random)}", err=True)
     first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
-    source = Images(pixels, data.labels[rows], recipe.crop_size)
+    source = Images(pixels, data.labels[rows], data.traits[rows], recipe.crop_size)
     Trainer(recipe, network, source, first, second, data.split_hash, out, torch.device(device)).run()
     click.echo(f"the weights of least validation loss: {out / 'best.safetensors'}", err=True)
 

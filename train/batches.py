@@ -2,59 +2,76 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Part = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]  # rows, offsets (y, x), mirrored
-Batch = tuple[Tensor, Tensor]  # crops uint8 [B, crop, crop], labels float32 [B, 14]
+from train.augment import Augmentation, Cuts, center_cuts, cut, random_cuts
+
+
+class Batch(NamedTuple):
+    """Crops uint8 [B, crop, crop], labels float32 [B, 14], traits float32 [B, 3] (`train.data.TRAITS`)."""
+
+    crops: Tensor
+    labels: Tensor
+    traits: Tensor
+
+    def chunks(self, parts: int) -> Iterator["Batch"]:
+        """Divide into equal parts."""
+        yield from map(Batch, *(tensor.chunk(parts) for tensor in self))
 
 
 class Images:
-    """Decoded images uint8 [N, size, size] and their labels [N, 14], cut to crops of `crop_size` pixels."""
+    """Decoded images uint8 [N, size, size], labels [N, 14] and traits [N, 3], cut to crops of `crop_size` pixels."""
 
-    def __init__(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], crop_size: int) -> None:
-        self.pixels, self.labels, self.crop_size = pixels, labels, crop_size
+    def __init__(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.uint8],
+        traits: npt.NDArray[np.float32],
+        crop_size: int,
+    ) -> None:
+        self.pixels, self.labels, self.traits, self.crop_size = pixels, labels, traits, crop_size
+        self._room = pixels.shape[1] - crop_size
 
     def training(
-        self, rows: npt.NDArray[np.int64], batch: int, *, seed: int, epoch: int, start: int
+        self,
+        rows: npt.NDArray[np.int64],
+        batch: int,
+        *,
+        augmentation: Augmentation,
+        seed: int,
+        epoch: int,
+        start: int,
     ) -> Iterator[Batch]:
         """An epoch's batches from step `start` on: in random order, cropped at random, half of them mirrored.
 
         The rest that does not fill a batch is left out of the epoch (paper, sec. 4.2, for crops and mirroring).
         """
-        rng = np.random.default_rng((seed, epoch))
-        order = rng.permutation(rows)
-        offsets = rng.integers(0, self.pixels.shape[1] - self.crop_size + 1, (len(rows), 2))
-        mirrored = rng.integers(0, 2, len(rows)).astype(bool)
-        places = [slice(step * batch, (step + 1) * batch) for step in range(start, len(rows) // batch)]
-        return self._ahead((order[place], offsets[place], mirrored[place]) for place in places)
+        cuts = random_cuts(rows, self._room, augmentation, np.random.default_rng((seed, epoch)))
+        return self._ahead(cuts[step * batch : (step + 1) * batch] for step in range(start, len(rows) // batch))
 
     def validation(self, rows: npt.NDArray[np.int64], batch: int) -> Iterator[Batch]:
         """All images in order, their centre crop."""
-        middle = (self.pixels.shape[1] - self.crop_size) // 2
-        parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
-        return self._ahead((part, np.full((len(part), 2), middle), np.zeros(len(part), bool)) for part in parts)
+        cuts = center_cuts(rows, self._room)
+        return self._ahead(cuts[start : start + batch] for start in range(0, len(rows), batch))
 
-    def _ahead(self, parts: Iterable[Part]) -> Iterator[Batch]:
+    def _ahead(self, parts: Iterable[Cuts]) -> Iterator[Batch]:
         """Read the next batch while the last one is used."""
         with ThreadPoolExecutor(1) as pool:
             waiting = None
             for part in parts:
-                coming = pool.submit(self._cut, part)
+                coming = pool.submit(self._read, part)
                 if waiting:
                     yield waiting.result()
                 waiting = coming
             if waiting:
                 yield waiting.result()
 
-    def _cut(self, part: Part) -> Batch:
-        rows, offsets, mirrored = part
-        size = self.crop_size
-        crops = np.empty((len(rows), size, size), np.uint8)
-        for crop, row, (y, x), mirror in zip(crops, rows, offsets, mirrored, strict=True):
-            view = self.pixels[row, y : y + size, x : x + size]
-            crop[:] = view[:, ::-1] if mirror else view
-        return torch.from_numpy(crops), torch.from_numpy(self.labels[rows].astype(np.float32))
+    def _read(self, cuts: Cuts) -> Batch:
+        crops = torch.from_numpy(cut(self.pixels, cuts, self.crop_size))
+        labels = torch.from_numpy(self.labels[cuts.rows].astype(np.float32))
+        return Batch(crops, labels, torch.from_numpy(self.traits[cuts.rows]))

@@ -9,6 +9,7 @@ import csv
 import gzip
 import hashlib
 import io
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,9 @@ CARVED = "train_val"  # still to be divided
 VALIDATION_SHARE = 10_000 / 86_524  # of train_val (paper, sec. 4.1)
 NIH_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 NO_FINDING = "No Finding"
+TRAITS = ("view position", "sex", "age")
+TRAIT_COLUMNS = {"nih": ("View Position", "Patient Gender", "Patient Age"), "table": ("view_position", "sex", "age")}
+OLDEST = 120  # years; NIH's file has a few ages of over 400
 LISTS = {"train_val_list.txt": CARVED, "test_list.txt": "test"}
 
 
@@ -35,12 +39,15 @@ class DataSet:
 
     names: file names [N]; patients: identifiers [N]; splits: one of SPLITS [N].
     labels: uint8 [N, 14], 0 or 1, in the order of FINDINGS.
+    traits: float32 [N, 3], in the order of TRAITS: 1 for AP and 0 for PA, 1 for male and 0 for female, and the age in
+    units of 20 years from 50; NaN where unknown.
     """
 
     names: tuple[str, ...]
     patients: tuple[str, ...]
     splits: tuple[str, ...]
     labels: npt.NDArray[np.uint8]
+    traits: npt.NDArray[np.float32]
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """The indices of the images of one split."""
@@ -58,8 +65,8 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0) -> DataSet
 
     Args:
         labels: NIH's Data_Entry_2017_v2020.csv, or a table with `image`, `patient_id`, the 14 findings as 0 or 1, and
-            optionally `split` (train, val, test, or train_val for images still to be divided; no column: all are);
-            either may be compressed (.gz).
+            optionally `split` (train, val, test, or train_val for images still to be divided; no column: all are),
+            `view_position`, `sex` and `age`; either may be compressed (.gz).
         lists: the folder of NIH's train_val_list.txt and test_list.txt; default: that of `labels`, for NIH's file.
             For a table it takes the place of `split`.
         seed: of the validation set, which is carved out of train_val unless the table has one.
@@ -74,11 +81,12 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0) -> DataSet
         names = [row["Image Index"] for row in rows]
         patients = [row["Patient ID"] for row in rows]
         values = np.array([_nih_labels(row["Finding Labels"], labels, row["Image Index"]) for row in rows], np.uint8)
-        lists = lists or labels.parent
+        lists, columns = lists or labels.parent, TRAIT_COLUMNS["nih"]
     else:
         _require(rows[0], ("image", "patient_id", *FINDINGS), labels)
         names, patients = [row["image"] for row in rows], [row["patient_id"] for row in rows]
         values = np.array([_table_labels(row, labels) for row in rows], np.uint8)
+        columns = TRAIT_COLUMNS["table"]
     _check_names(names, patients, labels)
     splits = _listed(names, lists, labels) if lists else _column(rows, labels)
     _check_patients(names, patients, splits)
@@ -86,7 +94,8 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0) -> DataSet
         splits = carve(patients, splits, seed)
     elif CARVED in splits:
         raise DataError(f"{labels}: has both val and train_val in its split column; use train or leave val out")
-    return DataSet(tuple(names), tuple(patients), tuple(splits), values)
+    traits = np.array([_traits(*(row.get(column, "") for column in columns)) for row in rows], np.float32)
+    return DataSet(tuple(names), tuple(patients), tuple(splits), values, traits)
 
 
 def carve(patients: Sequence[str], splits: Sequence[str], seed: int) -> list[str]:
@@ -175,6 +184,11 @@ def _table_labels(row: Mapping[str, str], path: Path) -> list[int]:
         if row[finding] not in ("0", "1"):
             raise DataError(f"{path}: {finding} of {row['image']} is {row[finding]!r}; it must be 0 or 1")
     return [int(row[finding]) for finding in FINDINGS]
+
+
+def _traits(view: str, sex: str, age: str) -> tuple[float, float, float]:
+    years = float(age) if age.isdigit() and int(age) <= OLDEST else math.nan
+    return {"PA": 0.0, "AP": 1.0}.get(view, math.nan), {"F": 0.0, "M": 1.0}.get(sex, math.nan), (years - 50) / 20
 
 
 def _check_names(names: Sequence[str], patients: Sequence[str], path: Path) -> None:

@@ -1,5 +1,7 @@
 """The training loop (paper, sec. 4.2): Adam on the mean of 14 binary cross-entropies, rate cut on a plateau.
 
+A recipe can add what helps where images are few (`train.recipe.Recipe`).
+
 A run that is killed at any step and started again goes on from its last state as if nothing had happened: bit for bit
 on a CPU with the same number of threads, and on a GPU up to the order of its sums. Weights, Adam, the rate, and the
 position in the epoch are in the state; order and crops need none, as they follow from seed, epoch and step.
@@ -10,26 +12,31 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.network import Network
 from cxr_trt.outputs import replacing
-from cxr_trt.spec import Specification
+from cxr_trt.spec import STRIDE, Specification
+from train.augment import Augmentation
+from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, Images
 from train.log import Log
 from train.recipe import Recipe
 from train.state import load_state, save_state
 
 STATE = "state.pt"
+STATEFUL = ("network", "averaged", "head", "optimizer", "scheduler", "scaler")  # of the Trainer
 
 
 class Trainer:
@@ -56,13 +63,25 @@ class Trainer:
             raise UsageError(f"{len(train)} training and {len(val)} validation images; at least a batch and one needed")
         self.recipe, self.images, self.train, self.val = recipe, images, train, val
         self.out, self.device = out, device
-        labels = hashlib.sha256(images.labels.tobytes()).hexdigest()
+        labels = hashlib.sha256(images.labels.tobytes() + images.traits.tobytes()).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
         self.network = network.to(device)
-        self.optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate, recipe.betas)
-        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, factor=0.1, patience=recipe.patience - 1, threshold=0
+        self.head = AuxiliaryHead(network.transfer.conv.in_channels).to(device)
+        self.augmentation = Augmentation(recipe.scale, recipe.rotation, recipe.contrast)
+        if recipe.prior_bias and not (out / STATE).exists():
+            set_prior_bias(network, images.labels[train])
+        average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]  # with 0 a copy
+        self.averaged = AveragedModel(network, device, multi_avg_fn=average, use_buffers=True)
+        parameters = [*network.parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            parameters, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay
         )
+        self.scheduler: OneCycleLR | ReduceLROnPlateau
+        if recipe.one_cycle:
+            rates = recipe.epochs * self.steps + 1  # the last one is set after the last step
+            self.scheduler = OneCycleLR(self.optimizer, recipe.learning_rate, rates, cycle_momentum=False)
+        else:
+            self.scheduler = ReduceLROnPlateau(self.optimizer, factor=0.1, patience=recipe.patience - 1, threshold=0)
         bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.precision = torch.bfloat16 if bfloat16 else torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and not bfloat16)
@@ -98,9 +117,17 @@ class Trainer:
     def _train_epoch(self, log: Log) -> None:
         self.network.train()
         recipe = self.recipe
-        batches = self.images.training(self.train, recipe.batch, seed=recipe.seed, epoch=self.epoch, start=self.step)
-        for crops, labels in batches:
-            self.loss_sum += self.update(crops, labels)
+        self._anneal()
+        batches = self.images.training(
+            self.train,
+            recipe.batch,
+            augmentation=self.augmentation,
+            seed=recipe.seed,
+            epoch=self.epoch,
+            start=self.step,
+        )
+        for batch in batches:
+            self.loss_sum += self.update(batch)
             self.step += 1
             if log.due():
                 loss = float(self.loss_sum) / self.step
@@ -109,17 +136,30 @@ class Trainer:
             if self.step % recipe.save_every == 0:
                 self._save()
 
-    def update(self, crops: Tensor, labels: Tensor) -> Tensor:
-        """One step of Adam on uint8 crops [B, H, W] and labels [B, 14]. Returns the batch's loss, on the device."""
+    def _anneal(self) -> None:
+        """Set k of the pooling for this epoch: from all cells down to the network's own, in equal ratios."""
+        settings, pool = self.network.settings, self.network.pool
+        left = max(0.0, 1 - self.epoch / self.recipe.anneal) if self.recipe.anneal else 0.0
+        cells = (self.recipe.crop_size // STRIDE) ** 2
+        pool.k_max, pool.k_min = (round(k * (cells / k) ** left) for k in (settings.k_max, settings.k_min))
+
+    def update(self, batch: Batch) -> Tensor:
+        """One step of Adam. Returns the batch's loss without that of the auxiliary targets, on the device."""
         self.optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         parts = self.recipe.accumulate
-        for part, target in zip(crops.chunk(parts), labels.chunk(parts), strict=True):
-            share = self._loss(self._scores(part), target) / parts
-            self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+        for part in batch.chunks(parts):
+            scores, features = self._forward(self.network, part.crops)
+            share = self._loss(scores, part.labels) / parts
             loss += share.detach()
+            if self.recipe.auxiliary:
+                share = share + self.recipe.auxiliary / parts * self.head.loss(features, part.traits.to(self.device))
+            self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.averaged.update_parameters(self.network)
+        if isinstance(self.scheduler, OneCycleLR):
+            self.scheduler.step()
         return loss
 
     def _end_epoch(self, log: Log) -> None:
@@ -128,7 +168,8 @@ class Trainer:
         if not np.isfinite([loss, val_loss]).all():
             raise UsageError(f"the loss of epoch {self.epoch + 1} is not finite; lower the recipe's learning_rate")
         rate = self.optimizer.param_groups[0]["lr"]
-        self.scheduler.step(val_loss)
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(val_loss)
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
         facts = {"epoch": self.epoch, "loss": loss, "val_loss": val_loss, "val_mean_auc": val_auc, "rate": rate}
@@ -147,26 +188,27 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> tuple[float, float | None]:
         """Loss and mean AUC of the validation images' centre crops; findings of one class are not in the mean."""
-        self.network.eval()
+        network = cast(Network, self.averaged.module).eval()
         total, scores, labels = 0.0, [], []
         batches: Iterable[Batch] = self.images.validation(self.val, self.recipe.batch // self.recipe.accumulate)
-        for crops, target in batches:
-            part = self._scores(crops)
-            total += float(self._loss(part, target)) * len(crops)
+        for batch in batches:
+            part, _ = self._forward(network, batch.crops)
+            total += float(self._loss(part, batch.labels)) * len(part)
             scores.append(part.cpu().numpy())
-            labels.append(target.numpy())
+            labels.append(batch.labels.numpy())
         if not np.isfinite(total):
             return total, None
         areas = evaluate(np.concatenate(scores), np.concatenate(labels), np.arange(len(self.val)), resamples=0)
         return total / len(self.val), areas.mean_auc
 
-    def _scores(self, crops: Tensor) -> Tensor:
-        """uint8 crops [B, H, W] to float32 logits [B, 14]; in half precision on a GPU."""
+    def _forward(self, network: Network, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 crops [B, H, W] to float32 logits [B, 14] and features [B, 1024, h, w]; in half precision on a GPU."""
         pixels = crops.to(self.device, non_blocking=True)[:, None].float() / 255
         pixels = (pixels - self.mean) / self.std
         with torch.autocast(self.device.type, self.precision, enabled=self.device.type == "cuda"):
-            scores: Tensor = self.network(pixels)
-        return scores.float()
+            features = torch.relu(network.features(pixels))
+            scores: Tensor = network.pool(network.transfer(features))
+        return scores.float(), features
 
     def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         return binary_cross_entropy_with_logits(scores, labels.to(self.device))
@@ -176,17 +218,26 @@ class Trainer:
         training = {**facts, "split_hash": self.identity["split"], "recipe": dataclasses.asdict(recipe)}
         sizes = recipe.image_size, recipe.crop_size
         with replacing(self.out / f"{name}.safetensors") as partial:
-            save_checkpoint(self.network, partial, trained=True, sizes=sizes, training=training)
+            save_checkpoint(cast(Network, self.averaged.module), partial, trained=True, sizes=sizes, training=training)
 
     def _save(self) -> None:
         if not torch.isfinite(self.loss_sum):
             raise UsageError(f"the loss of epoch {self.epoch + 1} is not finite; lower the recipe's learning_rate")
-        state = {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "scheduler", "scaler")}
+        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
         position = {"epoch": self.epoch, "step": self.step, "best": self.best, "loss_sum": float(self.loss_sum)}
         save_state(self.out / STATE, {"identity": self.identity, **state, **position})
 
     def _restore(self, state: dict[str, Any]) -> None:
-        for name in ("network", "optimizer", "scheduler", "scaler"):
+        for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
         self.loss_sum += state["loss_sum"]
+
+
+def set_prior_bias(network: Network, labels: npt.NDArray[np.uint8]) -> None:
+    """Set the transfer layer's bias so that equal maps score each finding at its frequency in labels [N, 14]."""
+    frequency = torch.from_numpy(labels).float().mean(0).clamp(0.5 / len(labels), 1 - 0.5 / len(labels))
+    settings = network.settings
+    bias = torch.logit(frequency) / (1 + settings.alpha)
+    with torch.no_grad():
+        network.get_parameter("transfer.conv.bias").copy_(bias.repeat_interleave(settings.maps_per_finding))

@@ -27,6 +27,13 @@ class Recipe:
     batch: images in a step; with `accumulate`, in that many parts, each with batch statistics of its own.
     learning_rate, betas: Adam's. patience: epochs without a better validation loss until the rate is divided by 10.
     save_every: steps between two saved states. seed: of the weights, the order, the crops and the validation set.
+
+    What the paper does not do, and what helps where images are few; 0 or false switches it off:
+    weight_decay: AdamW's. one_cycle: the rate rises to `learning_rate` and falls to nothing over all epochs, in place
+    of the plateau rule. average: decay a step of the moving average of the weights, which is then what is validated
+    and kept. anneal: epochs over which k of the pooling falls from all cells, an average, to the network's own.
+    prior_bias: the first scores are those of the findings' frequencies. auxiliary: weight of the loss of
+    `train.auxiliary`. scale, rotation, contrast: see `train.augment.Augmentation`.
     """
 
     setting: str
@@ -40,12 +47,29 @@ class Recipe:
     accumulate: int = 1
     save_every: int = 500
     seed: int = 0
+    weight_decay: float = 0.0
+    one_cycle: bool = False
+    average: float = 0.0
+    anneal: int = 0
+    prior_bias: bool = False
+    auxiliary: float = 0.0
+    scale: float = 0.0
+    rotation: float = 0.0
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         positive = ("learning_rate", "image_size", "crop_size", "batch", "patience", "epochs", "accumulate")
         for name in (*positive, "save_every"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("weight_decay", "average", "anneal", "auxiliary", "scale", "rotation", "contrast"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("average", "scale", "contrast"):
+            if not getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be below 1")
+        if self.anneal >= self.epochs:
+            raise UsageError(f"anneal is {self.anneal}; it must be less than the {self.epochs} epochs")
         if self.setting not in SETTINGS:
             raise UsageError(f"setting {self.setting!r} is none of {', '.join(SETTINGS)}")
         if self.crop_size > self.image_size or self.crop_size % STRIDE:
@@ -80,7 +104,7 @@ def _typed(fields: dict[str, Any]) -> dict[str, Any]:
     for name, value in fields.items():
         if types[name] is float and type(value) is int:
             fields[name] = float(value)
-        elif types[name] in (int, str, float) and type(value) is not types[name]:
+        elif types[name] in (int, str, float, bool) and type(value) is not types[name]:
             raise UsageError(f"{name} is {value!r}; it must be of type {types[name].__name__}")
     if isinstance(fields.get("betas"), list):
         fields["betas"] = tuple(fields["betas"])

@@ -60,6 +60,25 @@ def test_a_table_with_its_own_split(cxr14):
     assert len(find_images(cxr14 / "images", data.names)) == 3057
 
 
+def test_traits_of_the_real_files(cxr14):
+    nih = read_data(cxr14 / "metadata" / "Data_Entry_2017_v2020.csv.gz")
+    table = read_data(cxr14 / "labels.csv")
+    assert np.isfinite(nih.traits[:, :2]).all()
+    assert nih.traits[:, :2].sum(0).tolist() == [44_810, 63_340]  # AP images, images of men
+    row = {name.removesuffix(".png"): number for number, name in enumerate(nih.names)}
+    same = [row[name.removesuffix(".jpg")] for name in table.names]
+    np.testing.assert_array_equal(nih.traits[same], table.traits)
+
+
+def test_unknown_traits_are_nan(table):
+    header = TABLE_HEADER.replace("split", "split,view_position,sex,age")
+    rows = [f"{i}.png,{i},train,{traits}{ZEROS}" for i, traits in enumerate(("AP,M,70", "PA,F,414", ",X,unknown"))]
+    nan = np.nan
+    expected = [[1, 1, 1], [0, 0, nan], [nan, nan, nan]]
+    np.testing.assert_array_equal(read_data(table(rows, header)).traits, np.array(expected, np.float32))
+    assert np.isnan(read_data(table([f"0.png,0,train{ZEROS}"])).traits).all()
+
+
 def test_labels_in_nihs_spelling(nih):
     data = read_data(nih())
     expected = np.zeros((4, 14), int)

@@ -18,17 +18,19 @@ from safetensors.torch import load_file  # noqa: E402
 
 from cxr_trt.errors import CheckpointError, UsageError  # noqa: E402
 from cxr_trt.findings import FINDINGS  # noqa: E402
-from cxr_trt.model.checkpoint import load_checkpoint  # noqa: E402
+from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from cxr_trt.model.network import Network  # noqa: E402
 from cxr_trt.model.settings import SETTINGS  # noqa: E402
 from train.__main__ import main  # noqa: E402
-from train.batches import Images  # noqa: E402
+from train.auxiliary import AuxiliaryHead  # noqa: E402
+from train.batches import Batch, Images  # noqa: E402
 from train.loop import Trainer  # noqa: E402
 from train.recipe import Recipe  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 RECIPE = 'setting = "paper"\nimage_size = 40\ncrop_size = 32\nbatch = 4\nlearning_rate = 1e-3\nbetas = [0.9, 0.99]\n'
-RECIPE += "patience = 1\nepochs = 2\nsave_every = 2\n"
+RECIPE += "patience = 1\nepochs = 2\nsave_every = 2\nweight_decay = 0.1\none_cycle = true\naverage = 0.5\nanneal = 1\n"
+RECIPE += "prior_bias = true\nauxiliary = 0.5\nscale = 0.1\nrotation = 10\ncontrast = 0.1\n"
 
 
 def training_facts(path):
@@ -52,10 +54,10 @@ def folder(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     with (folder / "labels.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["image", "patient_id", "split", *FINDINGS])
+        writer.writerow(["image", "patient_id", "split", "view_position", "sex", "age", *FINDINGS])
         for i in range(16):
             split = "val" if i < 3 else "train"
-            writer.writerow([f"{i}.png", i, split, *rng.integers(0, 2, 14)])
+            writer.writerow([f"{i}.png", i, split, "AP", "F", 20 + i, *rng.integers(0, 2, 14)])
             cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (80, 60), np.uint8))
     (folder / "tiny.toml").write_text(RECIPE)
     return folder
@@ -113,7 +115,7 @@ def trainer(out, size=32, setting="paper", images=20, **changes):
     return Trainer(
         Recipe(setting, size, size, **fields),
         Network(SETTINGS[setting]),
-        Images(pixels, labels, size),
+        Images(pixels, labels, np.full((images, 3), np.nan, np.float32), size),
         np.arange(16),
         np.arange(16, images),
         "hash",
@@ -123,13 +125,16 @@ def trainer(out, size=32, setting="paper", images=20, **changes):
 
 
 def batch(run):
-    return torch.from_numpy(run.images.pixels[:16]), torch.from_numpy(run.images.labels[:16].astype(np.float32))
+    images = run.images
+    return Batch(
+        *(torch.from_numpy(array[:16]) for array in (images.pixels, images.labels.astype("f4"), images.traits))
+    )
 
 
 def test_sixteen_images_are_learned_by_heart(tmp_path):
     run = trainer(tmp_path, size=64)
     run.network.train()
-    losses = [float(run.update(*batch(run))) for _ in range(11)]
+    losses = [float(run.update(batch(run))) for _ in range(11)]
     assert 0.5 < losses[0] < 1.5
     assert losses[-1] < 0.05
 
@@ -138,12 +143,12 @@ def test_the_first_step_is_adam_on_the_mean_over_images_and_findings(tmp_path):
     run = trainer(tmp_path, learning_rate=1e-3)
     run.network.train()
     before = {name: value.detach().clone() for name, value in run.network.named_parameters()}
-    pixels, labels = batch(run)
+    pixels, labels, _ = batch(run)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     crops = (pixels[:, None] / 255 - mean[:, None, None]) / std[:, None, None]
     p = torch.sigmoid(run.network(crops))
     expected = -(labels * p.log() + (1 - labels) * (1 - p).log()).sum() / (16 * 14)
-    assert float(run.update(pixels, labels)) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert float(run.update(batch(run))) == pytest.approx(float(expected.detach()), rel=1e-4)
     for part in ("features.conv0", "features.transition1.se.squeeze", "features.transition3.se.excite", "transfer."):
         (name, *_) = [name for name in before if name.startswith(part)]
         parameter = run.network.get_parameter(name)
@@ -158,7 +163,7 @@ def test_accumulation_averages_the_parts(tmp_path):
     one, two = trainer(tmp_path), trainer(tmp_path, accumulate=2)
     one.network.eval()  # with fixed batch statistics, the parts see what the whole sees
     two.network.eval()
-    losses = [float(run.update(*batch(run))) for run in (one, two)]
+    losses = [float(run.update(batch(run))) for run in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     gradients = [run.network.transfer.conv.weight.grad for run in (one, two)]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
@@ -173,9 +178,61 @@ def test_the_rate_is_cut_after_five_epochs_without_a_better_loss(tmp_path):
     assert rates == pytest.approx([4e-3] * 6 + [4e-4] * 2)
 
 
+def test_one_cycle_ends_at_a_rate_of_nothing(tmp_path):
+    run = trainer(tmp_path, setting="chexnet", one_cycle=True, epochs=5)
+    rates = [run.optimizer.param_groups[0]["lr"]]
+    for _ in range(5):
+        run.update(batch(run))
+        rates.append(run.optimizer.param_groups[0]["lr"])
+    assert max(rates) == pytest.approx(4e-3, rel=0.2)
+    assert rates[-1] < 1e-6 < 1e-4 < rates[0] < 4e-4
+
+
+def test_the_pooling_is_annealed_from_the_average_to_k_of_the_network(tmp_path):
+    run = trainer(tmp_path, size=128, anneal=2, epochs=4)
+    ks = []
+    for run.epoch in range(4):
+        run._anneal()
+        ks.append((run.network.pool.k_max, run.network.pool.k_min))
+    assert ks == [(16, 16), (4, 4), (1, 1), (1, 1)]
+    assert run.averaged.module.pool.k_max == 1  # what is validated is the network itself
+
+
+def test_the_first_scores_are_the_frequencies_of_the_findings(tmp_path):
+    run = trainer(tmp_path, prior_bias=True)
+    torch.nn.init.zeros_(run.network.transfer.conv.weight)
+    frequency = run.images.labels[:16].mean(0).clip(1 / 32, 31 / 32)
+    scores = torch.sigmoid(run.network.eval()(torch.zeros(1, 3, 32, 32))).detach().numpy()[0]
+    np.testing.assert_allclose(scores, frequency, rtol=1e-5)
+
+
+def test_the_average_of_the_weights_is_what_is_kept(tmp_path):
+    run = trainer(tmp_path, average=0.75)
+    name = "transfer.conv.weight"
+    run.update(batch(run))
+    first = run.network.get_parameter(name).detach().clone()
+    run.update(batch(run))
+    second = run.network.get_parameter(name).detach()
+    run._write("last", {})
+    torch.testing.assert_close(load_file(tmp_path / "last.safetensors")[name], 0.75 * first + 0.25 * second)
+
+
+def test_auxiliary_targets_teach_the_backbone_and_unknown_ones_do_not():
+    torch.manual_seed(0)
+    head, features = AuxiliaryHead(8), torch.randn(2, 8, 2, 2, requires_grad=True)
+    nan = float("nan")
+    loss = head.loss(features, torch.tensor([[1.0, nan, 0.5], [nan, nan, nan]]))
+    view, _, age = head.linear(features[0].mean((1, 2)))
+    torch.testing.assert_close(loss, (torch.log1p(torch.exp(-view)) + (age - 0.5) ** 2) / 2)
+    loss.backward()
+    assert features.grad[0].abs().min() > 0
+    assert not features.grad[1].any()
+    assert float(head.loss(features, torch.full((2, 3), nan)).detach()) == 0
+
+
 def test_only_a_better_validation_loss_replaces_the_best(tmp_path, monkeypatch):
     run = trainer(tmp_path, setting="chexnet", epochs=3)
-    monkeypatch.setattr(run, "update", lambda crops, labels: torch.tensor(1.0))
+    monkeypatch.setattr(run, "update", lambda batch: torch.tensor(1.0))
     losses = iter([0.7, 0.6, 0.65])
     monkeypatch.setattr(run, "validate", lambda: (next(losses), None))
     run.run()
@@ -186,10 +243,22 @@ def test_only_a_better_validation_loss_replaces_the_best(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_weights(tmp_path, monkeypatch):
     run = trainer(tmp_path, setting="chexnet")
-    monkeypatch.setattr(run, "update", lambda crops, labels: torch.tensor(float("nan")))
+    monkeypatch.setattr(run, "update", lambda batch: torch.tensor(float("nan")))
     with pytest.raises(UsageError, match="the loss of epoch 1 is not finite"):
         run.run()
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_run_starts_from_the_weights_of_another(folder, tmp_path):
+    torch.manual_seed(7)
+    network = Network(SETTINGS["paper"])
+    save_checkpoint(network, tmp_path / "first.safetensors", trained=True)
+    (tmp_path / "tiny.toml").write_text(RECIPE.replace("learning_rate = 1e-3", "learning_rate = 1e-12"))
+    arguments = command(folder, tmp_path / "run")[3:]
+    with pytest.raises(SystemExit, match="0"):
+        main([str(tmp_path / "tiny.toml"), *map(str, arguments[1:]), "--start", str(tmp_path / "first.safetensors")])
+    found = load_file(tmp_path / "run" / "last.safetensors")["features.conv0.weight"]
+    torch.testing.assert_close(found, network.features.conv0.weight.detach(), rtol=0, atol=1e-6)
 
 
 def test_a_damaged_state_is_refused(tmp_path):
@@ -200,7 +269,10 @@ def test_a_damaged_state_is_refused(tmp_path):
 
 def test_mistakes_end_with_one_sentence_and_exit_code_2(folder, tmp_path, capsys):
     for arguments, sentence in (
-        (["none"], "none: no such recipe; name a .toml file or one of chexnet, cpu-demo, max-only, no-se, paper"),
+        (
+            ["none"],
+            "none: no such recipe; name a .toml file or one of chexnet, demo-1, demo-2, demo-3, max-only, no-se, paper",
+        ),
         (["paper"], "none.csv: no such label file"),
     ):
         options = ["--labels", tmp_path / "none.csv", "--images", folder, "--out", tmp_path, "--device", "cpu"]

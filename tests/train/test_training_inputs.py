@@ -10,9 +10,11 @@ from torchvision.models import densenet121  # noqa: E402
 
 from cxr_trt.errors import CheckpointError, UsageError  # noqa: E402
 from cxr_trt.images import decode  # noqa: E402
+from cxr_trt.model.checkpoint import SIZES  # noqa: E402
 from cxr_trt.model.network import Network  # noqa: E402
 from cxr_trt.model.settings import SETTINGS  # noqa: E402
 from cxr_trt.preprocess import preprocess  # noqa: E402
+from train.augment import Augmentation, Cuts, center_cuts, cut, random_cuts  # noqa: E402
 from train.batches import Images  # noqa: E402
 from train.cache import cached_images  # noqa: E402
 from train.imagenet import load_imagenet  # noqa: E402
@@ -24,11 +26,12 @@ def images():
     """30 images of 40 pixels, each pixel naming its image; cut to 32."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 8, (30, 40, 40), np.uint8) + np.arange(0, 240, 8, dtype=np.uint8)[:, None, None]
-    return Images(pixels, np.eye(30, 14, dtype=np.uint8), 32)
+    return Images(pixels, np.eye(30, 14, dtype=np.uint8), np.eye(30, 3, dtype=np.float32), 32)
 
 
 def epoch(images, start=0, seed=0, number=0):
-    return list(images.training(np.arange(30), 4, seed=seed, epoch=number, start=start))
+    none = Augmentation()
+    return list(images.training(np.arange(30), 4, augmentation=none, seed=seed, epoch=number, start=start))
 
 
 def places(crop, pixels):
@@ -46,12 +49,13 @@ def test_an_epoch_shows_each_image_once_cropped_and_mirrored_at_random(images):
     batches = epoch(images)
     assert len(batches) == 7
     seen, found = [], []
-    for crops, labels in batches:
+    for crops, labels, traits in batches:
         assert (crops.shape, crops.dtype, labels.dtype) == ((4, 32, 32), torch.uint8, torch.float32)
-        for crop, label in zip(crops.numpy(), labels.numpy(), strict=True):
+        for crop, label, trait in zip(crops.numpy(), labels.numpy(), traits.numpy(), strict=True):
             number = int(crop[0, 0]) // 8
             seen.append(number)
             np.testing.assert_array_equal(label, images.labels[number])
+            np.testing.assert_array_equal(trait, images.traits[number])
             (place,) = places(crop, images.pixels[number])
             found.append(place)
     assert len(set(seen)) == 28
@@ -76,8 +80,37 @@ def test_epochs_and_seeds_differ(images):
 
 def test_validation_is_the_centre_of_every_image_in_order(images):
     batches = list(images.validation(np.arange(5, 12), 4))
-    assert [len(crops) for crops, _ in batches] == [4, 3]
-    np.testing.assert_array_equal(torch.cat([crops for crops, _ in batches]), images.pixels[5:12, 4:36, 4:36])
+    assert [len(batch.crops) for batch in batches] == [4, 3]
+    np.testing.assert_array_equal(torch.cat([batch.crops for batch in batches]), images.pixels[5:12, 4:36, 4:36])
+
+
+def test_a_crop_is_turned_and_scaled_about_its_own_centre():
+    image = np.zeros((1, 101, 101), np.uint8)
+    image[0, 60, 70] = 255  # 10 right of the middle of the crop at (30, 30)
+    for degrees, scale, place in ((0, 2, (30, 35)), (90, 1, (40, 30)), (-90, 0.5, (10, 30))):
+        cuts = center_cuts(np.array([0]), 40)
+        cuts = Cuts(cuts.rows, np.array([[30, 30]]), cuts.mirrored, *np.array([[scale], [degrees], [1], [0]], float))
+        (crop,) = cut(image, cuts, 61)
+        assert np.unravel_index(crop.argmax(), crop.shape) == place
+
+
+def test_contrast_stretches_greys_about_the_middle_and_shifts_them():
+    greys = np.array([[[0, 100, 127, 128, 200, 255]]], np.uint8).repeat(6, 1)
+    cuts = center_cuts(np.array([0]), 0)
+    cuts = Cuts(cuts.rows, cuts.offsets, cuts.mirrored, *np.array([[1], [0], [1.2], [10]], float))
+    np.testing.assert_array_equal(cut(greys, cuts, 6)[0, 0], [0, 104, 137, 138, 224, 255])
+
+
+def test_random_changes_stay_within_their_ranges():
+    cuts = random_cuts(np.arange(1000), 8, Augmentation(0.1, 10, 0.2), np.random.default_rng(0))
+    for values, low, high in (
+        (cuts.scale, 0.9, 1.1),
+        (cuts.rotation, -10, 10),
+        (cuts.contrast, 0.8, 1.2),
+        (cuts.shift, -51, 51),
+    ):
+        assert values.min() == pytest.approx(low, abs=(high - low) / 100)
+        assert values.max() == pytest.approx(high, abs=(high - low) / 100)
 
 
 def write_images(folder: Path) -> list[Path]:
@@ -166,8 +199,10 @@ def test_the_recipes_of_the_paper_differ_in_the_network_alone():
     papers = {name: read_recipe(name) for name in ("paper", "chexnet", "no-se", "single-map", "max-only")}
     for name, recipe in papers.items():
         assert recipe == Recipe(name, 512, 448, 16, 1e-4, (0.9, 0.99), 5, 40)
-    assert {path.stem for path in RECIPES.glob("*.toml")} == {*papers, "cpu-demo"}
-    assert read_recipe("cpu-demo").setting == "paper"
+    assert {path.stem for path in RECIPES.glob("*.toml")} == {*papers, "demo-1", "demo-2", "demo-3"}
+    demo = [read_recipe(f"demo-{stretch}") for stretch in (1, 2, 3)]
+    assert {recipe.setting for recipe in demo} == {"paper"}
+    assert (demo[2].image_size, demo[2].crop_size) == SIZES
 
 
 @pytest.mark.parametrize(
