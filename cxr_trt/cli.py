@@ -162,6 +162,7 @@ def score(**options: Any) -> None:
 @click.argument("scores", type=path_option)
 @click.argument("labels", type=path_option)
 @click.option("--json", "json_path", type=path_option, help="Also write the result here, in full precision.")
+@click.option("--curves", type=path_option, help="Also draw the ROC curves: a .png, .svg or .pdf file.")
 @click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True, help="For the intervals.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the resampling.")
 @overwrite_option

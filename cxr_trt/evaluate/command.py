@@ -6,11 +6,20 @@ from pathlib import Path
 import click
 
 from cxr_trt.evaluate.auc import Evaluation, evaluate, to_json, to_markdown
+from cxr_trt.evaluate.curves import SUFFIXES, check_plots, save_curves
 from cxr_trt.evaluate.tables import Matched, read_matched
 from cxr_trt.outputs import check_output, replacing
 
 
-def run(scores: Path, labels: Path, json_path: Path | None, resamples: int, seed: int, overwrite: bool) -> int:
+def run(
+    scores: Path,
+    labels: Path,
+    json_path: Path | None,
+    curves: Path | None,
+    resamples: int,
+    seed: int,
+    overwrite: bool,
+) -> int:
     """Evaluate and return the exit code: 0 if every row of SCORES counted, 1 if some were errors or had no labels.
 
     Raises:
@@ -18,6 +27,9 @@ def run(scores: Path, labels: Path, json_path: Path | None, resamples: int, seed
     """
     if json_path:
         check_output(json_path, (".json",), overwrite=overwrite)
+    if curves:
+        check_output(curves, SUFFIXES, overwrite=overwrite)
+        check_plots()
     matched = read_matched(scores, labels)
     patients = matched.patients if matched.patients is not None else range(len(matched.scores))
     evaluation = evaluate(matched.scores, matched.labels, patients, resamples=resamples, seed=seed)
@@ -26,6 +38,8 @@ def run(scores: Path, labels: Path, json_path: Path | None, resamples: int, seed
         click.echo(remark, err=True)
     if json_path:
         _write(json_path, evaluation, matched)
+    if curves:
+        save_curves(curves, matched.scores, matched.labels, evaluation)
     return 1 if matched.errors or matched.unlabelled else 0
 
 

@@ -1,0 +1,89 @@
+"""ROC curves as a picture: a panel a finding, with its area and interval. Needs matplotlib (the extra `plots`)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.errors import UsageError
+from cxr_trt.evaluate.auc import Area, Evaluation, Floats
+from cxr_trt.findings import FINDINGS
+from cxr_trt.outputs import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".pdf")
+COLUMNS = 5
+INCHES = 2.4  # a panel's side
+
+
+def check_plots() -> None:
+    """Raise UsageError if matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UsageError("--curves needs matplotlib: pip install 'cxr-trt[plots]'") from error
+
+
+def roc_curve(scores: Floats, labels: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """False and true positive rates at every threshold, from (0, 0) to (1, 1); equal scores are one step.
+
+    Args:
+        scores: [N].
+        labels: [N], of both classes.
+
+    Returns:
+        Two arrays of one length, neither falling.
+    """
+    order = np.argsort(-scores)
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # the last image of each run of ties
+    rates = [np.cumsum(hits)[ends] / hits.sum() for hits in (~labels[order], labels[order])]
+    return np.insert(rates[0], 0, 0), np.insert(rates[1], 0, 0)
+
+
+def save_curves(path: Path, scores: Floats, labels: npt.NDArray[np.bool_], evaluation: Evaluation) -> None:
+    """Write the picture, in the format of its suffix.
+
+    Args:
+        path: .png, .svg or .pdf.
+        scores: [N, 14].
+        labels: [N, 14].
+        evaluation: of these scores and labels.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    with replacing(path) as partial:
+        draw(scores, labels, evaluation).savefig(partial, format=path.suffix[1:], dpi=120)
+
+
+def draw(scores: Floats, labels: npt.NDArray[np.bool_], evaluation: Evaluation) -> "Figure":
+    """The figure of `save_curves`."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(FINDINGS) // COLUMNS)
+    figure = Figure((COLUMNS * INCHES, rows * (INCHES + 0.2)), layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, sharex=True, sharey=True).ravel()
+    for column, (panel, name) in enumerate(zip(panels, FINDINGS, strict=False)):
+        area = evaluation.findings[name]
+        panel.plot((0, 1), (0, 1), color="0.75", linewidth=1)
+        if area.auc is not None:
+            panel.plot(*roc_curve(scores[:, column], labels[:, column]), color="tab:blue")
+        panel.set_title(f"{name.replace('_', ' ')}\n{_caption(area)}", fontsize=9)
+        panel.set_aspect("equal")
+    for panel in panels[len(FINDINGS) :]:
+        panel.set_axis_off()
+    mean = "" if evaluation.mean_auc is None else f", mean AUC {evaluation.mean_auc:.4f}"
+    figure.suptitle(f"{evaluation.images} images, {evaluation.patients} patients{mean}", fontsize=11)
+    figure.supxlabel("false positive rate", fontsize=10)
+    figure.supylabel("true positive rate", fontsize=10)
+    return figure
+
+
+def _caption(area: Area) -> str:
+    if area.auc is None:
+        return "undefined"
+    interval = "" if area.low is None else f" ({area.low:.3f} to {area.high:.3f})"
+    return f"AUC {area.auc:.3f}{interval}"
