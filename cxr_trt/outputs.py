@@ -1,5 +1,6 @@
 """Where results go: whether a path can be written is found out before the work, not after it."""
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Collection, Iterator
@@ -31,6 +32,26 @@ def check_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(f"{folder}: not writable ({error.strerror}); choose another path") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file for this process alone; the system lets go of it whatever way the process ends. The file stays.
+
+    Raises:
+        UsageError: another process holds it, which is named.
+    """
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.seek(0)
+            holder = stream.read().strip()
+            raise UsageError(f"{path.parent}: process {holder} is writing there; wait for it or stop it") from error
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from cxr_trt.errors import CxrTrtError, UsageError
 from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS
-from cxr_trt.outputs import check_folder
+from cxr_trt.outputs import check_folder, locked
 from train.batches import Images
 from train.cache import cached_images
 from train.data import find_images, read_data
@@ -93,7 +93,8 @@ def _run(
         click.echo(f"ImageNet weights, except for {', '.join(random)}", err=True)
     first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
     source = Images(pixels, data.labels[rows], data.traits[rows], recipe.crop_size)
-    Trainer(recipe, network, source, first, second, data.split_hash, out, torch.device(device)).run()
+    with locked(out / "lock"):
+        Trainer(recipe, network, source, first, second, data.split_hash, out, torch.device(device)).run()
     click.echo(f"the weights of least validation loss: {out / 'best.safetensors'}", err=True)
 
 

@@ -65,7 +65,7 @@ class Trainer:
         self.out, self.device = out, device
         labels = hashlib.sha256(images.labels.tobytes() + images.traits.tobytes()).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
-        self.network = network.to(device)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head = AuxiliaryHead(network.transfer.conv.in_channels).to(device)
         self.augmentation = Augmentation(recipe.scale, recipe.rotation, recipe.contrast)
         if recipe.prior_bias and not (out / STATE).exists():
@@ -204,7 +204,7 @@ class Trainer:
     def _forward(self, network: Network, crops: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 crops [B, H, W] to float32 logits [B, 14] and features [B, 1024, h, w]; in half precision on a GPU."""
         pixels = crops.to(self.device, non_blocking=True)[:, None].float() / 255
-        pixels = (pixels - self.mean) / self.std
+        pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.precision, enabled=self.device.type == "cuda"):
             features = torch.relu(network.features(pixels))
             scores: Tensor = network.pool(network.transfer(features))

@@ -50,7 +50,8 @@ def save_checkpoint(
     """
     settings = dataclasses.asdict(network.settings)
     header = {"settings": settings, "trained": trained, "sizes": sizes, "training": training or {}}
-    save_file(network.state_dict(), path, metadata={HEADER: json.dumps(header)})
+    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(weights, path, metadata={HEADER: json.dumps(header)})
 
 
 def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:

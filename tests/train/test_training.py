@@ -21,6 +21,7 @@ from cxr_trt.findings import FINDINGS  # noqa: E402
 from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from cxr_trt.model.network import Network  # noqa: E402
 from cxr_trt.model.settings import SETTINGS  # noqa: E402
+from cxr_trt.outputs import locked  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.auxiliary import AuxiliaryHead  # noqa: E402
 from train.batches import Batch, Images  # noqa: E402
@@ -259,6 +260,14 @@ def test_a_run_starts_from_the_weights_of_another(folder, tmp_path):
         main([str(tmp_path / "tiny.toml"), *map(str, arguments[1:]), "--start", str(tmp_path / "first.safetensors")])
     found = load_file(tmp_path / "run" / "last.safetensors")["features.conv0.weight"]
     torch.testing.assert_close(found, network.features.conv0.weight.detach(), rtol=0, atol=1e-6)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(folder, tmp_path):
+    with locked(tmp_path / "lock"):
+        second = subprocess.run(command(folder, tmp_path), cwd=ROOT, capture_output=True, text=True)
+    assert second.returncode == 2
+    assert f"Error: {tmp_path}: process {os.getpid()} is writing there" in second.stderr
+    assert not (tmp_path / "state.pt").exists()
 
 
 def test_a_damaged_state_is_refused(tmp_path):
