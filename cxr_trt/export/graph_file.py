@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from cxr_trt.errors import GraphError
+from cxr_trt.export.storage import unpack
 from cxr_trt.spec import Specification
 
 PREFIX = "cxr_trt."
@@ -42,7 +43,7 @@ class GraphInfo:
 
 
 def read_scoring_graph(path: Path) -> tuple[onnx.ModelProto, GraphInfo]:
-    """Read and check a scoring graph.
+    """Read and check a scoring graph; weights that `cxr_trt.export.storage` packed come back as float32.
 
     Raises:
         GraphError: not an ONNX model, not made by `cxr-trt export`, changed since, or with weights in other files.
@@ -56,6 +57,7 @@ def read_scoring_graph(path: Path) -> tuple[onnx.ModelProto, GraphInfo]:
         raise GraphError(f"{path}: not a valid ONNX model ({str(error).splitlines()[0]}); {REMEDY}") from error
     info = _info(model, path)
     _check_tensors(model, info.spec, path)
+    unpack(model)
     return model, info
 
 
