@@ -1,0 +1,66 @@
+"""One side of the split as a folder of images and a table of labels, for `cxr-trt score` and `cxr-trt evaluate`.
+
+    python -m train.split test --labels Data_Entry_2017_v2020.csv --images images/ --out test/
+
+makes test/images, links to the images, and test/labels.csv.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import click
+
+from cxr_trt.errors import CxrTrtError
+from cxr_trt.findings import FINDINGS
+from cxr_trt.outputs import check_folder, replacing
+from train.data import SPLITS, DataSet, find_images, read_data
+
+path_option = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("split", type=click.Choice(SPLITS))
+@click.option("--labels", type=path_option, required=True, help="NIH's Data_Entry_2017_v2020.csv, or a table.")
+@click.option("--images", type=path_option, required=True, help="The folder of images.")
+@click.option("--lists", type=path_option, help="The folder of NIH's two lists. Default: beside NIH's label file.")
+@click.option("--out", type=path_option, required=True, help="The folder to write to.")
+def main(split: str, labels: Path, images: Path, lists: Path | None, out: Path) -> None:
+    """Write the images and labels of SPLIT."""
+    try:
+        count = write_split(read_data(labels, lists), split, images, out)
+    except CxrTrtError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    click.echo(f"{count} {split} images in {out}", err=True)
+
+
+def write_split(data: DataSet, split: str, images: Path, out: Path) -> int:
+    """Link the images of `split` into out/images and write out/labels.csv.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        DataError: images are missing.
+        UsageError: `out` cannot be written.
+    """
+    rows = data.rows(split)
+    names = [data.names[row] for row in rows]
+    paths = find_images(images, names)
+    check_folder(out / "images")
+    for name, path in zip(names, paths, strict=True):
+        link = out / "images" / Path(name).name
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.resolve())
+    with replacing(out / "labels.csv") as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", "patient_id", *FINDINGS])
+        writer.writerows(
+            [Path(name).name, data.patients[row], *data.labels[row]] for name, row in zip(names, rows, strict=True)
+        )
+    return len(rows)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m train.split")
