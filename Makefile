@@ -9,7 +9,7 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin-mutants demo-model clean
+.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin-mutants train-demo reproduce clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
@@ -65,8 +65,34 @@ benchmark-cpu: .venv/base
 plugin-mutants: .venv/dev
 	$(BIN)/python tests/plugins/mutants.py
 
-demo-model: .venv/dev
-	$(BIN)/python -m train.untrained cxr_trt/models/demo.onnx
+# The shipped model from data to model card, or on from where it was stopped: a day on two processors. CXR14_DIR is a
+# folder with images/ and labels.csv (image, patient_id, split, view_position, sex, age, the 14 findings).
+CXR14_DIR ?= ../shared/cxr14
+TRAINED := build/train-demo
+DATA = --labels $(CXR14_DIR)/labels.csv --images $(CXR14_DIR)/images
+STRETCHES := $(foreach n,1 2 3,$(TRAINED)/$n/last.safetensors)
+train-demo: .venv/dev
+	$(BIN)/python -m train demo-1 $(DATA) --out $(TRAINED)/1
+	$(BIN)/python -m train demo-2 $(DATA) --out $(TRAINED)/2 --start $(TRAINED)/1/last.safetensors
+	$(BIN)/python -m train demo-3 $(DATA) --out $(TRAINED)/3 --start $(TRAINED)/2/last.safetensors
+	$(BIN)/python -m train.publish $(TRAINED)/3/last.safetensors cxr_trt/models/demo.onnx
+	$(BIN)/python -m train.split test $(DATA) --out $(TRAINED)/test
+	$(BIN)/cxr-trt build-engine cxr_trt/models/demo.onnx --output $(TRAINED)/demo.cxr --overwrite
+	$(BIN)/cxr-trt score $(TRAINED)/test/images --engine $(TRAINED)/demo.cxr --output $(TRAINED)/scores.csv --overwrite
+	$(BIN)/cxr-trt evaluate $(TRAINED)/scores.csv $(TRAINED)/test/labels.csv --json $(TRAINED)/evaluation.json --overwrite
+	$(BIN)/python -m train.card $(TRAINED)/evaluation.json $(STRETCHES) > cxr_trt/models/MODEL_CARD.md
+
+# One of the published AUCs, from NIH's files to the number; days on a GPU.
+# make reproduce RECIPE=paper NIH=folder IMAGENET=densenet121-a639ec97.pth
+RECIPE ?= paper
+RUN = build/$(RECIPE)
+NIH_DATA = --labels $(NIH)/Data_Entry_2017_v2020.csv --images $(NIH)
+reproduce: .venv/dev
+	$(BIN)/python -m train $(RECIPE) $(NIH_DATA) --imagenet $(IMAGENET) --out $(RUN)
+	$(BIN)/python -m train.split test $(NIH_DATA) --out $(RUN)/test
+	$(BIN)/cxr-trt build-engine $(RUN)/best.safetensors --output $(RUN)/$(RECIPE).cxr --overwrite
+	$(BIN)/cxr-trt score $(RUN)/test/images --engine $(RUN)/$(RECIPE).cxr --output $(RUN)/scores.parquet --overwrite
+	$(BIN)/cxr-trt evaluate $(RUN)/scores.parquet $(RUN)/test/labels.csv --json $(RUN)/auc.json --overwrite
 
 clean:
 	rm -rf build dist

@@ -10,6 +10,7 @@ position in the epoch are in the state; order and crops need none, as they follo
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -88,6 +89,8 @@ class Trainer:
         spec = Specification()
         self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (spec.mean, spec.std))
         self.epoch = self.step = 0  # the next ones
+        self.seconds = 0.0  # of training that is in the weights
+        self._saved = time.monotonic()
         self.best = float("inf")
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # over the steps of this epoch
         if (out / STATE).exists():
@@ -172,6 +175,7 @@ class Trainer:
             self.scheduler.step(val_loss)
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
+        self._count_time()
         facts = {"epoch": self.epoch, "loss": loss, "val_loss": val_loss, "val_mean_auc": val_auc, "rate": rate}
         if better := val_loss < self.best:
             self.best = val_loss
@@ -215,7 +219,14 @@ class Trainer:
 
     def _write(self, name: str, facts: dict[str, Any]) -> None:
         recipe = self.recipe
-        training = {**facts, "split_hash": self.identity["split"], "recipe": dataclasses.asdict(recipe)}
+        training = {
+            **facts,
+            "images": {"train": len(self.train), "val": len(self.val)},
+            "split_hash": self.identity["split"],
+            "recipe": dataclasses.asdict(recipe),
+            "hours": round(self.seconds / 3600, 2),
+            "threads": torch.get_num_threads(),
+        }
         sizes = recipe.image_size, recipe.crop_size
         with replacing(self.out / f"{name}.safetensors") as partial:
             save_checkpoint(cast(Network, self.averaged.module), partial, trained=True, sizes=sizes, training=training)
@@ -224,13 +235,20 @@ class Trainer:
         if not torch.isfinite(self.loss_sum):
             raise UsageError(f"the loss of epoch {self.epoch + 1} is not finite; lower the recipe's learning_rate")
         state = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        position = {"epoch": self.epoch, "step": self.step, "best": self.best, "loss_sum": float(self.loss_sum)}
+        self._count_time()
+        position = {name: getattr(self, name) for name in ("epoch", "step", "best", "seconds")}
+        position["loss_sum"] = float(self.loss_sum)
         save_state(self.out / STATE, {"identity": self.identity, **state, **position})
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.seconds, self._saved = self.seconds + now - self._saved, now
 
     def _restore(self, state: dict[str, Any]) -> None:
         for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
-        self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+        for name in ("epoch", "step", "best", "seconds"):
+            setattr(self, name, state[name])
         self.loss_sum += state["loss_sum"]
 
 

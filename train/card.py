@@ -1,0 +1,113 @@
+"""The model card of the shipped model, from the headers of its checkpoints and its evaluation.
+
+python -m train.card evaluation.json 1/last.safetensors 2/last.safetensors 3/last.safetensors > MODEL_CARD.md
+"""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from safetensors import safe_open
+
+from cxr_trt.model.checkpoint import HEADER
+
+TEXT = """\
+# Model card: demo.onnx
+
+**A demonstration. Research use only; not a medical device.** This model shows that training, export, engines and heat
+maps work together on real X-rays. It must not be used for diagnosis, triage, labelling of data, or as a baseline.
+
+| | |
+|---|---|
+| network | DenseNet-121 with squeeze-and-excitation, 12 class maps a finding, max-min pooling (k = 1, alpha = 0.7) |
+| input | a frontal chest X-ray, stretched to 512 x 512, grey; ten crops of 448, probabilities averaged |
+| output | probabilities of the 14 findings of ChestX-ray14, not calibrated; class maps |
+| weights | trained from random initialisation, {date}; kernels and matrices stored as float16 |
+| training data | {train:,} images of ChestX-ray14 (NIH Clinical Center; Wang et al., CVPR 2017), \
+{val} for validation: a subset of the official training side, enriched for findings, \
+from three re-distributions as 512-pixel JPEG |
+| labels | mined from reports by NIH, noisy; view, sex and age as auxiliary targets in training |
+| training | {hours:.1f} hours on {threads} threads of a CPU, in {stretches} stretches (below) |
+| made by | `make train-demo` |
+
+## How good it is
+
+Mean AUC **{mean:.3f}** ({low:.3f} to {high:.3f}) on the {images}-image subset of the official test side that the
+evaluation had at hand ({patients} patients, ten crops). It is enriched for findings and small, so this is not
+comparable with an AUC on the whole official test set, where the paper's network reaches 0.830 after training on 76,524
+images.
+
+{table}
+
+95 % intervals from {resamples} resamples of patients. Findings with few positives say next to nothing.
+
+## What limits it
+
+- One fortieth of the paper's training images, and no ImageNet initialisation.
+- View position alone, which the network sees easily, goes with many findings in these data; so do the sources of the
+  images. A good part of the area can come from that rather than from pathology.
+- Images of one hospital, adults for the most part; nothing is known of others.
+
+## Training
+
+{recipes}
+"""
+
+
+@click.command()
+@click.argument("evaluation", type=click.Path(path_type=Path))
+@click.argument("checkpoints", type=click.Path(path_type=Path), nargs=-1, required=True)
+def main(evaluation: Path, checkpoints: tuple[Path, ...]) -> None:
+    """Print the card of the model that the last of CHECKPOINTS became, given `cxr-trt evaluate --json`."""
+    result = json.loads(evaluation.read_text(encoding="utf-8"))
+    stretches = [_training(path) for path in checkpoints]
+    text = TEXT.format(
+        date=datetime.date.fromtimestamp(checkpoints[-1].stat().st_mtime),
+        train=stretches[-1]["images"]["train"],
+        val=stretches[-1]["images"]["val"],
+        hours=sum(stretch["hours"] for stretch in stretches),
+        threads=stretches[-1]["threads"],
+        stretches=len(stretches),
+        mean=result["mean_auc"],
+        low=result["mean_low"],
+        high=result["mean_high"],
+        images=result["n"],
+        patients=result["patients"],
+        resamples=result["resamples"],
+        table=_table(result["findings"]),
+        recipes=_recipes(stretches),
+    )
+    click.echo(text, nl=False)
+
+
+def _training(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        training: dict[str, Any] = json.loads(file.metadata()[HEADER])["training"]
+    return training
+
+
+def _table(findings: dict[str, dict[str, Any]]) -> str:
+    lines = ["| finding | positives | AUC | 95 % interval |", "|---|---|---|---|"]
+    for name, area in findings.items():
+        lines.append(f"| {name} | {area['positives']} | {area['auc']:.3f} | {area['low']:.3f} to {area['high']:.3f} |")
+    return "\n".join(lines)
+
+
+def _recipes(stretches: list[dict[str, Any]]) -> str:
+    lines = [
+        "| crop of image, pixels | epochs | hours | validation loss | validation AUC, centre crop |",
+        "|---|---|---|---|---|",
+    ]
+    for stretch in stretches:
+        recipe = stretch["recipe"]
+        lines.append(
+            f"| {recipe['crop_size']} of {recipe['image_size']} | {stretch['epoch']} | {stretch['hours']:.1f} | "
+            f"{stretch['val_loss']:.4f} | {stretch['val_mean_auc']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m train.card")

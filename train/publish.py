@@ -1,0 +1,38 @@
+"""Make the shipped model of the demonstration's last checkpoint: float16 weights, ten crops, class maps.
+
+python -m train.publish last.safetensors cxr_trt/models/demo.onnx
+"""
+
+import tempfile
+from pathlib import Path
+
+import click
+import onnx
+import torch
+
+from cxr_trt.export.export import export_checkpoint
+from cxr_trt.export.storage import pack
+from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint
+
+path_option = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("checkpoint", type=path_option)
+@click.argument("model", type=path_option)
+def main(checkpoint: Path, model: Path) -> None:
+    """Round the weights of CHECKPOINT to float16, export it and write MODEL."""
+    loaded = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        for weights in loaded.network.parameters():
+            weights.copy_(weights.half())
+    with tempfile.TemporaryDirectory() as folder:
+        rounded = Path(folder, "rounded.safetensors")
+        save_checkpoint(loaded.network, rounded, trained=loaded.trained, sizes=loaded.sizes)
+        exported = export_checkpoint(rounded, setting=None, view_set="ten-crop", class_maps=True)
+    onnx.save(pack(exported.model), model)
+    click.echo(f"{model}: {model.stat().st_size / 1e6:.1f} MB, agrees with PyTorch to {exported.difference:.1e}")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m train.publish")
