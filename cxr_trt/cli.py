@@ -178,6 +178,27 @@ def evaluate(**options: Any) -> None:
 
 
 @main.command()
+@click.argument("a", type=path_option)
+@click.argument("b", type=path_option)
+@click.argument("images", nargs=-1, required=True, type=path_option)
+@click.option("--labels", type=path_option, help="A CSV as for `evaluate`: compares the AUC too.")
+@click.option("--json", "json_path", type=path_option, help="Also write the result here, in full precision.")
+@click.option("--max-auc-drop", type=click.FloatRange(0), help="Exit code 1 if the mean AUC of B falls by more.")
+@click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True, help="For the intervals.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the resampling.")
+@graph_options
+@overwrite_option
+def compare(**options: Any) -> None:
+    """Score IMAGES with A and B, each a bundle or a checkpoint, and say how far they lie apart.
+
+    A checkpoint is run in PyTorch, with the views of the bundle it is compared with.
+    """
+    from cxr_trt.evaluate.compare import run
+
+    click.get_current_context().exit(run(**options))
+
+
+@main.command()
 @click.argument("bundle", type=path_option)
 @click.option("--json", "as_json", is_flag=True, help="The manifest as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:

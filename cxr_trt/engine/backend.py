@@ -23,6 +23,22 @@ class Outputs(NamedTuple):
     class_maps: npt.NDArray[np.float32] | None
 
 
+class ScoringEngine(Protocol):
+    """What the scoring core needs: an open bundle (`cxr_trt.engine.bundle.Engine`), or the PyTorch reference.
+
+    fingerprint: stands in every row. warnings: stand in every row. max_batch: images in a call of `run`.
+    """
+
+    spec: Specification
+    fingerprint: str
+    warnings: tuple[str, ...]
+    max_batch: int
+
+    def run(self, images: npt.NDArray[np.uint8], *, class_maps: bool = False) -> Outputs:
+        """Score uint8 [N, size, size], 1 <= N <= max_batch."""
+        ...
+
+
 class Runner(Protocol):
     """An open engine on one device. Not safe to call from two threads at once."""
 

@@ -85,7 +85,7 @@ class Engine:
         self.manifest = read_manifest(path)
         self.spec = self.manifest.graph.spec
         self.fingerprint = self.manifest.fingerprint
-        self.warnings = () if self.manifest.graph.trained else (UNTRAINED,)
+        self.warnings: tuple[str, ...] = () if self.manifest.graph.trained else (UNTRAINED,)
         backend = BACKENDS.get(self.manifest.backend)
         if backend is None:
             raise BundleError(f"{path}: made for the unknown backend {self.manifest.backend!r}; update cxr-trt")

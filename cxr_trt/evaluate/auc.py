@@ -71,23 +71,21 @@ def evaluate(
         seed: of the resampling.
     """
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
-    numbers: Integers = np.unique(np.asarray(patients), return_inverse=True)[1].astype(np.int64)
-    total = int(numbers.max(initial=-1)) + 1
     exact = [_maybe(roc_auc(s, y, np.ones((len(s), 1), np.int64))[0]) for s, y in zip(scores.T, labels.T, strict=True)]
-    drawn = _bootstrap(scores, labels, numbers, total, resamples, seed)
+    drawn = bootstrap(scores, labels, patients, resamples, seed)
     kept = [column for column, auc in enumerate(exact) if auc is not None]
     means = drawn[:, kept].mean(1) if kept else np.empty(0)
     areas = {
-        name: Area(auc, *_interval(drawn[:, i]), _maybe(average_precision(scores[:, i], labels[:, i])), int(sum_))
+        name: Area(auc, *interval(drawn[:, i]), _maybe(average_precision(scores[:, i], labels[:, i])), int(sum_))
         for i, (name, auc, sum_) in enumerate(zip(FINDINGS, exact, labels.sum(0), strict=True))
     }
     values = [auc for auc in exact if auc is not None]
     return Evaluation(
         findings=areas,
         mean_auc=float(np.mean(values)) if values else None,
-        **dict(zip(("low", "high"), _interval(means), strict=True)),
+        **dict(zip(("low", "high"), interval(means), strict=True)),
         images=len(scores),
-        patients=total,
+        patients=len(np.unique(np.asarray(patients))),
         resamples=resamples,
         mean_resamples=int(np.isfinite(means).sum()),
         seed=seed,
@@ -114,6 +112,43 @@ def roc_auc(scores: Floats, labels: npt.NDArray[np.bool_], weights: Integers) ->
     twice = np.einsum("nb,nb->b", positive, below[first] + below[last])
     pairs = positive.sum(0) * below[-1]
     return np.where(pairs > 0, twice / np.maximum(2 * pairs, 1), np.nan)
+
+
+def bootstrap(
+    scores: Floats, labels: npt.NDArray[np.bool_], patients: npt.ArrayLike, resamples: int, seed: int
+) -> Floats:
+    """AUC of resampled sets of patients; the sets follow from patients and seed alone, so two scores can be paired.
+
+    Args:
+        scores: [N, 14].
+        labels: [N, 14].
+        patients: [N], any identifiers.
+        resamples: sets of patients, drawn with replacement and as large as the original.
+        seed: of the drawing.
+
+    Returns:
+        [resamples, 14]; NaN where a finding has only one class in a resample.
+    """
+    numbers: Integers = np.unique(np.asarray(patients), return_inverse=True)[1].astype(np.int64)
+    total = int(numbers.max(initial=-1)) + 1
+    rng = np.random.default_rng(seed)
+    areas = np.empty((resamples, scores.shape[1]))
+    for start in range(0, resamples, CHUNK):
+        count = min(CHUNK, resamples - start)
+        draws = [np.bincount(rng.integers(total, size=total), minlength=total) for _ in range(count)]
+        weights = np.stack(draws, axis=1)[numbers]
+        for column in range(scores.shape[1]):
+            areas[start : start + count, column] = roc_auc(scores[:, column], labels[:, column], weights)
+    return areas
+
+
+def interval(areas: Floats) -> tuple[float | None, float | None]:
+    """The 95 % percentile interval of resampled values, NaN left out; None where there are none."""
+    defined = areas[np.isfinite(areas)]
+    if not len(defined):
+        return None, None
+    low, high = np.percentile(defined, PERCENTILES)
+    return float(low), float(high)
 
 
 def average_precision(scores: Floats, labels: npt.NDArray[np.bool_]) -> float:
@@ -155,29 +190,6 @@ def _line(name: str, positives: str, auc: float | None, low: float | None, high:
     interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
     shown = "undefined" if auc is None else f"{auc:.4f}"
     return f"| {name} | {positives} | {shown} | {interval} | {'' if ap is None else f'{ap:.4f}'} |"
-
-
-def _bootstrap(
-    scores: Floats, labels: npt.NDArray[np.bool_], patients: Integers, total: int, resamples: int, seed: int
-) -> Floats:
-    """AUC [resamples, 14]; NaN where a finding has only one class in a resample."""
-    rng = np.random.default_rng(seed)
-    areas = np.empty((resamples, scores.shape[1]))
-    for start in range(0, resamples, CHUNK):
-        count = min(CHUNK, resamples - start)
-        draws = [np.bincount(rng.integers(total, size=total), minlength=total) for _ in range(count)]
-        weights = np.stack(draws, axis=1)[patients]
-        for column in range(scores.shape[1]):
-            areas[start : start + count, column] = roc_auc(scores[:, column], labels[:, column], weights)
-    return areas
-
-
-def _interval(areas: Floats) -> tuple[float | None, float | None]:
-    defined = areas[np.isfinite(areas)]
-    if not len(defined):
-        return None, None
-    low, high = np.percentile(defined, PERCENTILES)
-    return float(low), float(high)
 
 
 def _maybe(value: float) -> float | None:

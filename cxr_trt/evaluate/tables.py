@@ -37,6 +37,52 @@ class Matched:
     unscored: int
 
 
+@dataclass(frozen=True)
+class Labels:
+    """A table of labels.
+
+    images: names [N]; values: bool [N, 14]; patients: identifiers [N], or None if the table does not name them.
+    """
+
+    path: Path
+    images: list[str]
+    values: npt.NDArray[np.bool_]
+    patients: list[str] | None
+
+    def rows(self, paths: list[str], source: str | Path) -> list[int | None]:
+        """For each path the row that belongs to it, or None; `source` names where the paths come from, in messages.
+
+        Raises:
+            UsageError: a name has several possible partners, or no path has one.
+        """
+        partners = _match(paths, self.images, source, self.path)
+        if all(partner is None for partner in partners):
+            raise UsageError(
+                f"no image of {source} is in {self.path} ({paths[0]!r} and {self.images[0]!r}, for example); "
+                "`path` and `image` must agree at least in the file name without suffix"
+            )
+        return partners
+
+
+def read_labels(path: Path) -> Labels:
+    """Read a table of labels: `image`, optionally `patient_id`, and the 14 findings as 0 or 1.
+
+    Raises:
+        UsageError: it cannot be read, lacks a column, names an image twice, or has an empty patient or another label.
+    """
+    table = _read(path, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
+    images, values = _names(table, "image", path), _matrix(table)
+    _check(np.isin(values, (0, 1)), values, images, path, "must be 0 or 1")
+    if "patient_id" not in table.schema.names:
+        return Labels(path, images, values.astype(bool), None)
+    patients: list[str] = []
+    for image, patient in zip(images, table["patient_id"].to_pylist(), strict=True):
+        if not patient:
+            raise UsageError(f"{path}: the patient_id of {image!r} is empty; fill it or leave the column out")
+        patients.append(patient)
+    return Labels(path, images, values.astype(bool), patients)
+
+
 def read_matched(scores: Path, labels: Path) -> Matched:
     """Read both tables and join them.
 
@@ -45,8 +91,7 @@ def read_matched(scores: Path, labels: Path) -> Matched:
             scores that are no numbers; a name has several possible partners; or no image has both.
     """
     scored = _read(scores, ("path", *FINDINGS), optional=("error",), text=("path", "error"))
-    truth = _read(labels, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
-    all_paths, images = _names(scored, "path", scores), _names(truth, "image", labels)
+    all_paths, truth = _names(scored, "path", scores), read_labels(labels)
     failed = np.array(
         [bool(reason) for reason in scored["error"].to_pylist()]
         if "error" in scored.schema.names
@@ -55,26 +100,19 @@ def read_matched(scores: Path, labels: Path) -> Matched:
     if failed.all():
         raise UsageError(f"{scores}: every row is an error row; there is nothing to evaluate")
     kept = np.flatnonzero(~failed)
-    partners = _match([all_paths[i] for i in kept], images, scores, labels)
-    found = np.array([partner is not None for partner in partners])
-    if not found.any():
-        raise UsageError(
-            f"no image of {scores} is in {labels} ({all_paths[kept[0]]!r} and {images[0]!r}, for example); "
-            "`path` and `image` must agree at least in the file name without suffix"
-        )
-    rows = np.array([partner for partner in partners if partner is not None])
-    patients = truth["patient_id"].to_pylist() if "patient_id" in truth.schema.names else None
-    values = _matrix(truth)
-    _check(np.isin(values, (0, 1)), values, images, labels, "must be 0 or 1")
+    paths = [all_paths[i] for i in kept]
+    partners = truth.rows(paths, scores)
     probabilities = _matrix(scored)[kept]
-    _check(np.isfinite(probabilities), probabilities, [all_paths[i] for i in kept], scores, "must be a number")
+    _check(np.isfinite(probabilities), probabilities, paths, scores, "must be a number")
+    found = np.array([partner is not None for partner in partners])
+    rows = [partner for partner in partners if partner is not None]
     return Matched(
         scores=probabilities[found],
-        labels=values[rows].astype(bool),
-        patients=_patients(patients, rows, images, labels) if patients else None,
+        labels=truth.values[rows],
+        patients=[truth.patients[row] for row in rows] if truth.patients else None,
         errors=int(failed.sum()),
         unlabelled=int((~found).sum()),
-        unscored=len(images) - len(rows),
+        unscored=len(truth.images) - len(rows),
     )
 
 
@@ -109,7 +147,7 @@ def _names(table: pa.Table, column: str, path: Path) -> list[str]:
     return names
 
 
-def _match(paths: list[str], images: list[str], scores: Path, labels: Path) -> list[int | None]:
+def _match(paths: list[str], images: list[str], scores: str | Path, labels: Path) -> list[int | None]:
     """For each path the index of its image, or None."""
     exact = {image: row for row, image in enumerate(images)}
     by_stem = {_stem(image): row for row, image in enumerate(images)}
@@ -153,10 +191,3 @@ def _check(
         value = values[row, column]
         shown = "empty" if np.isnan(value) else f"{value:g}"
         raise UsageError(f"{path}: {FINDINGS[column]} of {names[row]!r} is {shown}; it {rule}")
-
-
-def _patients(patients: list[str | None], rows: npt.NDArray[np.int64], images: list[str], path: Path) -> list[str]:
-    for row in rows:
-        if not patients[row]:
-            raise UsageError(f"{path}: the patient_id of {images[row]!r} is empty; fill it or leave the column out")
-    return [str(patients[row]) for row in rows]

@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from cxr_trt.engine.bundle import Engine
+from cxr_trt.engine.backend import ScoringEngine
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
 from cxr_trt.images.load import read_file
@@ -45,7 +45,7 @@ class _Decoded:
 
 
 def score(
-    engine: Engine, sources: Iterable[Source], *, class_maps: bool = False, workers: int | None = None
+    engine: ScoringEngine, sources: Iterable[Source], *, class_maps: bool = False, workers: int | None = None
 ) -> Iterator[Result]:
     """Score files one batch at a time; at most a few batches are in memory, however many files there are.
 
@@ -80,7 +80,7 @@ def _ahead(
         yield result
 
 
-def _decode(source: Source, engine: Engine) -> _Decoded:
+def _decode(source: Source, engine: ScoringEngine) -> _Decoded:
     sha256 = None
     try:
         data = read_file(source.path)
@@ -95,7 +95,7 @@ def _decode(source: Source, engine: Engine) -> _Decoded:
     return _Decoded(row, preprocess(picture.pixels, engine.spec.image_size))
 
 
-def _infer(engine: Engine, batch: list[_Decoded], class_maps: bool) -> Iterator[Result]:
+def _infer(engine: ScoringEngine, batch: list[_Decoded], class_maps: bool) -> Iterator[Result]:
     images = [item.image for item in batch if item.image is not None]
     outputs = engine.run(np.stack(images), class_maps=class_maps) if images else None
     scored = 0
