@@ -27,6 +27,7 @@ from pydicom.uid import (
 )
 
 from cxr_trt.errors import ImageError
+from cxr_trt.images.checks import tag_doubts
 from cxr_trt.images.headers import jpeg_header
 from cxr_trt.images.image import Image, check_size
 
@@ -82,7 +83,7 @@ def _decode(data: bytes) -> Image:
         pixels, notes = _luma(stored, dataset.BitsStored)
     else:
         raise ImageError(f"the Photometric Interpretation {photometric} is not supported; export the image as grey")
-    return Image(np.clip(pixels, 0, 255), "DICOM", tuple(notes))
+    return Image(np.clip(pixels, 0, 255), "DICOM", (*notes, *tag_doubts(dataset)))
 
 
 def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:

@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.errors import ImageError
+from cxr_trt.images.checks import is_coloured
 from cxr_trt.images.headers import PngHeader, jpeg_header, png_header
 from cxr_trt.images.image import Image, check_size
 
@@ -44,6 +45,8 @@ def decode_raster(data: bytes, file_format: str) -> Image:
         if bits != 16:
             warnings.append(f"16-bit file with {bits}-bit values, scaled by {2**bits - 1}")
 
+    if samples.ndim == 3 and is_coloured(samples):
+        warnings.append("colour image, converted to grey")
     grey = cv2.cvtColor(samples, cv2.COLOR_BGR2GRAY) if samples.ndim == 3 else samples
     pixels = grey.astype(np.float32) / np.float32((2**bits - 1) / 255)
     return Image(pixels, file_format, tuple(warnings))

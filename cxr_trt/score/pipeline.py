@@ -17,6 +17,7 @@ import numpy.typing as npt
 from cxr_trt.engine.backend import ScoringEngine
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
+from cxr_trt.images.checks import picture_doubts
 from cxr_trt.images.load import read_file
 from cxr_trt.preprocess import preprocess
 from cxr_trt.score.files import Source
@@ -90,9 +91,10 @@ def _decode(source: Source, engine: ScoringEngine) -> _Decoded:
         reason = str(error) if isinstance(error, ImageError) else "the image is too large for this machine's memory"
         return _Decoded(Row(source.name, sha256, None, None, None, None, (), reason, engine.fingerprint), None)
     height, width = picture.pixels.shape
-    warnings = (*picture.warnings, *engine.warnings)
+    image = preprocess(picture.pixels, engine.spec.image_size)
+    warnings = (*picture.warnings, *picture_doubts(image), *engine.warnings)
     row = Row(source.name, sha256, width, height, picture.format, None, warnings, None, engine.fingerprint)
-    return _Decoded(row, preprocess(picture.pixels, engine.spec.image_size))
+    return _Decoded(row, image)
 
 
 def _infer(engine: ScoringEngine, batch: list[_Decoded], class_maps: bool) -> Iterator[Result]:

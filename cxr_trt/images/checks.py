@@ -1,0 +1,63 @@
+"""Is it a frontal chest X-ray? Cheap doubts, for the column `warnings`: nothing is ever left out because of them."""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+
+RADIOGRAPHS = ("CR", "DX", "RG", "OT")  # Modality (PS3.3 C.7.3.1.1.1): computed, digital, film, other
+CHEST = ("CHEST", "THORAX", "LUNG", "RIB")  # in Body Part Examined (PS3.16 annex L)
+FRONTAL = ("AP", "PA")  # View Position (PS3.3 C.8.7.1.1.3)
+
+HALF = np.array(
+    [-99, -84, -58, 5, -16, -4, -30, -5, 14, 5, -53, -8, 5, 0, -47, 13]
+    + [-13, -1, -18, 39, -27, 10, 24, 61, -43, 30, 61, 80, -49, 42, 77, 89]
+).reshape(8, 4)
+CELLS = 8
+ALIKE = 0.2
+"""The left half of a mean chest X-ray of 8 x 8 cells, standardised (the training part of a subset of ChestX-ray14), and
+the least correlation with it of a picture that is not doubted. `tests/images/test_checks.py` measures false alarms."""
+NEGATIVE = -0.4  # a correlation below: black and white are exchanged
+
+EMPTY = 0.6  # share of the pixels that have one and the same grey
+FLAT = 4.0  # standard deviation of the cells, in greys
+COLOUR = 8.0  # mean distance between the channels, in greys of 255
+
+
+def picture_doubts(image: npt.NDArray[np.uint8]) -> list[str]:
+    """What is odd about a preprocessed picture, uint8 [size, size]: a sentence at most."""
+    cells = cv2.resize(image, (CELLS, CELLS), interpolation=cv2.INTER_AREA).astype(np.float64)
+    if cells.std() < FLAT:
+        return ["the picture is almost constant"]
+    share = np.bincount(image.ravel()).max() / image.size
+    if share > EMPTY:
+        return [f"the picture is almost empty, {share:.0%} of it is one grey"]
+    chest = np.hstack([HALF, HALF[:, ::-1]])
+    likeness = float(np.corrcoef(cells.ravel(), chest.ravel())[0, 1])
+    if likeness < NEGATIVE:
+        return ["looks like a negative, with black and white exchanged"]
+    if likeness < ALIKE:
+        return ["does not look like an upright frontal chest X-ray"]
+    return []
+
+
+def tag_doubts(dataset: Dataset) -> list[str]:
+    """What the DICOM attributes say against a frontal chest X-ray; a missing or empty attribute says nothing."""
+    doubts = []
+    modality, part, view = (
+        str(dataset.get(name) or "").strip().upper() for name in ("Modality", "BodyPartExamined", "ViewPosition")
+    )
+    if modality and modality not in RADIOGRAPHS:
+        doubts.append(f"Modality {modality} is no radiograph")
+    if part and not any(name in part for name in CHEST):
+        doubts.append(f"Body Part Examined {part} is not the chest")
+    if view and view not in FRONTAL:
+        doubts.append(f"View Position {view} is not frontal")
+    return doubts
+
+
+def is_coloured(samples: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bool:
+    """Whether an image [H, W, 3] has more colour than a grey image that was saved as colour."""
+    small = cv2.resize(samples, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float64)
+    largest = np.iinfo(samples.dtype).max
+    return float((small.max(2) - small.min(2)).mean()) * 255 / largest > COLOUR

@@ -1,0 +1,78 @@
+import csv
+
+import cv2
+import numpy as np
+import pytest
+from pydicom import Dataset
+
+from cxr_trt.images import decode
+from cxr_trt.images.checks import is_coloured, picture_doubts, tag_doubts
+from cxr_trt.preprocess import preprocess
+
+UNLIKE = ["does not look like an upright frontal chest X-ray"]
+NEGATIVE = ["looks like a negative, with black and white exchanged"]
+
+
+def square(path, size=512):
+    return preprocess(decode(path.read_bytes()).pixels, size)
+
+
+def test_a_chest_is_not_doubted_and_a_leg_is(radiographs):
+    for size in (512, 224):
+        chest, leg = (square(radiographs / f"{name}_UNCR.dcm", size) for name in ("RG1", "RG3"))
+        assert picture_doubts(chest) == []
+        assert picture_doubts(chest[:, ::-1]) == []
+        assert picture_doubts(leg) == UNLIKE
+        assert picture_doubts(255 - chest) == NEGATIVE
+        assert picture_doubts(chest[::-1]) in (UNLIKE, NEGATIVE)
+
+
+def test_few_real_chest_x_rays_are_doubted_and_most_wrong_ones_are(cxr14):
+    """On all 3,057 images; wrong ones are negatives, upside down, on their side."""
+    with (cxr14 / "labels.csv").open() as stream:
+        names = [row["image"] for row in csv.DictReader(stream)]
+    images = [
+        cv2.imread(str(cxr14 / "images" / name), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_REDUCED_GRAYSCALE_8)
+        for name in names
+    ]
+    assert len(images) == 3057
+    alarms = sum(bool(picture_doubts(image)) for image in images)
+    assert 0 < alarms < 0.01 * len(images)
+    for change, least in ((lambda x: 255 - x, 0.99), (lambda x: x[::-1], 0.95), (np.rot90, 0.6)):
+        assert sum(bool(picture_doubts(np.ascontiguousarray(change(image)))) for image in images[:500]) >= least * 500
+
+
+def test_empty_and_constant_pictures():
+    assert picture_doubts(np.full((512, 512), 130, np.uint8)) == ["the picture is almost constant"]
+    image = np.random.default_rng(0).integers(1, 256, (512, 512), np.uint8)
+    image[:400] = 0
+    assert picture_doubts(image) == ["the picture is almost empty, 78% of it is one grey"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "doubts"),
+    [
+        ({}, []),
+        ({"Modality": "DX", "BodyPartExamined": "CHEST", "ViewPosition": "PA"}, []),
+        ({"Modality": "CR", "BodyPartExamined": "", "ViewPosition": None}, []),
+        ({"BodyPartExamined": "THORAX PA"}, []),
+        ({"Modality": "CT"}, ["Modality CT is no radiograph"]),
+        ({"BodyPartExamined": "FOOT"}, ["Body Part Examined FOOT is not the chest"]),
+        ({"Modality": "MG", "ViewPosition": "LL"}, ["Modality MG is no radiograph", "View Position LL is not frontal"]),
+    ],
+)
+def test_dicom_attributes(tags, doubts):
+    dataset = Dataset()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    assert tag_doubts(dataset) == doubts
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colour_is_told_from_grey_in_three_channels(dtype):
+    largest = np.iinfo(dtype).max
+    grey = np.random.default_rng(0).integers(0, largest, (80, 90, 1), dtype).repeat(3, 2)
+    assert not is_coloured(grey)
+    assert is_coloured(grey // np.array([1, 2, 3], dtype))
+    file = cv2.imencode(".png", grey // np.array([1, 2, 3], dtype))[1].tobytes()
+    assert "colour image, converted to grey" in decode(file).warnings
