@@ -24,7 +24,7 @@ class AuxiliaryHead(nn.Module):
             features: [B, channels, h, w].
             traits: [B, 3], NaN where unknown.
         """
-        found = self.linear(features.mean((2, 3))).float()
+        found = self.linear(features.float().mean((2, 3)))
         known = ~traits.isnan()
         target = torch.where(known, traits, 0.0)
         entropy = binary_cross_entropy_with_logits(found[:, :2], target[:, :2], reduction="none")

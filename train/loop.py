@@ -83,9 +83,10 @@ class Trainer:
             self.scheduler = OneCycleLR(self.optimizer, recipe.learning_rate, rates, cycle_momentum=False)
         else:
             self.scheduler = ReduceLROnPlateau(self.optimizer, factor=0.1, patience=recipe.patience - 1, threshold=0)
-        bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.precision = torch.bfloat16 if bfloat16 else torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and not bfloat16)
+        cuda = device.type == "cuda"
+        self.mixed = cuda or recipe.bfloat16
+        self.precision = torch.float16 if cuda and not torch.cuda.is_bf16_supported() else torch.bfloat16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         spec = Specification()
         self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (spec.mean, spec.std))
         self.epoch = self.step = 0  # the next ones
@@ -206,10 +207,10 @@ class Trainer:
         return total / len(self.val), areas.mean_auc
 
     def _forward(self, network: Network, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 crops [B, H, W] to float32 logits [B, 14] and features [B, 1024, h, w]; in half precision on a GPU."""
+        """uint8 crops [B, H, W] to float32 logits [B, 14] and features [B, 1024, h, w]; in mixed precision on a GPU."""
         pixels = crops.to(self.device, non_blocking=True)[:, None].float() / 255
         pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.precision, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, self.precision, enabled=self.mixed):
             features = torch.relu(network.features(pixels))
             scores: Tensor = network.pool(network.transfer(features))
         return scores.float(), features
