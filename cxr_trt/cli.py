@@ -12,7 +12,7 @@ import click
 
 from cxr_trt.errors import BackendError, CxrTrtError, UsageError
 from cxr_trt.findings import FINDINGS
-from cxr_trt.model.settings import SETTINGS
+from cxr_trt.model.settings import CHECKPOINT_SUFFIXES, SETTINGS
 from cxr_trt.views import VIEW_SETS, ViewSet
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cxr_trt.export.graph_file import GraphInfo
 
 BACKEND_NAMES = ("auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime")
-CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 class Commands(click.Group):
@@ -60,7 +59,12 @@ def graph_options(command: Any) -> Any:
         click.option(
             "--setting", type=click.Choice(list(SETTINGS)), help="The network, if the checkpoint does not say."
         ),
-        click.option("--views", "view_set", type=click.Choice(VIEW_SETS), help="Default: ten-crop."),
+        click.option(
+            "--views",
+            "view_set",
+            type=click.Choice(VIEW_SETS),
+            help="Default: what suits the checkpoint.",
+        ),
     ):
         command = option(command)
     return command
@@ -268,9 +272,7 @@ def _export(
 
     files = [source.path for source in find_files(images).sources] if images else []
     click.echo(f"exporting {checkpoint} and comparing it with PyTorch ...", err=True)
-    return export_checkpoint(
-        checkpoint, setting=setting, view_set=view_set or "ten-crop", class_maps=class_maps, images=files
-    )
+    return export_checkpoint(checkpoint, setting=setting, view_set=view_set, class_maps=class_maps, images=files)
 
 
 def _untrained(info: "GraphInfo") -> str:

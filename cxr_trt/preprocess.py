@@ -1,25 +1,36 @@
 """Grey pixels of any size to the network's input: the only resize in the project."""
 
+from typing import Literal
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+Fit = Literal["stretch", "center-square"]
+
 PREPROCESSING = (
-    "1: display grey 0..255 (DICOM: modality LUT, VOI LUT or window, MONOCHROME1 inverted; colour: BT.601 luma), "
-    "stretched to a square by area averaging, rounded half to even"
+    "2: display grey 0..255 (DICOM: modality LUT, VOI LUT or window, MONOCHROME1 inverted; colour: BT.601 luma), "
+    "stretched to a square or cut to its central square, resized by area averaging, rounded half to even"
 )
 """Named in every specification; change the number with any change to `preprocess` or to `cxr_trt.images`."""
 
 
-def preprocess(pixels: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.uint8]:
+def preprocess(pixels: npt.NDArray[np.float32], size: int, fit: Fit = "stretch") -> npt.NDArray[np.uint8]:
     """Resize display grey to a square.
 
     Args:
         pixels: float32 [H, W], 0 (black) to 255 (white).
         size: side of the result in pixels.
+        fit: "stretch" shows all and does not keep the aspect ratio (paper, sec. 4.2: "resized to 512 x 512");
+            "center-square" keeps it and leaves out what is beyond the central square, as torchxrayvision does.
 
     Returns:
-        uint8 [size, size]. The aspect ratio is not kept (paper, sec. 4.2: "resized to 512 x 512").
+        uint8 [size, size].
     """
+    if fit == "center-square":
+        height, width = pixels.shape
+        side = min(height, width)
+        y, x = height // 2 - side // 2, width // 2 - side // 2
+        pixels = pixels[y : y + side, x : x + side]
     square = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
     return np.clip(np.rint(square), 0, 255).astype(np.uint8)

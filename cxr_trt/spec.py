@@ -3,16 +3,18 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cxr_trt.errors import GraphError
 from cxr_trt.findings import FINDINGS
-from cxr_trt.preprocess import PREPROCESSING
+from cxr_trt.preprocess import PREPROCESSING, Fit
 from cxr_trt.views import VIEW_SETS, View, ViewSet, views
 
 STRIDE = 32  # pixels of a crop to one cell of its class maps
+ROOM = 16  # what image and crop differ by is a multiple of it, so that merged class maps stay small
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,11 @@ class Specification:
 
     `mean` and `std` are per input channel, for grey values scaled to 0..1; the grey image is repeated to that many
     channels. The defaults are the paper's (sec. 4.2): ImageNet statistics, 448-pixel crops of a 512-pixel image.
+
+    `fit` makes the image square (`cxr_trt.preprocess`). `operating_points`, a probability a finding or none at all,
+    are what becomes 0.5: probabilities below and above are scaled linearly, as torchxrayvision does.
+
+    Raises GraphError for sizes whose crops do not lie on the grid of class maps.
     """
 
     views: ViewSet = "ten-crop"
@@ -32,7 +39,17 @@ class Specification:
     k_max: int = 1
     k_min: int = 1
     alpha: float = 0.7
+    fit: Fit = "stretch"
+    operating_points: tuple[float, ...] = ()
     preprocessing: str = PREPROCESSING
+
+    def __post_init__(self) -> None:
+        room = self.image_size - self.crop_size
+        if self.crop_size < STRIDE or room < 0 or self.crop_size % STRIDE or room % ROOM:
+            raise GraphError(
+                f"crops of {self.crop_size} from {self.image_size} pixels cannot be scored: the crop must be a "
+                f"multiple of {STRIDE}, and smaller than the image by none or a multiple of {ROOM}"
+            )
 
     def view_list(self) -> tuple[View, ...]:
         return views(self.views, self.image_size, self.crop_size)
@@ -43,6 +60,12 @@ class Specification:
         crops = self.view_list()
         start = min(view.y for view in crops)
         return start, max(view.y for view in crops) + self.crop_size - start
+
+    @property
+    def class_map_cell(self) -> int:
+        """Pixels to one cell of the output `class_maps`: the largest grid that all views' cells lie on."""
+        start, _ = self.class_map_region
+        return math.gcd(STRIDE, *(view.y - start for view in self.view_list()))
 
     def to_json(self) -> str:
         """Canonical JSON: the text that is hashed and written into every graph and bundle."""

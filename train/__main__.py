@@ -2,11 +2,13 @@
 
     python -m train paper --labels Data_Entry_2017_v2020.csv --images images/ --imagenet densenet121.pth --out run/
 
-The same command again goes on where a stopped run was. `best.safetensors` is what `cxr-trt export` takes.
+The same command again goes on where a stopped run was. `best.safetensors` is what `cxr-trt export` takes. On several
+GPUs: `torchrun --nproc-per-node 4 -m train ...`.
 """
 
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -20,10 +22,11 @@ from cxr_trt.model.settings import SETTINGS
 from cxr_trt.outputs import check_folder, locked
 from train.batches import Images
 from train.cache import cached_images
-from train.data import find_images, read_data
+from train.data import DataSet, find_images, read_data
+from train.group import Group
 from train.imagenet import load_imagenet
 from train.loop import STATE, Trainer
-from train.recipe import read_recipe
+from train.recipe import Recipe, read_recipe
 
 path_option = click.Path(path_type=Path)
 
@@ -74,28 +77,48 @@ def _run(
     recipe = read_recipe(name)
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch finds no GPU here; leave the option out to train on the CPU")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_folder(out)
-    data = read_data(labels, lists, recipe.seed)
-    sizes = Counter(data.splits)
-    click.echo(f"{sizes['train']} training and {sizes['val']} validation images, on {device}", err=True)
-    rows = np.concatenate([data.rows("train"), data.rows("val")])
-    paths = find_images(images, [data.names[row] for row in rows])
-    pixels = cached_images(paths, recipe.image_size, cache or out / "cache", _report)
-    torch.manual_seed(recipe.seed)
-    network = Network(SETTINGS[recipe.setting])
     if imagenet and start:
         raise UsageError("--imagenet and --start exclude each other; give the weights to start from")
+    check_folder(out)
+    data = read_data(labels, lists, recipe.seed)
+    with Group(device or ("cuda" if torch.cuda.is_available() else "cpu")) as group:
+        _train(recipe, data, images, out, cache or out / "cache", imagenet, start, group)
+
+
+def _train(
+    recipe: Recipe,
+    data: DataSet,
+    images: Path,
+    out: Path,
+    cache: Path,
+    imagenet: Path | None,
+    start: Path | None,
+    group: Group,
+) -> None:
+    def say(sentence: str) -> None:
+        if group.first:
+            click.echo(sentence, err=True)
+
+    sizes = Counter(data.splits)
+    say(f"{sizes['train']} training and {sizes['val']} validation images, on {group.size} x {group.device.type}")
+    rows = np.concatenate([data.rows("train"), data.rows("val")])
+    paths = find_images(images, [data.names[row] for row in rows])
+    if group.first:
+        cached_images(paths, recipe.image_size, cache, _report)
+    group.wait()
+    pixels = cached_images(paths, recipe.image_size, cache, _report)
+    torch.manual_seed(recipe.seed)
+    network = Network(SETTINGS[recipe.setting])
     if start and not (out / STATE).exists():
         network.load_state_dict(load_checkpoint(start, recipe.setting).network.state_dict())
     if imagenet and not (out / STATE).exists():
         random = load_imagenet(network, imagenet)
-        click.echo(f"ImageNet weights, except for {', '.join(random)}", err=True)
+        say(f"ImageNet weights, except for {', '.join(random)}")
     first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
     source = Images(pixels, data.labels[rows], data.traits[rows], recipe.crop_size)
-    with locked(out / "lock"):
-        Trainer(recipe, network, source, first, second, data.split_hash, out, torch.device(device)).run()
-    click.echo(f"the weights of least validation loss: {out / 'best.safetensors'}", err=True)
+    with locked(out / "lock") if group.first else nullcontext():
+        Trainer(recipe, network, source, first, second, data.split_hash, out, group).run()
+    say(f"the weights of least validation loss: {out / 'best.safetensors'}")
 
 
 def _report(done: int, total: int) -> None:

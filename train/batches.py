@@ -46,13 +46,18 @@ class Images:
         seed: int,
         epoch: int,
         start: int,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """An epoch's batches from step `start` on: in random order, cropped at random, half of them mirrored.
 
-        The rest that does not fill a batch is left out of the epoch (paper, sec. 4.2, for crops and mirroring).
+        Of each batch the part `part[0]` of `part[1]` equal ones. The images that do not fill a batch are left out of
+        the epoch (paper, sec. 4.2, for crops and mirroring).
         """
         cuts = random_cuts(rows, self._room, augmentation, np.random.default_rng((seed, epoch)))
-        return self._ahead(cuts[step * batch : (step + 1) * batch] for step in range(start, len(rows) // batch))
+        number, parts = part
+        size = batch // parts
+        starts = (step * batch + number * size for step in range(start, len(rows) // batch))
+        return self._ahead(cuts[first : first + size] for first in starts)
 
     def validation(self, rows: npt.NDArray[np.int64], batch: int) -> Iterator[Batch]:
         """All images in order, their centre crop."""

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from safetensors import safe_open
 
-from cxr_trt.model.checkpoint import HEADER
+from cxr_trt.model.weights_file import HEADER
 
 TEXT = """\
 # Model card: demo.onnx

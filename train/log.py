@@ -12,9 +12,12 @@ SECONDS_BETWEEN_LINES = 10
 class Log:
     """Lines now, curves in `folder`. Curves of steps after `start`, left by a run that was killed, are hidden."""
 
-    def __init__(self, folder: Path, start: int) -> None:
+    def __init__(self, folder: Path, start: int, *, silent: bool) -> None:
         self._last = time.monotonic()
         self._writer: Any = None
+        self._silent = silent
+        if silent:
+            return
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError:
@@ -23,7 +26,8 @@ class Log:
             self._writer = SummaryWriter(str(folder), purge_step=start)
 
     def line(self, text: str) -> None:
-        click.echo(text, err=True)
+        if not self._silent:
+            click.echo(text, err=True)
 
     def due(self) -> bool:
         """Whether it is time for another line of progress."""

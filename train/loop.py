@@ -10,6 +10,7 @@ position in the epoch are in the state; order and crops need none, as they follo
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +33,7 @@ from cxr_trt.spec import STRIDE, Specification
 from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, Images
+from train.group import Group
 from train.log import Log
 from train.recipe import Recipe
 from train.state import load_state, save_state
@@ -58,12 +60,17 @@ class Trainer:
         val: npt.NDArray[np.int64],
         split_hash: str,
         out: Path,
-        device: torch.device,
+        group: Group,
     ) -> None:
         if len(train) < recipe.batch or not len(val):
             raise UsageError(f"{len(train)} training and {len(val)} validation images; at least a batch and one needed")
+        if recipe.batch % (recipe.accumulate * group.size):
+            raise UsageError(
+                f"batch {recipe.batch} cannot be divided into {recipe.accumulate} x {group.size} equal parts"
+            )
         self.recipe, self.images, self.train, self.val = recipe, images, train, val
-        self.out, self.device = out, device
+        self.out, self.group, self.device = out, group, group.device
+        device = group.device
         labels = hashlib.sha256(images.labels.tobytes() + images.traits.tobytes()).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -108,7 +115,7 @@ class Trainer:
         Raises:
             UsageError: the loss is no longer finite, or the disk is full.
         """
-        log = Log(self.out / "curves", self.epoch * self.steps + self.step)
+        log = Log(self.out / "curves", self.epoch * self.steps + self.step, silent=not self.group.first)
         if self.epoch or self.step:
             log.line(f"going on at epoch {self.epoch + 1}, step {self.step + 1}")
         try:
@@ -129,6 +136,7 @@ class Trainer:
             seed=recipe.seed,
             epoch=self.epoch,
             start=self.step,
+            part=(self.group.rank, self.group.size),
         )
         for batch in batches:
             self.loss_sum += self.update(batch)
@@ -148,27 +156,32 @@ class Trainer:
         pool.k_max, pool.k_min = (round(k * (cells / k) ** left) for k in (settings.k_max, settings.k_min))
 
     def update(self, batch: Batch) -> Tensor:
-        """One step of Adam. Returns the batch's loss without that of the auxiliary targets, on the device."""
+        """One step of Adam on this process's part of a batch.
+
+        Returns the whole batch's loss, without that of the auxiliary targets, on the device.
+        """
         self.optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        parts = self.recipe.accumulate
-        for part in batch.chunks(parts):
+        parts = self.recipe.accumulate * self.group.size
+        for part in batch.chunks(self.recipe.accumulate):
             scores, features = self._forward(self.network, part.crops)
             share = self._loss(scores, part.labels) / parts
             loss += share.detach()
             if self.recipe.auxiliary:
                 share = share + self.recipe.auxiliary / parts * self.head.loss(features, part.traits.to(self.device))
             self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+        self.group.sum_gradients([*self.network.parameters(), *self.head.parameters()])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.averaged.update_parameters(self.network)
         if isinstance(self.scheduler, OneCycleLR):
             self.scheduler.step()
-        return loss
+        return self.group.sum(loss)
 
     def _end_epoch(self, log: Log) -> None:
         loss = float(self.loss_sum) / self.steps
-        val_loss, val_auc = self.validate()
+        val_loss, val_auc = self.validate() if self.group.first else (math.nan, None)
+        (val_loss,) = self.group.from_first(val_loss)
         if not np.isfinite([loss, val_loss]).all():
             raise UsageError(f"the loss of epoch {self.epoch + 1} is not finite; lower the recipe's learning_rate")
         rate = self.optimizer.param_groups[0]["lr"]
@@ -219,6 +232,8 @@ class Trainer:
         return binary_cross_entropy_with_logits(scores, labels.to(self.device))
 
     def _write(self, name: str, facts: dict[str, Any]) -> None:
+        if not self.group.first:
+            return
         recipe = self.recipe
         training = {
             **facts,
@@ -227,6 +242,7 @@ class Trainer:
             "recipe": dataclasses.asdict(recipe),
             "hours": round(self.seconds / 3600, 2),
             "threads": torch.get_num_threads(),
+            "processes": self.group.size,
         }
         sizes = recipe.image_size, recipe.crop_size
         with replacing(self.out / f"{name}.safetensors") as partial:
@@ -239,7 +255,8 @@ class Trainer:
         self._count_time()
         position = {name: getattr(self, name) for name in ("epoch", "step", "best", "seconds")}
         position["loss_sum"] = float(self.loss_sum)
-        save_state(self.out / STATE, {"identity": self.identity, **state, **position})
+        if self.group.first:
+            save_state(self.out / STATE, {"identity": self.identity, **state, **position})
 
     def _count_time(self) -> None:
         now = time.monotonic()

@@ -13,7 +13,7 @@ else:
 
 from cxr_trt.errors import UsageError
 from cxr_trt.model.settings import SETTINGS
-from cxr_trt.spec import STRIDE
+from cxr_trt.spec import ROOM, STRIDE
 
 RECIPES = Path(__file__).with_name("recipes")
 
@@ -74,8 +74,12 @@ class Recipe:
             raise UsageError(f"anneal is {self.anneal}; it must be less than the {self.epochs} epochs")
         if self.setting not in SETTINGS:
             raise UsageError(f"setting {self.setting!r} is none of {', '.join(SETTINGS)}")
-        if self.crop_size > self.image_size or self.crop_size % STRIDE:
-            raise UsageError(f"crop_size {self.crop_size} must be a multiple of {STRIDE}, at most {self.image_size}")
+        room = self.image_size - self.crop_size
+        if room < 0 or room % ROOM or self.crop_size % STRIDE:
+            raise UsageError(
+                f"crop_size {self.crop_size} must be a multiple of {STRIDE}, and smaller than image_size "
+                f"{self.image_size} by none or a multiple of {ROOM}"
+            )
         if self.batch % self.accumulate:
             raise UsageError(f"batch {self.batch} cannot be divided into {self.accumulate} equal parts")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

@@ -16,7 +16,7 @@ class Outputs(NamedTuple):
     """What an engine gives for a batch of N images.
 
     probabilities: float32 [N, 14].
-    class_maps: float32 [N, 14, h, w], one cell to 32 pixels of `Specification.class_map_region`; None if not asked for.
+    class_maps: float32 [N, 14, h, w], over `Specification.class_map_region`; None if not asked for.
     """
 
     probabilities: npt.NDArray[np.float32]

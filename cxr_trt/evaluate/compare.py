@@ -14,13 +14,12 @@ from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.evaluate.auc import Floats
 from cxr_trt.evaluate.parity import Comparison, compare_areas, compare_probabilities, to_markdown
 from cxr_trt.evaluate.tables import Labels, read_labels
+from cxr_trt.model.settings import CHECKPOINT_SUFFIXES
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.progress import FileProgress
 from cxr_trt.score.files import Source, find_files
 from cxr_trt.score.pipeline import score
 from cxr_trt.views import ViewSet
-
-CHECKPOINTS = (".safetensors", ".pt", ".pth")
 
 
 def run(
@@ -65,7 +64,7 @@ def _open(
     a: Path, b: Path, setting: str | None, view_set: ViewSet | None, stack: ExitStack
 ) -> tuple[ScoringEngine, ScoringEngine]:
     """Open both; a checkpoint is scored with the views of the bundle it is compared with."""
-    bundles = {path: stack.enter_context(Engine(path)) for path in (a, b) if path.suffix not in CHECKPOINTS}
+    bundles = {path: stack.enter_context(Engine(path)) for path in (a, b) if path.suffix not in CHECKPOINT_SUFFIXES}
     for engine in bundles.values():
         if view_set and view_set != engine.spec.views:
             raise UsageError(f"--views {view_set}: the bundle was built for {engine.spec.views}; leave the option out")
@@ -78,7 +77,7 @@ def _open(
             from cxr_trt.model.reference import Reference
         except ModuleNotFoundError as error:
             raise BackendError(f"reading a checkpoint needs {error.name}: pip install 'cxr-trt[export]'") from error
-        return Reference(path, setting, view_set or "ten-crop")
+        return Reference(path, setting, view_set)
 
     return opened(a), opened(b)
 

@@ -48,11 +48,12 @@ def scoring_graph(
     attributes = {"k_max": spec.k_max, "k_min": spec.k_min, "alpha": spec.alpha}
     scores = graph.node(NAME, [maps], "pool", domain=DOMAIN, **attributes)
     views = len(spec.view_list())
-    per_view = graph.reshape(graph.node("Sigmoid", [scores], "sigmoid"), "per_view", [-1, views, findings])
+    scaled = _at_operating_points(graph, graph.node("Sigmoid", [scores], "sigmoid"), spec)
+    per_view = graph.reshape(scaled, "per_view", [-1, views, findings])
     graph.reduce_mean(per_view, "probabilities", [1])
     outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", findings])]
     if class_maps:
-        side = spec.class_map_region[1] // STRIDE
+        side = spec.class_map_region[1] // spec.class_map_cell
         _merge(graph, maps, spec, side)
         outputs.append(helper.make_tensor_value_info("class_maps", TensorProto.FLOAT, ["N", findings, side, side]))
     return graph.model(
@@ -125,6 +126,20 @@ def _transfer(graph: GraphBuilder, features: str, settings: ModelSettings, spec:
     return graph.reduce_mean(by_finding, "transfer", [2])
 
 
+def _at_operating_points(graph: GraphBuilder, p: str, spec: Specification) -> str:
+    """Probabilities [N * views, 1, 14], scaled below and above the operating points; as they are without any."""
+    if not spec.operating_points:
+        return p
+    points = np.asarray(spec.operating_points)
+    point = graph.constant("operating.points", points, np.float32)
+    one = graph.constant("operating.one", 1, np.float32)
+    below = graph.node("Mul", [p, graph.constant("operating.below", 0.5 / points, np.float32)], "operating.low")
+    rest = graph.node("Sub", [one, p], "operating.rest")
+    above = graph.node("Mul", [rest, graph.constant("operating.above", 0.5 / (1 - points), np.float32)], "operating.up")
+    high = graph.node("Sub", [one, above], "operating.high")
+    return graph.node("Where", [graph.node("Less", [p, point], "operating.is_low"), below, high], "operating")
+
+
 def _merge(graph: GraphBuilder, maps: str, spec: Specification, side: int) -> None:
     """All views' class maps, mirrored ones turned back, averaged where they overlap: the output `class_maps`."""
     findings, cells, views = len(spec.findings), spec.crop_size // STRIDE, len(spec.view_list())
@@ -138,12 +153,13 @@ def _merge(graph: GraphBuilder, maps: str, spec: Specification, side: int) -> No
 
 def _merge_matrix(spec: Specification) -> npt.NDArray[np.float64]:
     """[views * h * w, H * W]: column j averages the views' cells that lie on cell j of the merged map."""
-    start, side = (pixels // STRIDE for pixels in spec.class_map_region)
-    cells, views = spec.crop_size // STRIDE, spec.view_list()
-    matrix = np.zeros((len(views), cells, cells, side, side))
-    y, x = np.mgrid[:cells, :cells]
+    start, side = spec.class_map_region
+    cell, cells, views = spec.class_map_cell, spec.crop_size // STRIDE, spec.view_list()
+    parts = STRIDE // cell  # of the merged map to a side of a view's cell
+    matrix = np.zeros((len(views), cells, cells, side // cell, side // cell))
+    y, x = np.mgrid[: cells * parts, : cells * parts]
     for i, view in enumerate(views):
-        column = cells - 1 - x if view.mirrored else x
-        matrix[i, y, x, view.y // STRIDE - start + y, view.x // STRIDE - start + column] = 1
+        column = cells * parts - 1 - x if view.mirrored else x
+        matrix[i, y // parts, x // parts, (view.y - start) // cell + y, (view.x - start) // cell + column] = 1
     matrix /= matrix.sum((0, 1, 2))
-    return matrix.reshape(-1, side * side)
+    return matrix.reshape(-1, (side // cell) ** 2)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from cxr_trt.errors import ImageError, UsageError
 from cxr_trt.images import decode
-from cxr_trt.preprocess import preprocess
+from cxr_trt.preprocess import Fit, preprocess
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -27,12 +27,12 @@ def read_file(path: Path) -> bytes:
         raise ImageError(f"the file cannot be read: {error.strerror}") from error
 
 
-def load_images(paths: Iterable[Path], size: int) -> npt.NDArray[np.uint8]:
+def load_images(paths: Iterable[Path], size: int, fit: Fit = "stretch") -> npt.NDArray[np.uint8]:
     """Read and preprocess files: uint8 [N, 1, size, size]. Raises UsageError, naming the file, if one is unreadable."""
     images = []
     for path in paths:
         try:
-            images.append(preprocess(decode(read_file(path)).pixels, size))
+            images.append(preprocess(decode(read_file(path)).pixels, size, fit))
         except ImageError as error:
             raise UsageError(f"{path}: {error}") from error
     return np.stack(images)[:, None]

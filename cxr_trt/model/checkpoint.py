@@ -1,4 +1,4 @@
-"""Checkpoints: weights as safetensors with a JSON header, or a PyTorch state dict."""
+"""Checkpoints: this project's, safetensors with a JSON header or a state dict; and those of `cxr_trt.model.layouts`."""
 
 import dataclasses
 import hashlib
@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from cxr_trt.errors import CheckpointError
+from cxr_trt.model.layouts import adapt
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS, ModelSettings
+from cxr_trt.model.weights_file import HEADER, read_weights
+from cxr_trt.spec import Specification
 
-HEADER = "cxr_trt"  # the key of our JSON in the safetensors metadata
 SIZES = (512, 448)  # the paper's (sec. 4.2)
 
 
@@ -25,13 +26,13 @@ SIZES = (512, 448)  # the paper's (sec. 4.2)
 class Checkpoint:
     """A network with its weights.
 
-    trained: False for random weights. sizes: of the image and its crops that it was trained with, in pixels.
+    spec: how its images are to be treated; the views are a proposal. trained: False for random weights.
     sha256: of the file.
     """
 
     network: Network
+    spec: Specification
     trained: bool
-    sizes: tuple[int, int]
     sha256: str
 
 
@@ -58,44 +59,33 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
     """Load a network strictly: every weight of the file must have its place, and every place its weight.
 
     Args:
-        path: .safetensors with our header; or a state dict (.pt, .pth, .safetensors) of this network.
-        setting: a name in SETTINGS, needed where the file has no header; must agree with the header where it has one.
+        path: .safetensors with our header; or a state dict of this network or of `cxr_trt.model.layouts`, as
+            `read_weights` takes it.
+        setting: a name in SETTINGS, needed for a state dict of this network without a header; must agree with the
+            header where there is one.
 
     Raises:
         CheckpointError: the file cannot be read without running code from it, has no or another setting, or its
             keys or shapes differ from the network's; the sentence names them.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    header, weights = _read_safetensors(path) if path.suffix == ".safetensors" else ({}, _read_pickle(path))
-    network = Network(_settings(path, header, setting))
+    header, weights = read_weights(path)
+    if adapted := adapt(weights, path):
+        if setting is not None:
+            raise CheckpointError(f"{path}: says by its keys which network it is; leave --setting out")
+        weights, settings, spec = adapted.weights, adapted.settings, adapted.spec
+    else:
+        settings = _settings(path, header, setting)
+        image_size, crop_size = header.get("sizes", SIZES)
+        spec = Specification(
+            image_size=image_size,
+            crop_size=crop_size,
+            k_max=settings.k_max,
+            k_min=settings.k_min,
+            alpha=settings.alpha,
+        )
+    network = Network(settings)
     _fill(network, weights, path)
-    sizes, sha256 = tuple(header.get("sizes", SIZES)), hashlib.sha256(path.read_bytes()).hexdigest()
-    return Checkpoint(network.eval(), header.get("trained", True), sizes, sha256)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
-            return json.loads((file.metadata() or {}).get(HEADER, "{}")), weights
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file ({error}); save it again") from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: not a plain state dict ({reason}); save it with torch.save(model.state_dict(), path)"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: not a state dict; save it with torch.save(model.state_dict(), path)")
-    return content
+    return Checkpoint(network.eval(), spec, header.get("trained", True), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _settings(path: Path, header: dict[str, Any], setting: str | None) -> ModelSettings:

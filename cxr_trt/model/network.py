@@ -65,13 +65,15 @@ class MaxMinPool(nn.Module):
 
 
 class Network(nn.Module):
-    """Crops [N, 3, H, W], normalised, to class maps [N, 14, H/32, W/32] and scores (logits) [N, 14]."""
+    """Crops [N, channels, H, W], normalised, to class maps [N, 14, H/32, W/32] and scores (logits) [N, 14]."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
         backbone = densenet121(weights=None)
         self.features = backbone.features
+        if settings.channels != 3:
+            self.features.conv0 = nn.Conv2d(settings.channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         if settings.squeeze_excitation:
             for name, channels in TRANSITIONS.items():
                 setattr(self.features, name, _with_gate(getattr(self.features, name), channels))

@@ -1,5 +1,6 @@
 """A checkpoint as an engine: scored in PyTorch, for comparisons."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from cxr_trt.engine.backend import Outputs
 from cxr_trt.engine.bundle import UNTRAINED
 from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.scorer import Scorer
-from cxr_trt.spec import Specification
 from cxr_trt.views import ViewSet
 
 
@@ -19,11 +19,10 @@ class Reference:
 
     max_batch = 1
 
-    def __init__(self, checkpoint: Path, setting: str | None, view_set: ViewSet) -> None:
-        """Load a checkpoint, as `load_checkpoint` does."""
+    def __init__(self, checkpoint: Path, setting: str | None, view_set: ViewSet | None) -> None:
+        """Load a checkpoint, as `load_checkpoint` does; without a view set, its own."""
         loaded = load_checkpoint(checkpoint, setting)
-        settings = loaded.network.settings
-        self.spec = Specification(views=view_set, k_max=settings.k_max, k_min=settings.k_min, alpha=settings.alpha)
+        self.spec = replace(loaded.spec, views=view_set or loaded.spec.views)
         self.fingerprint = f"{loaded.sha256[:16]}-{self.spec.sha256[:16]}"
         self.warnings: tuple[str, ...] = () if loaded.trained else (UNTRAINED,)
         self._scorer = Scorer(loaded.network, self.spec)

@@ -24,19 +24,24 @@ class Scorer(nn.Module):
         """Normalise, cut the views, run the network on each, average the probabilities (paper, sec. 4.2)."""
         normalised = (images / 255 - self.mean) / self.std
         size = self.spec.crop_size
-        start, side = self.spec.class_map_region
-        total = images.new_zeros(
-            (len(images), len(self.spec.findings), side // STRIDE, side // STRIDE), dtype=torch.float32
-        )
+        (start, side), cell = self.spec.class_map_region, self.spec.class_map_cell
+        total = images.new_zeros((len(images), len(self.spec.findings), side // cell, side // cell)).float()
         count = torch.zeros_like(total)
         probabilities = []
         for view in self.spec.view_list():
             crop = normalised[:, :, view.y : view.y + size, view.x : view.x + size]
             maps = self.network.class_maps(crop.flip(-1) if view.mirrored else crop)
-            probabilities.append(torch.sigmoid(self.network.pool(maps)))
+            probabilities.append(self._at_operating_points(torch.sigmoid(self.network.pool(maps))))
+            maps = maps.repeat_interleave(STRIDE // cell, 2).repeat_interleave(STRIDE // cell, 3)
             rows, columns = (
-                slice((offset - start) // STRIDE, (offset - start + size) // STRIDE) for offset in (view.y, view.x)
+                slice((offset - start) // cell, (offset - start + size) // cell) for offset in (view.y, view.x)
             )
             total[:, :, rows, columns] += maps.flip(-1) if view.mirrored else maps
             count[:, :, rows, columns] += 1
         return torch.stack(probabilities).mean(0), total / count
+
+    def _at_operating_points(self, p: Tensor) -> Tensor:
+        if not self.spec.operating_points:
+            return p
+        point = torch.tensor(self.spec.operating_points)
+        return torch.where(p < point, p / (2 * point), 1 - (1 - p) / (2 * (1 - point)))

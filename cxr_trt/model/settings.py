@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from cxr_trt.errors import UsageError
 
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")  # .pth.tar: a state dict, not an archive
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -11,6 +13,7 @@ class ModelSettings:
 
     squeeze_excitation: a gate in each transition (sec. 3.2, eqs. 1-3).
     maps_per_finding: M of the multi-map transfer layer (sec. 3.3).
+    channels: of the input.
     k_max, k_min, alpha: max-min pooling (eq. 4); alpha = 0 leaves the maxima alone.
     """
 
@@ -19,9 +22,10 @@ class ModelSettings:
     k_max: int = 1
     k_min: int = 1
     alpha: float = 0.7
+    channels: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("maps_per_finding", "k_max", "k_min"):
+        for name in ("maps_per_finding", "k_max", "k_min", "channels"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
 

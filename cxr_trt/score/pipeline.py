@@ -91,7 +91,7 @@ def _decode(source: Source, engine: ScoringEngine) -> _Decoded:
         reason = str(error) if isinstance(error, ImageError) else "the image is too large for this machine's memory"
         return _Decoded(Row(source.name, sha256, None, None, None, None, (), reason, engine.fingerprint), None)
     height, width = picture.pixels.shape
-    image = preprocess(picture.pixels, engine.spec.image_size)
+    image = preprocess(picture.pixels, engine.spec.image_size, engine.spec.fit)
     warnings = (*picture.warnings, *picture_doubts(image), *engine.warnings)
     row = Row(source.name, sha256, width, height, picture.format, None, warnings, None, engine.fingerprint)
     return _Decoded(row, image)

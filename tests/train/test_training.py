@@ -25,11 +25,12 @@ from cxr_trt.outputs import locked  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.auxiliary import AuxiliaryHead  # noqa: E402
 from train.batches import Batch, Images  # noqa: E402
+from train.group import Group  # noqa: E402
 from train.loop import Trainer  # noqa: E402
 from train.recipe import Recipe  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-RECIPE = 'setting = "paper"\nimage_size = 40\ncrop_size = 32\nbatch = 4\nlearning_rate = 1e-3\nbetas = [0.9, 0.99]\n'
+RECIPE = 'setting = "paper"\nimage_size = 48\ncrop_size = 32\nbatch = 4\nlearning_rate = 1e-3\nbetas = [0.9, 0.99]\n'
 RECIPE += "patience = 1\nepochs = 2\nsave_every = 2\nweight_decay = 0.1\none_cycle = true\naverage = 0.5\nanneal = 1\n"
 RECIPE += "prior_bias = true\nauxiliary = 0.5\nscale = 0.1\nrotation = 10\ncontrast = 0.1\n"
 
@@ -107,7 +108,7 @@ def test_a_run_with_another_recipe_or_other_data_is_not_continued(tmp_path):
         trainer(tmp_path, setting="chexnet", images=21)
 
 
-def trainer(out, size=32, setting="paper", images=20, **changes):
+def trainer(out, size=32, setting="paper", images=20, group=None, **changes):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, size // 8, size // 8), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     labels = rng.integers(0, 2, (images, 14)).astype(np.uint8)
@@ -121,7 +122,7 @@ def trainer(out, size=32, setting="paper", images=20, **changes):
         np.arange(16, images),
         "hash",
         out,
-        torch.device("cpu"),
+        group or Group("cpu"),
     )
 
 
@@ -168,6 +169,40 @@ def test_accumulation_averages_the_parts(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     gradients = [run.network.transfer.conv.weight.grad for run in (one, two)]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+
+
+def test_two_processes_train_as_one_that_accumulates_two_parts(folder, tmp_path):
+    """With parts of two images each, so that batch statistics are the same; killed after an epoch and continued."""
+    for name, accumulate in (("one", 2), ("two", 1)):
+        text = RECIPE.replace("batch = 4", f"batch = 4\naccumulate = {accumulate}")
+        text = text.replace("learning_rate = 1e-3", "learning_rate = 1e-5")  # so that rounding does not grow
+        (tmp_path / f"{name}.toml").write_text(text)
+    options = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "capture_output": True, "text": True}
+    single = [*command(folder, tmp_path / "one")[3:]]
+    alone = subprocess.run([sys.executable, "-m", "train", tmp_path / "one.toml", *single[1:]], **options, check=True)
+    assert "on 1 x cpu" in alone.stderr
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "train"]
+    arguments = command(folder, tmp_path / "two")[4:]
+    both = subprocess.run([*torchrun, tmp_path / "two.toml", *arguments], **options, check=True)
+    assert both.stderr.count("on 2 x cpu") == 1
+    assert both.stderr.count("epoch 2: loss") == 1
+    one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    start = load_file(tmp_path / "one" / "best.safetensors")
+    parameters = [key for key in one if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert len(parameters) == 372
+    for key in parameters:
+        torch.testing.assert_close(two[key], one[key], rtol=0, atol=2e-6)
+    assert max(float((one[key] - start[key]).abs().max()) for key in parameters) > 0
+    facts, others = (training_facts(tmp_path / run / "last.safetensors") for run in ("one", "two"))
+    assert others["loss"] == pytest.approx(facts["loss"], rel=1e-4)
+    assert (facts["processes"], others["processes"]) == (1, 2)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path):
+    group = Group("cpu")
+    group.size = 3
+    with pytest.raises(UsageError, match="batch 16 cannot be divided into 1 x 3 equal parts"):
+        trainer(tmp_path, group=group)
 
 
 def test_the_rate_is_cut_after_five_epochs_without_a_better_loss(tmp_path):
