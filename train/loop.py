@@ -110,7 +110,7 @@ class Trainer:
         return len(self.train) // self.recipe.batch
 
     def run(self) -> None:
-        """Train to the last epoch.
+        """Train to the last epoch, or to the one that the recipe stops after.
 
         Raises:
             UsageError: the loss is no longer finite, or the disk is full.
@@ -119,7 +119,7 @@ class Trainer:
         if self.epoch or self.step:
             log.line(f"going on at epoch {self.epoch + 1}, step {self.step + 1}")
         try:
-            while self.epoch < self.recipe.epochs:
+            while self.epoch < (self.recipe.stop_after or self.recipe.epochs):
                 self._train_epoch(log)
                 self._end_epoch(log)
         finally:

@@ -1,6 +1,7 @@
 """A small builder of ONNX graphs: nodes named after the layer they come from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,19 @@ class GraphBuilder:
 
     def __init__(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
         self.weights = weights
+        self._scope = ""
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Within it, nodes are called NAME.their name: for layers that run more than once."""
+        self._scope = f"{name}."
+        yield
+        self._scope = ""
+
     def node(self, operator: str, inputs: Sequence[str], name: str, domain: str = "", **attributes: Any) -> str:
+        name = self._scope + name
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, domain=domain, **attributes))
         return name
 
@@ -40,7 +50,13 @@ class GraphBuilder:
             inputs.append(self.weight(f"{layer}.bias"))
         kernel = list(self.weights[f"{layer}.weight"].shape[2:])
         return self.node(
-            "Conv", inputs, layer, kernel_shape=kernel, strides=[stride, stride], pads=[padding] * 4, dilations=[1, 1]
+            "Conv",
+            inputs,
+            layer,
+            kernel_shape=kernel,
+            strides=[stride, stride],
+            pads=[padding] * 4,
+            dilations=[1, 1],
         )
 
     def batch_norm(self, x: str, layer: str, epsilon: float) -> str:
@@ -60,6 +76,10 @@ class GraphBuilder:
             for part, values in {**bounds, "axes": axes, "steps": steps}.items()
         ]
         return self.node("Slice", [x, *inputs], name)
+
+    def concat(self, parts: Sequence[str], name: str, axis: int) -> str:
+        """Join along an axis; a single part stays as it is."""
+        return self.node("Concat", parts, name, axis=axis) if len(parts) > 1 else parts[0]
 
     def reshape(self, x: str, name: str, shape: Sequence[int]) -> str:
         return self.node("Reshape", [x, self.constant(f"{name}.shape", shape, np.int64)], name)

@@ -4,7 +4,7 @@ It is built layer by layer from a state dict, not traced: tensors carry the laye
 the views are cut, scored and merged is written here once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from cxr_trt.export.backbone import EARLY_CHANNELS, early, late, transfer
 from cxr_trt.export.builder import OPSET, GraphBuilder
+from cxr_trt.export.crop_sharing import CELL, Piece, Rectangle, crops, plan, worth_sharing
 from cxr_trt.export.pooling import DOMAIN, DOMAIN_VERSION, NAME, max_min_pool_function
+from cxr_trt.export.rewrites import NONE, Rewrites, average_maps, fold_norms
 from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import STRIDE, Specification
-
-BLOCKS = (6, 12, 24, 16)  # layers of DenseNet-121's dense blocks
-EPSILON = 1e-5  # of every batch norm
 
 
 def scoring_graph(
@@ -28,6 +28,7 @@ def scoring_graph(
     metadata: Mapping[str, str],
     *,
     class_maps: bool,
+    rewrites: Rewrites = NONE,
 ) -> onnx.ModelProto:
     """Build the scoring graph.
 
@@ -37,14 +38,19 @@ def scoring_graph(
         spec: views, normalisation and pooling.
         metadata: written into the model as they are.
         class_maps: whether the graph has the second output.
+        rewrites: which exact rewrites to apply. Without any, the graph's weights are the state dict.
 
     Returns:
         A model with input `images` uint8 [N, 1, size, size], outputs `probabilities` float32 [N, 14] and, if asked
         for, `class_maps` float32 [N, 14, h, w] over `spec.class_map_region`.
     """
+    if rewrites.average_maps:
+        weights, settings = average_maps(weights, settings)
+    if rewrites.fold_norms:
+        weights = fold_norms(weights)
     graph, findings = GraphBuilder(weights), len(spec.findings)
-    crops = _crops(graph, spec)
-    maps = _transfer(graph, _backbone(graph, crops, settings), settings, spec)
+    features = late(graph, _early_maps(graph, spec, rewrites), settings, rewrites)
+    maps = transfer(graph, features, settings, spec)
     attributes = {"k_max": spec.k_max, "k_min": spec.k_min, "alpha": spec.alpha}
     scores = graph.node(NAME, [maps], "pool", domain=DOMAIN, **attributes)
     views = len(spec.view_list())
@@ -65,65 +71,66 @@ def scoring_graph(
     )
 
 
-def _crops(graph: GraphBuilder, spec: Specification) -> str:
-    """Images [N, 1, size, size] to normalised crops [N * views, channels, crop, crop], an image's views together."""
-    grey, size = graph.node("Cast", ["images"], "grey", to=TensorProto.FLOAT), spec.crop_size
-    cuts = []
-    for i, view in enumerate(spec.view_list()):
-        columns = (view.x + size - 1, view.x - 1) if view.mirrored else (view.x, view.x + size)
-        cuts.append(graph.slice(grey, f"view{i}", [2, 3], [view.y, columns[0]], [view.y + size, columns[1]]))
-    stacked = graph.node("Concat", cuts, "views", axis=1)
-    crops = graph.reshape(stacked, "crops", [-1, 1, size, size])
+def _normalised(graph: GraphBuilder, pixels: str, spec: Specification, name: str) -> str:
+    """Grey [B, 1, h, w] from 0 to 255, to the network's channels."""
     std = np.asarray(spec.std).reshape(1, -1, 1, 1)
     scale = graph.constant("normalise.scale", 1 / (255 * std), np.float32)
     shift = graph.constant("normalise.shift", -np.asarray(spec.mean).reshape(std.shape) / std, np.float32)
-    return graph.node("Add", [graph.node("Mul", [crops, scale], "scaled"), shift], "normalised")
+    return graph.node("Add", [graph.node("Mul", [pixels, scale], f"{name}.scaled"), shift], f"{name}.normalised")
 
 
-def _backbone(graph: GraphBuilder, x: str, settings: ModelSettings) -> str:
-    """Crops to features [N * views, 1024, crop / 32, crop / 32] (paper, sec. 3.1)."""
+def _parts(graph: GraphBuilder, grey: str, parts: Sequence[Rectangle], spec: Specification, name: str) -> str:
+    """Parts of one size of the images [N, 1, size, size], normalised: [N * parts, channels, h, w], an image's together.
 
-    def norm_relu(x: str, layer: str) -> str:
-        return graph.node("Relu", [graph.batch_norm(x, layer, EPSILON)], f"{layer}.relu")
-
-    x = norm_relu(graph.conv(x, "features.conv0", stride=2, padding=3), "features.norm0")
-    x = graph.node("MaxPool", [x], "features.pool0", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    for block, layers in enumerate(BLOCKS, start=1):
-        features = [x]
-        for i in range(1, layers + 1):
-            layer = f"features.denseblock{block}.denselayer{i}"
-            if len(features) > 1:
-                x = graph.node("Concat", features, f"{layer}.concat", axis=1)
-            x = graph.conv(norm_relu(x, f"{layer}.norm1"), f"{layer}.conv1")
-            features.append(graph.conv(norm_relu(x, f"{layer}.norm2"), f"{layer}.conv2", padding=1))
-        x = graph.node("Concat", features, f"features.denseblock{block}", axis=1)
-        if block < len(BLOCKS):
-            layer = f"features.transition{block}"
-            x = graph.conv(norm_relu(x, f"{layer}.norm"), f"{layer}.conv")
-            if settings.squeeze_excitation:
-                x = _squeeze_excitation(graph, x, f"{layer}.se")
-            x = graph.node("AveragePool", [x], f"{layer}.pool", kernel_shape=[2, 2], strides=[2, 2])
-    return norm_relu(x, "features.norm5")
+    Of a mirrored part, y and x count from the upper left of the mirror image.
+    """
+    cuts = []
+    for i, part in enumerate(parts):
+        start = spec.image_size - 1 - part.x if part.mirrored else part.x
+        end = start - part.width if part.mirrored else start + part.width
+        cuts.append(graph.slice(grey, f"{name}{i}", [2, 3], [part.y, start], [part.y + part.height, end]))
+    stacked = graph.concat(cuts, f"{name}.stacked", 1)
+    pixels = graph.reshape(stacked, f"{name}.parts", [-1, 1, parts[0].height, parts[0].width])
+    return _normalised(graph, pixels, spec, name)
 
 
-def _squeeze_excitation(graph: GraphBuilder, x: str, layer: str) -> str:
-    """The gate of a transition (paper, eqs. 1-3)."""
-    means = graph.reduce_mean(x, f"{layer}.means", [2, 3])
-    squeezed = graph.node("Relu", [graph.linear(means, f"{layer}.squeeze")], f"{layer}.relu")
-    gates = graph.node("Sigmoid", [graph.linear(squeezed, f"{layer}.excite")], f"{layer}.sigmoid")
-    return graph.node("Mul", [x, graph.reshape(gates, f"{layer}.gates", [0, -1, 1, 1])], layer)
+def _early_maps(graph: GraphBuilder, spec: Specification, rewrites: Rewrites) -> str:
+    """Images to the views' maps before the first gate: [N * views, 128, cells, cells], an image's views together."""
+    grey = graph.node("Cast", ["images"], "grey", to=TensorProto.FLOAT)
+    views = spec.view_list()
+    if not rewrites.share_crops or not worth_sharing(views, spec.image_size, spec.crop_size):
+        return early(graph, _parts(graph, grey, crops(views, spec.image_size, spec.crop_size), spec, "view"), rewrites)
+    sources = plan(views, spec.image_size, spec.crop_size)
+    places: dict[Rectangle, tuple[str, int]] = {}
+    by_size: dict[tuple[int, int], list[Rectangle]] = {}
+    for piece in (piece for lines in sources for line in lines for piece in line):
+        same = by_size.setdefault((piece.source.height, piece.source.width), [])
+        if piece.source not in same:
+            same.append(piece.source)
+    for (height, width), parts in by_size.items():
+        name = f"part{height}x{width}"
+        pixels = _parts(graph, grey, parts, spec, name)
+        with graph.scope(name):
+            maps = early(graph, pixels, rewrites)
+        shape = [-1, len(parts), EARLY_CHANNELS, height // CELL, width // CELL]
+        by_image = graph.reshape(maps, f"{name}.by_image", shape)
+        places |= {part: (by_image, i) for i, part in enumerate(parts)}
+    joined = [_join(graph, lines, places, f"view{i}") for i, lines in enumerate(sources)]
+    cells = spec.crop_size // CELL
+    return graph.reshape(graph.concat(joined, "views", 1), "early", [-1, EARLY_CHANNELS, cells, cells])
 
 
-def _transfer(graph: GraphBuilder, features: str, settings: ModelSettings, spec: Specification) -> str:
-    """Features to class maps [N * views, 14, cells, cells]: M maps a finding, averaged (paper, sec. 3.3)."""
-    maps = graph.conv(features, "transfer.conv")
-    if settings.maps_per_finding == 1:
-        return maps
-    cells = spec.crop_size // STRIDE
-    by_finding = graph.reshape(
-        maps, "transfer.by_finding", [-1, len(spec.findings), settings.maps_per_finding, cells, cells]
-    )
-    return graph.reduce_mean(by_finding, "transfer", [2])
+def _join(graph: GraphBuilder, lines: list[list[Piece]], places: Mapping[Rectangle, tuple[str, int]], name: str) -> str:
+    """Put a view's early map [N, 1, 128, cells, cells] together from pieces."""
+    rows = []
+    for i, line in enumerate(lines):
+        pieces = []
+        for j, piece in enumerate(line):
+            maps, number = places[piece.source]
+            starts, ends = [number, piece.top, piece.left], [number + 1, piece.bottom, piece.right]
+            pieces.append(graph.slice(maps, f"{name}.piece{i}{j}", [1, 3, 4], starts, ends))
+        rows.append(graph.concat(pieces, f"{name}.row{i}", 4))
+    return graph.concat(rows, f"{name}.early", 3)
 
 
 def _at_operating_points(graph: GraphBuilder, p: str, spec: Specification) -> str:

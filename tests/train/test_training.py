@@ -27,7 +27,7 @@ from train.auxiliary import AuxiliaryHead  # noqa: E402
 from train.batches import Batch, Images  # noqa: E402
 from train.group import Group  # noqa: E402
 from train.loop import Trainer  # noqa: E402
-from train.recipe import Recipe  # noqa: E402
+from train.recipe import RECIPES, Recipe, read_recipe  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 RECIPE = 'setting = "paper"\nimage_size = 48\ncrop_size = 32\nbatch = 4\nlearning_rate = 1e-3\nbetas = [0.9, 0.99]\n'
@@ -133,12 +133,40 @@ def batch(run):
     )
 
 
-def test_sixteen_images_are_learned_by_heart(tmp_path):
-    run = trainer(tmp_path, size=64)
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))
+def test_sixteen_images_are_learned_by_heart(tmp_path, name):
+    recipe = read_recipe(name)
+    changes = {"auxiliary": recipe.auxiliary, "prior_bias": recipe.prior_bias, "weight_decay": recipe.weight_decay}
+    run = trainer(tmp_path, size=64, setting=recipe.setting, **changes)
     run.network.train()
-    losses = [float(run.update(batch(run))) for _ in range(11)]
+    losses = [float(run.update(batch(run))) for _ in range(16)]
     assert 0.5 < losses[0] < 1.5
     assert losses[-1] < 0.05
+
+
+def test_mixed_precision_gives_nearly_the_same_step(tmp_path):
+    """bfloat16 on the CPU: what a GPU runs too."""
+    losses, moves = [], []
+    for bfloat16 in (False, True):
+        run = trainer(tmp_path, size=64, bfloat16=bfloat16, auxiliary=0.5, learning_rate=1e-3)
+        run.images.traits[:] = 0.5
+        run.network.train()
+        before = run.network.get_parameter("transfer.conv.weight").detach().clone()
+        losses.append(float(run.update(batch(run))))
+        moves.append((run.network.get_parameter("transfer.conv.weight").detach() - before).sign())
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert (moves[0] == moves[1]).float().mean() > 0.9
+
+
+def test_curves_can_be_read_by_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer(tmp_path, setting="chexnet", epochs=2).run()
+    events = EventAccumulator(str(tmp_path / "curves")).Reload()
+    assert {"epoch_loss", "val_loss", "rate"} <= set(events.Tags()["scalars"])
+    losses = events.Scalars("val_loss")
+    assert [event.step for event in losses] == [1, 2]
+    assert losses[-1].value == pytest.approx(training_facts(tmp_path / "last.safetensors")["val_loss"], rel=1e-6)
 
 
 def test_the_first_step_is_adam_on_the_mean_over_images_and_findings(tmp_path):

@@ -1,0 +1,79 @@
+"""The network as ONNX nodes, layer by layer, in the order that the rewrites ask for (paper, sec. 3)."""
+
+from cxr_trt.export.builder import GraphBuilder
+from cxr_trt.export.rewrites import EPSILON, Rewrites
+from cxr_trt.model.settings import ModelSettings
+from cxr_trt.spec import STRIDE, Specification
+
+BLOCKS = (6, 12, 24, 16)  # layers of DenseNet-121's dense blocks
+EARLY_CHANNELS = 128  # of the maps before the first gate
+
+
+def early(graph: GraphBuilder, x: str, rewrites: Rewrites) -> str:
+    """Normalised parts to maps before the first gate; pooled if the transition pools first."""
+    x = _norm_relu(graph, graph.conv(x, "features.conv0", stride=2, padding=3), "features.norm0")
+    x = graph.node("MaxPool", [x], "features.pool0", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    return _transition(graph, _dense_block(graph, x, 1), 1, rewrites)
+
+
+def late(graph: GraphBuilder, x: str, settings: ModelSettings, rewrites: Rewrites) -> str:
+    """Maps before the first gate to features [N * views, 1024, crop / 32, crop / 32] (paper, sec. 3.1)."""
+    for block in range(2, len(BLOCKS) + 1):
+        if settings.squeeze_excitation:
+            x = _squeeze_excitation(graph, x, f"features.transition{block - 1}.se")
+        if not rewrites.pool_first:
+            x = _halved(graph, x, f"features.transition{block - 1}.pool")
+        x = _dense_block(graph, x, block)
+        if block < len(BLOCKS):
+            x = _transition(graph, x, block, rewrites)
+    return _norm_relu(graph, x, "features.norm5")
+
+
+def _dense_block(graph: GraphBuilder, x: str, block: int) -> str:
+    features = [x]
+    for i in range(1, BLOCKS[block - 1] + 1):
+        layer = f"features.denseblock{block}.denselayer{i}"
+        x = graph.concat(features, f"{layer}.concat", 1)
+        x = graph.conv(_norm_relu(graph, x, f"{layer}.norm1"), f"{layer}.conv1")
+        x = graph.conv(_norm_relu(graph, x, f"{layer}.norm2"), f"{layer}.conv2", padding=1)
+        features.append(x)
+    return graph.concat(features, f"features.denseblock{block}", 1)
+
+
+def _transition(graph: GraphBuilder, x: str, number: int, rewrites: Rewrites) -> str:
+    """Up to where the gate stands: the convolution, after the pooling if that comes first."""
+    layer = f"features.transition{number}"
+    x = _norm_relu(graph, x, f"{layer}.norm")
+    if rewrites.pool_first:
+        x = _halved(graph, x, f"{layer}.pool")
+    return graph.conv(x, f"{layer}.conv")
+
+
+def _halved(graph: GraphBuilder, x: str, name: str) -> str:
+    return graph.node("AveragePool", [x], name, kernel_shape=[2, 2], strides=[2, 2])
+
+
+def _norm_relu(graph: GraphBuilder, x: str, layer: str) -> str:
+    if f"{layer}.weight" in graph.weights:  # else it is part of the convolution before it
+        x = graph.batch_norm(x, layer, EPSILON)
+    return graph.node("Relu", [x], f"{layer}.relu")
+
+
+def _squeeze_excitation(graph: GraphBuilder, x: str, layer: str) -> str:
+    """The gate of a transition (paper, eqs. 1-3)."""
+    means = graph.reduce_mean(x, f"{layer}.means", [2, 3])
+    squeezed = graph.node("Relu", [graph.linear(means, f"{layer}.squeeze")], f"{layer}.relu")
+    gates = graph.node("Sigmoid", [graph.linear(squeezed, f"{layer}.excite")], f"{layer}.sigmoid")
+    return graph.node("Mul", [x, graph.reshape(gates, f"{layer}.gates", [0, -1, 1, 1])], layer)
+
+
+def transfer(graph: GraphBuilder, features: str, settings: ModelSettings, spec: Specification) -> str:
+    """Features to class maps [N * views, 14, cells, cells]: M maps a finding, averaged (paper, sec. 3.3)."""
+    maps = graph.conv(features, "transfer.conv")
+    if settings.maps_per_finding == 1:
+        return maps
+    cells = spec.crop_size // STRIDE
+    by_finding = graph.reshape(
+        maps, "transfer.by_finding", [-1, len(spec.findings), settings.maps_per_finding, cells, cells]
+    )
+    return graph.reduce_mean(by_finding, "transfer", [2])

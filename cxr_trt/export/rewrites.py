@@ -1,0 +1,90 @@
+"""Exact rewrites of the scoring graph: fewer operations, the same numbers but for rounding.
+
+Those on weights are functions here; those on the order of operations are switches of
+`cxr_trt.export.scoring_graph.scoring_graph`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.model.settings import ModelSettings
+
+EPSILON = 1e-5  # of every batch norm
+Weights = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Rewrites:
+    """Which rewrites a graph is built with.
+
+    average_maps: the mean over a finding's maps and the 1x1 convolution before it become one convolution.
+    fold_norms: a batch norm becomes part of the convolution that it follows.
+    pool_first: in a transition, pool and then convolve: at a quarter of the multiplications.
+    share_crops: the early layers once for all crops (`cxr_trt.export.crop_sharing`); needs pool_first.
+    """
+
+    average_maps: bool = True
+    fold_norms: bool = True
+    pool_first: bool = True
+    share_crops: bool = True
+
+    def __post_init__(self) -> None:
+        if self.share_crops and not self.pool_first:
+            raise ValueError("share_crops needs pool_first: the early layers end after the pooling")
+
+
+NONE = Rewrites(average_maps=False, fold_norms=False, pool_first=False, share_crops=False)
+
+
+def average_maps(weights: Weights, settings: ModelSettings) -> tuple[Weights, ModelSettings]:
+    """One map a finding that is the mean of its maps (sec. 3.3): a convolution and a mean are both linear."""
+    maps = settings.maps_per_finding
+
+    def mean(key: str) -> npt.NDArray[Any]:
+        kernel = weights[key]
+        averaged: npt.NDArray[Any] = kernel.reshape(-1, maps, *kernel.shape[1:]).mean(1, np.float64)
+        return averaged.astype(kernel.dtype)
+
+    keys = ("transfer.conv.weight", "transfer.conv.bias")
+    return {**weights, **{key: mean(key) for key in keys}}, replace(settings, maps_per_finding=1)
+
+
+def fold_norms(weights: Weights) -> Weights:
+    """Fold each batch norm that follows a convolution into it: the stem's, and the second one of a dense layer."""
+    folded = dict(weights)
+    for norm in [key.removesuffix(".running_var") for key in weights if key.endswith(".running_var")]:
+        conv = {"norm0": "conv0", "norm2": "conv1"}.get(norm.rpartition(".")[2])
+        if conv is None:
+            continue
+        conv = f"{norm.rpartition('.')[0]}.{conv}"
+        scale, shift, mean, variance = (
+            folded.pop(f"{norm}.{part}").astype(np.float64)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = scale / np.sqrt(variance + EPSILON)
+        kernel = weights[f"{conv}.weight"]
+        folded[f"{conv}.weight"] = (kernel * scale[:, None, None, None]).astype(kernel.dtype)
+        folded[f"{conv}.bias"] = (shift - mean * scale).astype(kernel.dtype)
+    return folded
+
+
+def read_network(model: onnx.ModelProto, info: GraphInfo) -> tuple[Weights, ModelSettings]:
+    """The state dict and the settings of the network that a scoring graph without rewrites was built from."""
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    spec = info.spec
+    settings = ModelSettings(
+        squeeze_excitation=any(".se." in name for name in weights),
+        maps_per_finding=len(weights["transfer.conv.bias"]) // len(spec.findings),
+        k_max=spec.k_max,
+        k_min=spec.k_min,
+        alpha=spec.alpha,
+        channels=len(spec.mean),
+    )
+    return weights, settings
