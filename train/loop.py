@@ -110,16 +110,17 @@ class Trainer:
         return len(self.train) // self.recipe.batch
 
     def run(self) -> None:
-        """Train to the last epoch, or to the one that the recipe stops after.
+        """Train to the last epoch.
 
         Raises:
             UsageError: the loss is no longer finite, or the disk is full.
         """
-        log = Log(self.out / "curves", self.epoch * self.steps + self.step, silent=not self.group.first)
+        done, total = self.epoch * self.steps + self.step, self.recipe.epochs * self.steps
+        log = Log(self.out / "curves", done, total, silent=not self.group.first)
         if self.epoch or self.step:
             log.line(f"going on at epoch {self.epoch + 1}, step {self.step + 1}")
         try:
-            while self.epoch < (self.recipe.stop_after or self.recipe.epochs):
+            while self.epoch < self.recipe.epochs:
                 self._train_epoch(log)
                 self._end_epoch(log)
         finally:
@@ -142,9 +143,9 @@ class Trainer:
             self.loss_sum += self.update(batch)
             self.step += 1
             if log.due():
-                loss = float(self.loss_sum) / self.step
-                log.line(f"epoch {self.epoch + 1}, step {self.step} of {self.steps}: loss {loss:.4f} so far")
-                log.curves(self.epoch * self.steps + self.step, loss=loss)
+                loss, done = float(self.loss_sum) / self.step, self.epoch * self.steps + self.step
+                log.progress(done, f"epoch {self.epoch + 1}, step {self.step} of {self.steps}: loss {loss:.4f} so far")
+                log.curves(done, loss=loss)
             if self.step % recipe.save_every == 0:
                 self._save()
 

@@ -27,7 +27,6 @@ class Recipe:
     batch: images in a step; with `accumulate`, in that many parts, each with batch statistics of its own.
     learning_rate, betas: Adam's. patience: epochs without a better validation loss until the rate is divided by 10.
     bfloat16: mixed precision on a CPU too; twice as fast where it multiplies bfloat16 (AVX-512 BF16, AMX).
-    stop_after: the epoch to stop after, if a next stretch takes over before all epochs are done; 0: go to the end.
     save_every: steps between two saved states. seed: of the weights, the order, the crops and the validation set.
 
     What the paper does not do, and what helps where images are few; 0 or false switches it off:
@@ -48,7 +47,6 @@ class Recipe:
     epochs: int
     accumulate: int = 1
     bfloat16: bool = False
-    stop_after: int = 0
     save_every: int = 500
     seed: int = 0
     weight_decay: float = 0.0
@@ -69,8 +67,6 @@ class Recipe:
         for name in ("weight_decay", "average", "anneal", "auxiliary", "scale", "rotation", "contrast"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        if not 0 <= self.stop_after <= self.epochs:
-            raise UsageError(f"stop_after is {self.stop_after}; it must be from 0 to the {self.epochs} epochs")
         for name in ("average", "scale", "contrast"):
             if not getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be below 1")

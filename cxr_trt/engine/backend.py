@@ -56,17 +56,26 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """max_batch: X-rays (not crops) in a call. report: called with (phase, fraction done 0..1) while building."""
+    """How to build.
+
+    max_batch: X-rays (not crops) in a call. report: called with (phase, fraction done 0..1) while building.
+    share_crops: see `cxr_trt.export.rewrites.Rewrites`; None: as the backend proposes.
+    """
 
     max_batch: int
     report: Callable[[str, float], None]
+    share_crops: bool | None = None
 
 
 class Backend(Protocol):
-    """One way to run a scoring graph. `settings` is the backend's own part of the manifest: plain JSON values."""
+    """One way to run a scoring graph. `settings` is the backend's own part of the manifest: plain JSON values.
+
+    share_crops: whether its engines are built so by default, because it was measured to be faster.
+    """
 
     name: str
     default_max_batch: int
+    share_crops: bool
 
     def why_not_build(self) -> str | None:
         """None if engines can be built here; else one sentence that names the install command."""
@@ -81,7 +90,7 @@ class Backend(Protocol):
         ...
 
     def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> Mapping[str, Any]:
-        """Write the engine's own files into `folder`, which holds the graph as model.onnx; return `settings`.
+        """Write the engine's own files into `folder`; return `settings`. Of `graph`, none is there yet.
 
         Raises BackendError.
         """
@@ -103,6 +112,7 @@ class CpuBackend:
     """What the CPU backends share: they are part of the base install, and their engines are bound to no device."""
 
     default_max_batch = 1
+    share_crops = True
 
     def why_not_build(self) -> None:
         return None

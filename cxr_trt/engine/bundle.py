@@ -2,8 +2,10 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +13,11 @@ import onnx
 
 from cxr_trt.engine.backend import Backend, BuildOptions, Outputs
 from cxr_trt.engine.manifest import NAME, Manifest, hash_file, read_manifest
+from cxr_trt.engine.parity import check_parity
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BundleError, UsageError
 from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.export.optimise import optimised
 from cxr_trt.outputs import check_folder
 
 MODEL = "model.onnx"  # the scoring graph, in every bundle: any bundle can be rebuilt elsewhere
@@ -27,7 +31,7 @@ def build_bundle(
 
     Raises:
         UsageError: `target` exists and `overwrite` is False, is not a bundle, or cannot be written.
-        BackendError: the backend refuses the graph.
+        BackendError: the backend refuses the graph, or the engine can run here and gives other results.
     """
     check_target(target, overwrite)
     target = target.resolve()
@@ -36,7 +40,12 @@ def build_bundle(
     try:
         folder.mkdir()
         onnx.save(model, folder / MODEL)
-        settings = backend.build(model, folder, options)
+        share_crops = backend.share_crops if options.share_crops is None else options.share_crops
+        settings = {
+            **backend.build(optimised(model, info, share_crops=share_crops), folder, options),
+            "share_crops": share_crops,
+        }
+        settings["parity"] = None if backend.why_not_run() else _parity(backend, folder, model, info, settings)
         files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
         manifest = Manifest(info, "fp32", backend.name, backend.version(), settings, files)
         (folder / NAME).write_text(manifest.to_json())
@@ -51,6 +60,16 @@ def build_bundle(
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return manifest
+
+
+def _parity(
+    backend: Backend, folder: Path, model: onnx.ModelProto, info: GraphInfo, settings: Mapping[str, Any]
+) -> float:
+    runner = backend.open(folder, info.spec, settings)
+    try:
+        return check_parity(runner, model, info.spec)
+    finally:
+        runner.close()
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -12,6 +12,7 @@ from cxr_trt.engine.backend import Backend, BuildOptions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError
 from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.export.optimise import optimised
 from cxr_trt.export.pictures import check_pictures
 
 CPU_BACKENDS = ("openvino", "onnxruntime")  # which one is faster depends on the processor
@@ -52,10 +53,10 @@ def measure(names: tuple[str, ...], model: onnx.ModelProto, info: GraphInfo, run
     timings: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        onnx.save(model, folder / "model.onnx")
+        graph = optimised(model, info, share_crops=True)
         runners = {}
         for name in names:
-            settings = BACKENDS[name].build(model, folder, BuildOptions(1, lambda phase, fraction: None))
+            settings = BACKENDS[name].build(graph, folder, BuildOptions(1, lambda phase, fraction: None))
             runners[name] = BACKENDS[name].open(folder, info.spec, settings)
             stack.callback(runners[name].close)
         for run in range(runs + 1):

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: runs the scoring graph as it is."""
+"""ONNX Runtime on the CPU: runs the graph as it is."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,8 @@ from cxr_trt.engine.backend import BuildOptions, CpuBackend, Outputs
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
 
+GRAPH = "engine.onnx"
+
 
 class OnnxRuntimeBackend(CpuBackend):
     """See `Backend`."""
@@ -23,10 +25,11 @@ class OnnxRuntimeBackend(CpuBackend):
         return str(onnxruntime.__version__)
 
     def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> dict[str, Any]:
+        onnx.save(graph, folder / GRAPH)
         return {"max_batch": options.max_batch}
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OnnxRuntimeRunner":
-        return OnnxRuntimeRunner(folder / "model.onnx", settings["max_batch"])
+        return OnnxRuntimeRunner(folder / GRAPH, settings["max_batch"])
 
 
 class OnnxRuntimeRunner:

@@ -34,6 +34,7 @@ SHOWN_ERRORS = 3  # of the parser's errors in one message
 class TensorRTBackend:
     """TensorRT, or TensorRT-RTX; imported only when asked something that needs it."""
 
+    share_crops = False  # no GPU has shown yet that it is faster there
     default_max_batch = 8
 
     def __init__(self, package: Literal["tensorrt", "tensorrt_rtx"]) -> None:
