@@ -59,7 +59,7 @@ $(RADIOGRAPHS): .venv/base
 	@touch $@
 
 benchmark-cpu: .venv/base
-	$(BIN)/python benchmarks/cpu_backends.py
+	$(BIN)/python benchmarks/cpu.py
 
 # Plants bugs in the CUDA kernel and says which tests see them; needs g++ and nvcc.
 plugin-mutants: .venv/dev

@@ -56,14 +56,15 @@ def as_nobody() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def demo_model() -> Path:
-    """The shipped scoring graph: ten crops, untrained."""
+    """The shipped scoring graph: ten crops."""
     return Path(__file__).parents[1] / "cxr_trt" / "models" / "demo.onnx"
 
 
 @pytest.fixture(scope="session")
 def demo_weights(demo_model: Path) -> dict[str, npt.NDArray[Any]]:
     """The state dict of the shipped model."""
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(demo_model).graph.initializer}
+    model, _ = read_scoring_graph(demo_model)
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
 @pytest.fixture(scope="session")

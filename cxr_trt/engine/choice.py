@@ -2,9 +2,10 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
 
@@ -14,10 +15,13 @@ from cxr_trt.errors import BackendError
 from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.optimise import optimised
 from cxr_trt.export.pictures import check_pictures
+from cxr_trt.spec import Specification
 
 CPU_BACKENDS = ("openvino", "onnxruntime")  # which one is faster depends on the processor
 GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")  # faster first
 TIMED_RUNS = 2
+
+Label = TypeVar("Label")
 
 
 def choose_backend(name: str, model: onnx.ModelProto, info: GraphInfo, say: Callable[[str], None]) -> Backend:
@@ -41,28 +45,30 @@ def choose_backend(name: str, model: onnx.ModelProto, info: GraphInfo, say: Call
     for backend in map(BACKENDS.__getitem__, GPU_BACKENDS):
         if not (backend.why_not_build() or backend.why_not_run()):
             return backend
-    timings = measure(CPU_BACKENDS, model, info, TIMED_RUNS)
+    graph = optimised(model, info, share_crops=True)
+    timings = measure({name: (BACKENDS[name], graph) for name in CPU_BACKENDS}, info.spec, TIMED_RUNS)
     seconds = {backend: min(values) for backend, values in timings.items()}
     say(", ".join(f"{backend} takes {value:.2f} s an X-ray" for backend, value in seconds.items()))
     return BACKENDS[min(seconds, key=seconds.__getitem__)]
 
 
-def measure(names: tuple[str, ...], model: onnx.ModelProto, info: GraphInfo, runs: int) -> dict[str, list[float]]:
-    """Seconds that an image takes on each backend, run by run, in turn, after one that does not count."""
-    image = check_pictures(info.spec.image_size)[:1]
-    timings: dict[str, list[float]] = {name: [] for name in names}
+def measure(
+    engines: Mapping[Label, tuple[Backend, onnx.ModelProto]], spec: Specification, runs: int
+) -> dict[Label, list[float]]:
+    """Seconds that an image takes on each engine, run by run, in turn, after one that does not count."""
+    image = check_pictures(spec.image_size)[:1]
+    timings: dict[Label, list[float]] = {label: [] for label in engines}
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        graph = optimised(model, info, share_crops=True)
         runners = {}
-        for name in names:
-            settings = BACKENDS[name].build(graph, folder, BuildOptions(1, lambda phase, fraction: None))
-            runners[name] = BACKENDS[name].open(folder, info.spec, settings)
-            stack.callback(runners[name].close)
+        for label, (backend, graph) in engines.items():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            settings = backend.build(graph, folder, BuildOptions(1, lambda phase, fraction: None))
+            runners[label] = backend.open(folder, spec, settings)
+            stack.callback(runners[label].close)
         for run in range(runs + 1):
-            for name, runner in runners.items():
+            for label, runner in runners.items():
                 start = time.perf_counter()
                 runner.run(image, class_maps=False)
                 if run:
-                    timings[name].append(time.perf_counter() - start)
+                    timings[label].append(time.perf_counter() - start)
     return timings

@@ -1,0 +1,86 @@
+"""Seconds an X-ray of the CPU backends, and what each exact rewrite of the graph gives; on the shipped model.
+
+    make benchmark-cpu      writes benchmarks/results/cpu.json
+
+All engines score the same picture in turn, in one process, so that what else the machine does hits all alike.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from cxr_trt.engine.choice import measure
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.rewrites import NONE, Rewrites, read_network
+from cxr_trt.export.scoring_graph import scoring_graph
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "cpu.json"
+NAMES = ("onnxruntime", "openvino")
+ROUNDS = 9
+REWRITES = {
+    "none": NONE,
+    "average_maps": replace(NONE, average_maps=True),
+    "fold_norms": replace(NONE, fold_norms=True),
+    "pool_first": replace(NONE, pool_first=True),
+    "all but share_crops": Rewrites(share_crops=False),
+    "all": Rewrites(),
+}
+
+
+def processor() -> str:
+    """The processor's name as Linux gives it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+
+
+def commit() -> str:
+    """The short hash of the commit that is checked out."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> None:
+    """Measure, print and write the result."""
+    model, info = read_scoring_graph(ROOT / "cxr_trt" / "models" / "demo.onnx")
+    weights, settings = read_network(model, info)
+    engines = {
+        (name, label): (
+            BACKENDS[name],
+            scoring_graph(weights, settings, info.spec, {}, class_maps=True, rewrites=chosen),
+        )
+        for name in NAMES
+        for label, chosen in REWRITES.items()
+    }
+    seconds = measure(engines, info.spec, ROUNDS)
+    result = {
+        "date": date.today().isoformat(),
+        "commit": commit(),
+        "machine": f"{processor()}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}",
+        "versions": {name: BACKENDS[name].version() for name in NAMES},
+        "rounds": ROUNDS,
+        "ten crops, seconds an X-ray": {
+            name: {label: _summary(seconds[name, label], seconds[name, "none"]) for label in REWRITES} for name in NAMES
+        },
+    }
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print(RESULT.read_text(), end="")
+
+
+def _summary(values: list[float], plain: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 3),
+        "min": round(min(values), 3),
+        "max": round(max(values), 3),
+        "times faster than none": round(statistics.median(b / a for a, b in zip(values, plain, strict=True)), 3),
+    }
+
+
+if __name__ == "__main__":
+    main()
