@@ -9,7 +9,7 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin-mutants train-demo reproduce clean
+.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin plugin-mutants train-demo reproduce clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
@@ -60,6 +60,10 @@ $(RADIOGRAPHS): .venv/base
 
 benchmark-cpu: .venv/base
 	$(BIN)/python benchmarks/cpu_backends.py
+
+# The TensorRT plugin, where cxr-trt looks for it; needs a C++ compiler. TENSORRT_ROOT and CUDA_HOME say what to use.
+plugin: .venv/base
+	$(BIN)/python plugins/build.py
 
 # Plants bugs in the CUDA kernel and says which tests see them; needs g++ and nvcc.
 plugin-mutants: .venv/dev

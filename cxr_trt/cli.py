@@ -100,6 +100,7 @@ def export(
 @click.option("-o", "--output", type=path_option, required=True, help="The bundle to write: NAME.cxr.")
 @click.option("--backend", "backend_name", type=click.Choice(BACKEND_NAMES), default="auto", show_default=True)
 @click.option("--max-batch", type=click.IntRange(1), help="X-rays in a call. Default: 1 on a CPU, 8 on a GPU.")
+@click.option("--plugin/--no-plugin", default=True, help="TensorRT: the pooling as a CUDA plugin (default).")
 @graph_options
 @overwrite_option
 def build_engine(
@@ -107,6 +108,7 @@ def build_engine(
     output: Path,
     backend_name: str,
     max_batch: int | None,
+    plugin: bool,
     setting: str | None,
     view_set: ViewSet | None,
     overwrite: bool,
@@ -121,7 +123,7 @@ def build_engine(
     model, info = _load_source(source, setting, view_set)
     backend = choose_backend(backend_name, model, info, lambda sentence: click.echo(sentence, err=True))
     with PhaseProgress() as progress:
-        options = BuildOptions(max_batch or backend.default_max_batch, progress)
+        options = BuildOptions(max_batch or backend.default_max_batch, progress, plugin)
         manifest = build_bundle(model, info, backend, output, options, overwrite=overwrite)
     click.echo(f"{output}: {backend.name} {manifest.backend_version}, {info.spec.views}{_untrained(info)}", err=True)
     if reason := backend.why_not_run():

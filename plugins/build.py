@@ -35,6 +35,7 @@ HEADER = "NvInferRuntime.h"
 
 
 def main() -> None:
+    """Build as the options say, and print where the library is."""
     parser = argparse.ArgumentParser(description="Build the TensorRT plugin.")
     parser.add_argument("--architectures", help="CMake's list, such as 75-real;120-virtual. Default: 7.5 to 12.0.")
     parser.add_argument("--build", type=Path, default=BUILD, help="Folder for everything in between.")
@@ -110,10 +111,12 @@ def fetch_headers(folder: Path) -> Path:
 
 
 def pip(*arguments: object) -> None:
+    """Run pip of this interpreter."""
     run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
 
 
 def run(*command: object) -> None:
+    """Run a program; the build ends where it fails."""
     try:
         subprocess.run([str(part) for part in command], check=True)
     except subprocess.CalledProcessError as error:

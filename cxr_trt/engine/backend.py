@@ -56,10 +56,15 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """max_batch: X-rays (not crops) in a call. report: called with (phase, fraction done 0..1) while building."""
+    """How to build.
+
+    max_batch: X-rays (not crops) in a call. report: called with (phase, fraction done 0..1) while building. plugin:
+    whether TensorRT may take the pooling's plugin.
+    """
 
     max_batch: int
     report: Callable[[str, float], None]
+    plugin: bool = True
 
 
 class Backend(Protocol):

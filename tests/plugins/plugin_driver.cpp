@@ -6,7 +6,7 @@
 //           clone  attach  serialize  capabilities        -1: a dimension that is not known yet
 //
 // Prints a line for each; `log SEVERITY MESSAGE` is what the plugin told its logger. Dimension expressions, which only
-// TensorRT's builder has, are the driver's own.
+// TensorRT's builder has, are the driver's own. As a shared library, it lets other programs see what the plugin logs.
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
 
@@ -25,6 +25,7 @@ using namespace nvinfer1;
 struct Logger : ILogger {
   void log(Severity severity, const char* message) noexcept override {
     std::printf("log %d %s\n", static_cast<int>(severity), message);
+    std::fflush(stdout);
   }
 } logger;
 
@@ -184,7 +185,7 @@ void act(const std::string& action, IPluginV3*& plugin, IPluginCreatorV3One* cre
   } else if (verb == "types") {
     DataType maps = data_type(argument), scores = DataType::kINT8;
     const int32_t status = build->getOutputDataTypes(&scores, 1, &maps, argument.empty() ? 0 : 1);
-    std::printf("types %s %d\n", status ? "refused" : "taken", static_cast<int>(scores));
+    std::printf(status ? "types refused\n" : "types taken %d\n", static_cast<int>(scores));
   } else if (verb == "shapes") {
     const Dims maps = dims(argument);
     std::deque<Expression> known;
@@ -241,8 +242,13 @@ Function symbol(void* library, const char* name) {
 
 }  // namespace
 
+extern "C" void print_log(const char* plugin) {
+  symbol<void (*)(ILoggerFinder*)>(dlopen(plugin, RTLD_NOW | RTLD_LOCAL), "setLoggerFinder")(&finder);
+}
+
 int main(int count, char** arguments) {
   void* library = dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL);
+  if (!std::getenv("NO_LOGGER")) print_log(arguments[1]);
   int32_t creator_count = 0;
   auto* listed = symbol<IPluginCreatorInterface* const* (*)(int32_t&)>(library, "getCreators")(creator_count)[0];
   const InterfaceInfo interface = listed->getInterfaceInfo();
@@ -253,7 +259,6 @@ int main(int count, char** arguments) {
     std::printf(" %s=%s", field.name, field_type(field.type).name);
   }
   std::printf("\n");
-  if (!std::getenv("NO_LOGGER")) symbol<void (*)(ILoggerFinder*)>(library, "setLoggerFinder")(&finder);
 
   std::deque<Field> fields;
   int at = 2;
