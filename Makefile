@@ -9,7 +9,7 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin plugin-mutants train-demo reproduce clean
+.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin plugin-budget plugin-mutants train-demo reproduce clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
@@ -64,6 +64,10 @@ benchmark-cpu: .venv/base
 # The TensorRT plugin, where cxr-trt looks for it; needs a C++ compiler. TENSORRT_ROOT and CUDA_HOME say what to use.
 plugin: .venv/base
 	$(BIN)/python plugins/build.py
+
+# Registers, memory and occupancy of the kernel for every architecture: plugins/BUDGET.md; needs g++ and nvcc.
+plugin-budget: .venv/dev
+	$(BIN)/python tests/plugins/budget.py
 
 # Plants bugs in the CUDA kernel and says which tests see them; needs g++ and nvcc.
 plugin-mutants: .venv/dev
