@@ -48,7 +48,7 @@ def build(folder: Path, output: Path, architectures: str | None = None) -> Path:
     """Configure and compile in `folder`, and copy the library to `output`. Needs a C++ compiler and make."""
     nvcc = find_nvcc() or fetch_nvcc(BUILD / "cuda")
     headers = find_headers() or fetch_headers(BUILD / "tensorrt")
-    cmake = shutil.which("cmake") or fetch_cmake(BUILD / "cmake")
+    cmake = find_cmake() or fetch_cmake(BUILD / "cmake")
     print(f"CMake: {cmake}; nvcc: {nvcc}; TensorRT's headers: {headers}", flush=True)
     settings = {"CMAKE_CUDA_COMPILER": nvcc, "TENSORRT_INCLUDE_DIR": headers}
     settings |= {"CMAKE_CUDA_ARCHITECTURES": architectures} if architectures else {"NVCC": nvcc}
@@ -70,6 +70,12 @@ def find_nvcc() -> Path | None:
     return next((nvcc for nvcc in known if nvcc.is_file()), None)
 
 
+def find_cmake() -> Path | None:
+    """The system's CMake."""
+    on_path = shutil.which("cmake")
+    return Path(on_path) if on_path else None
+
+
 def find_headers() -> Path | None:
     """The folder of the system's TensorRT headers."""
     folders = [Path("/usr/include"), *Path("/usr/include").glob("*-linux-gnu"), Path("/usr/local/include")]
@@ -80,12 +86,13 @@ def find_headers() -> Path | None:
 
 def fetch_nvcc(folder: Path) -> Path:
     """Nvcc from PyPI."""
-    nvcc = folder / "nvidia" / "cu13" / "bin" / "nvcc"
-    if not nvcc.is_file():
-        pip("install", "--no-deps", "--target", folder, *NVCC)
-        for program in nvcc.parent.iterdir():  # wheels do not keep all of the permissions
+    home = folder / "nvidia" / "cu13"
+    if not (home / "lib64").exists():
+        pip("install", "--no-deps", "--upgrade", "--target", folder, *NVCC)
+        for program in (home / "bin").iterdir():  # wheels do not keep all of the permissions
             program.chmod(0o755)
-    return nvcc
+        (home / "lib64").symlink_to("lib")  # where nvcc looks
+    return home / "bin" / "nvcc"
 
 
 def fetch_cmake(folder: Path) -> Path:

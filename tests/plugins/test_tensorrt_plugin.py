@@ -290,6 +290,18 @@ class TestBuild:
         monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
         assert build.find_nvcc() == tmp_path / "home" / "bin" / "nvcc"
 
+    @pytest.mark.slow
+    def test_it_builds_with_everything_from_pypi(self, tmp_path, monkeypatch):
+        require_gxx()
+        monkeypatch.setattr(build, "BUILD", tmp_path)
+        monkeypatch.setattr(build, "find_nvcc", lambda: None)
+        monkeypatch.setattr(build, "find_headers", lambda: None)
+        monkeypatch.setattr(build, "find_cmake", lambda: None)
+        library = build.build(tmp_path, tmp_path / "plugin.so", "90-real")
+        assert b"MaxMinPool" in library.read_bytes()
+        cache = (tmp_path / "cmake-build" / "CMakeCache.txt").read_text()
+        assert f"CMAKE_CUDA_COMPILER:UNINITIALIZED={tmp_path}" in cache or f"={tmp_path}/cuda/nvidia/cu13/bin" in cache
+
     def test_headers_from_pypi_are_of_one_hash(self, tmp_path, monkeypatch):
         folder = build.fetch_headers(tmp_path)
         assert "IPluginV3OneRuntime" in (folder / "NvInferRuntime.h").read_text()
