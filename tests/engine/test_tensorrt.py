@@ -13,10 +13,13 @@ import onnx
 import onnx.inliner
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from onnx import numpy_helper, parser
 
+from cxr_trt.cli import main
 from cxr_trt.engine import tensorrt, tensorrt_plugin, tensorrt_runtime
 from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.engine.tensorrt import TensorRTBackend
 from cxr_trt.engine.tensorrt_plugin import Plugin, find_plugin, load_plugin
 from cxr_trt.errors import BackendError, UsageError
@@ -187,6 +190,22 @@ class TestPlugin:
     def test_where_make_plugin_writes_is_where_it_is_looked_for(self) -> None:
         build = importlib.import_module("plugins.build")
         assert build.INSTALLED == tensorrt_plugin.INSTALLED
+
+    def test_the_command_lines_option_reaches_the_backend(
+        self, demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[bool] = []
+        backend = BACKENDS["onnxruntime"]
+
+        def build(*arguments: Any) -> Any:
+            asked.append(arguments[2].plugin)
+            return type(backend).build(backend, *arguments)
+
+        monkeypatch.setattr(backend, "build", build)
+        for option in ([], ["--no-plugin"], ["--plugin"]):
+            command = ["build-engine", str(demo_model), "-o", str(tmp_path / "e.cxr"), "--backend", "onnxruntime"]
+            assert CliRunner().invoke(main, [*command, "--overwrite", *option]).exit_code == 0
+        assert asked == [True, False, True]
 
     def test_what_is_no_plugin_library_is_refused(self, trt: Any, library: Path) -> None:
         log = tensorrt_runtime.Log(trt)
