@@ -90,7 +90,7 @@ BUGS = [
     ("plugin: unknown batch, map not checked", PLUGIN, "(known || i < 2)", "known"),
     ("plugin: types of attributes not checked", PLUGIN, "if (field.type != known[index].type)", "if (false)"),
     ("plugin: two numbers for one", PLUGIN, "given[index]->length != 1", "given[index]->length < 1"),
-    ("plugin: unknown attributes", PLUGIN, "(index == kFieldCount) return", "(index == kFieldCount) continue; if (0) return"),
+    ("plugin: unknown attributes", PLUGIN, "kFieldCount) return", "kFieldCount) continue; if (0) return"),
     ("plugin: second value of an attribute", PLUGIN, "if (given[index]) return", "if (false) return"),
     ("plugin: windows of three numbers", PLUGIN, "if (windows->length % kNumbersOfWindow != 0)", "if (false)"),
     ("plugin: values not checked", PLUGIN, "return attribute_problem(to.with_maps(1, 1, 1, 1))", 'return ""'),
@@ -190,7 +190,8 @@ def write(results: dict[str, dict[str, str]]) -> None:
         "",
         "`values`: executed on the CPU, compared with NumPy. `memory`: the same under AddressSanitizer and"
         " UndefinedBehaviorSanitizer. `threads`: under ThreadSanitizer. `ptx`: nvcc's PTX, executed. `plugin`: the"
-        " TensorRT plugin, driven through TensorRT's interfaces. `budget`: what ptxas and the disassembly say. `-`: not run.",
+        " TensorRT plugin, driven through TensorRT's interfaces. `budget`: what ptxas and the disassembly say. `-`: not"
+        " run.",
         "",
         *(f"- {key}: {value}" for key, value in about.items()),
         "",
