@@ -177,7 +177,7 @@ __device__ __forceinline__ void read_keys(const T* row, int cells, int lane, uin
 // Copies a row's keys to stage[0 .. cells - 1], E cells a load. The warp must synchronise before it reads them.
 template <int E, typename T>
 __device__ __forceinline__ void stage_keys(const T* row, int cells, int lane, uint32_t* stage) {
-#pragma unroll 2
+#pragma unroll 2  // 4 would spill registers for compute capability 7.5
   for (int first = lane * E; first < cells; first += kLanes * E) {
     const Pack<T, E> pack = read_pack<T, E>(row, first, cells);
 #pragma unroll

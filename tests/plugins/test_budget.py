@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from budget import BLOCK, TABLE, Kernel, Occupancy, compiler, floor, measure, nvdisasm, problems, row
-from toolchain import require_gxx, require_nvcc
+from budget import ARCHITECTURES, BLOCK, TABLE, Kernel, Occupancy, compiler, floor, measure, nvdisasm, problems, row
+from toolchain import PLUGINS, require_gxx, require_nvcc
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,13 @@ def test_no_kernel_is_over_the_budget(arch, occupancy):
     committed = TABLE.read_text()
     if f"nvcc\n{compiler()}." in committed:
         assert row(arch, kernels, occupancy) in committed.splitlines()
+
+
+def test_the_table_has_every_architecture_of_the_build():
+    (built,) = re.findall(r"foreach\(arch ([\d ]+)\)", (PLUGINS / "CMakeLists.txt").read_text())
+    assert tuple(map(int, built.split())) == ARCHITECTURES
+    rows = re.findall(r"^\| (\d+)\.(\d) \|", TABLE.read_text(), re.M)
+    assert tuple(int(major + minor) for major, minor in rows) == ARCHITECTURES
 
 
 def test_what_is_over_the_budget():

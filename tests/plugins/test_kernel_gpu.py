@@ -73,10 +73,12 @@ def test_it_can_be_captured_in_a_cuda_graph(kernel):
     torch.testing.assert_close(scores, pool_with_torch(maps, 3, 2, 0.7), rtol=1e-5, atol=1e-6)
 
 
-def test_the_benchmark_measures_every_way(kernel):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_benchmark_measures_every_way(kernel, dtype):
+    """It also holds the scores of each way against PyTorch's."""
     from gpu_benchmark import WAYS, measure
 
-    measured = measure(kernel, images=1, dtype=torch.float32, runs=5)
+    measured = measure(kernel, images=1, dtype=dtype, runs=5)
     assert set(measured) == set(WAYS)
     for way in ("kernel", "pytorch", "copy"):
         assert measured[way]["microseconds"] > 0
