@@ -107,4 +107,4 @@ reproduce: .venv/dev
 	$(BIN)/cxr-trt evaluate $(RUN)/scores.parquet $(RUN)/test/labels.csv --json $(RUN)/auc.json --overwrite
 
 clean:
-	rm -rf build dist
+	rm -rf build dist cxr_trt/engine/libcxr_trt_plugin.so
