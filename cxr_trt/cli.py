@@ -123,7 +123,7 @@ def build_engine(
     model, info = _load_source(source, setting, view_set)
     backend = choose_backend(backend_name, model, info, lambda sentence: click.echo(sentence, err=True))
     with PhaseProgress() as progress:
-        options = BuildOptions(max_batch or backend.default_max_batch, progress, plugin)
+        options = BuildOptions(max_batch or backend.default_max_batch, progress, plugin=plugin)
         manifest = build_bundle(model, info, backend, output, options, overwrite=overwrite)
     click.echo(f"{output}: {backend.name} {manifest.backend_version}, {info.spec.views}{_untrained(info)}", err=True)
     if reason := backend.why_not_run():

@@ -400,7 +400,7 @@ def test_probabilities_and_class_maps_are_onnx_runtimes(
     library = find_plugin() if plugin and backend.name == "tensorrt" else None
     if plugin and library is None:
         pytest.skip("the plugin is not built (make plugin), or not for this backend")
-    settings = backend.build(graph, tmp_path, BuildOptions(4, silent, plugin))
+    settings = backend.build(graph, tmp_path, BuildOptions(4, silent, plugin=plugin))
     assert settings["plugin"] == (library and library.settings())
     assert backend.why_not_open(settings) is None
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
