@@ -9,7 +9,7 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin-mutants train-demo reproduce clean
+.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin plugin-budget plugin-benchmark plugin-mutants train-demo reproduce clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
@@ -61,6 +61,18 @@ $(RADIOGRAPHS): .venv/base
 benchmark-cpu: .venv/base
 	$(BIN)/python benchmarks/cpu.py
 
+# The TensorRT plugin, where cxr-trt looks for it; needs a C++ compiler. TENSORRT_ROOT and CUDA_HOME say what to use.
+plugin: .venv/base
+	$(BIN)/python plugins/build.py
+
+# Registers, memory and occupancy of the kernel for every architecture: plugins/BUDGET.md; needs g++ and nvcc.
+plugin-budget: .venv/dev
+	$(BIN)/python tests/plugins/budget.py
+
+# The pooling on a GPU: kernel, PyTorch, TensorRT with and without the plugin; needs a GPU and nvcc.
+plugin-benchmark: .venv/dev
+	$(BIN)/python tests/plugins/gpu_benchmark.py
+
 # Plants bugs in the CUDA kernel and says which tests see them; needs g++ and nvcc.
 plugin-mutants: .venv/dev
 	$(BIN)/python tests/plugins/mutants.py
@@ -95,4 +107,4 @@ reproduce: .venv/dev
 	$(BIN)/cxr-trt evaluate $(RUN)/scores.parquet $(RUN)/test/labels.csv --json $(RUN)/auc.json --overwrite
 
 clean:
-	rm -rf build dist
+	rm -rf build dist cxr_trt/engine/libcxr_trt_plugin.so

@@ -105,6 +105,7 @@ def export(
 @click.option("--backend", "backend_name", type=click.Choice(BACKEND_NAMES), default="auto", show_default=True)
 @click.option("--max-batch", type=click.IntRange(1), help="X-rays in a call. Default: 1 on a CPU, 8 on a GPU.")
 @click.option("--share-crops/--no-share-crops", default=None, help="Compute what crops share once. Default: on a CPU.")
+@click.option("--plugin/--no-plugin", default=True, help="TensorRT: the pooling as a CUDA plugin (default).")
 @graph_options
 @overwrite_option
 def build_engine(
@@ -113,6 +114,7 @@ def build_engine(
     backend_name: str,
     max_batch: int | None,
     share_crops: bool | None,
+    plugin: bool,
     setting: str | None,
     view_set: ViewSet | None,
     overwrite: bool,
@@ -127,7 +129,7 @@ def build_engine(
     model, info = _load_source(source, setting, view_set)
     backend = choose_backend(backend_name, model, info, lambda sentence: click.echo(sentence, err=True))
     with PhaseProgress() as progress:
-        options = BuildOptions(max_batch or backend.default_max_batch, progress, share_crops)
+        options = BuildOptions(max_batch or backend.default_max_batch, progress, share_crops, plugin)
         manifest = build_bundle(model, info, backend, output, options, overwrite=overwrite)
     click.echo(f"{output}: {backend.name} {manifest.backend_version}, {info.spec.views}{_untrained(info)}", err=True)
     if reason := backend.why_not_run():

@@ -30,7 +30,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "arguments.h"
+#include "launch.h"
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 #else
@@ -177,7 +177,7 @@ __device__ __forceinline__ void read_keys(const T* row, int cells, int lane, uin
 // Copies a row's keys to stage[0 .. cells - 1], E cells a load. The warp must synchronise before it reads them.
 template <int E, typename T>
 __device__ __forceinline__ void stage_keys(const T* row, int cells, int lane, uint32_t* stage) {
-#pragma unroll 4
+#pragma unroll 2  // 4 would spill registers for compute capability 7.5
   for (int first = lane * E; first < cells; first += kLanes * E) {
     const Pack<T, E> pack = read_pack<T, E>(row, first, cells);
 #pragma unroll
@@ -291,10 +291,8 @@ cudaError_t launch_class(const T* maps, float* scores, const Arguments& a, cudaS
   return cudaGetLastError();
 }
 
-// Puts the pooling on a stream. T: float or __half; maps and scores: device memory, aligned to their types. Returns
-// cudaErrorInvalidValue, without a launch, for arguments that problem() describes. max_blocks is for tests.
 template <typename T>
-cudaError_t launch(const T* maps, float* scores, const Arguments& a, cudaStream_t stream, int max_blocks = 1 << 30) {
+cudaError_t launch(const T* maps, float* scores, const Arguments& a, cudaStream_t stream, int max_blocks) {
   if (maps == nullptr || scores == nullptr || !problem(a).empty()) return cudaErrorInvalidValue;
   int64_t largest = a.window_count > 0 ? 0 : a.h * a.w;
   for (int i = 0; i < a.window_count; ++i) {

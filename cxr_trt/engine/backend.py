@@ -60,11 +60,13 @@ class BuildOptions:
 
     max_batch: X-rays (not crops) in a call. report: called with (phase, fraction done 0..1) while building.
     share_crops: see `cxr_trt.export.rewrites.Rewrites`; None: as the backend proposes.
+    plugin: whether TensorRT may take the pooling's plugin.
     """
 
     max_batch: int
     report: Callable[[str, float], None]
     share_crops: bool | None = None
+    plugin: bool = True
 
 
 class Backend(Protocol):

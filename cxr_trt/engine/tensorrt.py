@@ -20,8 +20,10 @@ import onnx.inliner
 
 from cxr_trt.engine import cuda
 from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.tensorrt_plugin import NOT_BUILT, Plugin, find_plugin, load_plugin
 from cxr_trt.engine.tensorrt_runtime import INPUT, Log, TensorRTRunner
 from cxr_trt.errors import BackendError
+from cxr_trt.export.pooling import without_body
 from cxr_trt.spec import Specification
 
 LOGGER = logging.getLogger(__name__)
@@ -60,16 +62,19 @@ class TensorRTBackend:
 
         Returns:
             plan, a file name; max_batch; gpu and compute_capability, both None for TensorRT-RTX; activation_bytes, the
-            device memory for one execution context, None if TensorRT did not say.
+            device memory for one execution context, None if TensorRT did not say; plugin, the name, version and hash
+            of the plugin that the plan embeds, or None.
 
         Raises:
             BackendError: nothing to build with, a node that the parser refuses, or a build that fails.
+            UsageError: a plugin library was named that is not there.
         """
         if reason := self.why_not_build():
             raise BackendError(reason)
+        plugin = self._plugin(options)
         gpu = cuda.gpu() if cuda.why_no_gpu() is None else None
         with gpu.current() if gpu else contextlib.nullcontext():
-            log, plan = self._build(graph, gpu, options)
+            log, plan = self._build(graph, gpu, plugin, options)
         (folder / PLAN).write_bytes(plan)
         bound_to = gpu if self._needs_gpu_to_build else None
         return {
@@ -77,6 +82,7 @@ class TensorRTBackend:
             "gpu": bound_to.name if bound_to else None,
             "compute_capability": bound_to.compute_capability if bound_to else None,
             "activation_bytes": log.activation_bytes,
+            "plugin": plugin.settings() if plugin else None,
         }
 
     def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
@@ -103,7 +109,18 @@ class TensorRTBackend:
     def _module(self) -> Any:
         return importlib.import_module(self._package)
 
-    def _build(self, graph: onnx.ModelProto, gpu: cuda.Gpu | None, options: BuildOptions) -> tuple[Log, Any]:
+    def _plugin(self, options: BuildOptions) -> Plugin | None:
+        """The plugin to use. TensorRT-RTX takes none: it parses the node, and then ends the process."""
+        if self._package == "tensorrt_rtx" or not options.plugin:
+            return None
+        plugin = find_plugin()
+        if plugin is None:
+            LOGGER.warning("%s", NOT_BUILT)
+        return plugin
+
+    def _build(
+        self, graph: onnx.ModelProto, gpu: cuda.Gpu | None, plugin: Plugin | None, options: BuildOptions
+    ) -> tuple[Log, Any]:
         """The log and the plan, a buffer of bytes."""
         trt = self._module()
         log = Log(trt)
@@ -111,11 +128,16 @@ class TensorRTBackend:
         network = builder.create_network(network_flags(trt))
         options.report("parse", 0.0)
         parser = trt.OnnxParser(network, log.logger)
+        if plugin:
+            load_plugin(plugin, builder.get_plugin_registry())
+            graph = without_body(graph)
         if not parser.parse(onnx.inliner.inline_local_functions(graph).SerializeToString()):
             raise self._refused(parser, log)
         options.report("parse", 1.0)
 
         config = builder.create_builder_config()
+        if plugin:
+            config.plugins_to_serialize = [str(plugin.path)]
         if hasattr(trt.BuilderFlag, "TF32"):  # float32 is to mean float32; float16 is there for speed
             config.clear_flag(trt.BuilderFlag.TF32)
         if config.add_optimization_profile(batch_profile(builder, network, options.max_batch)) < 0:

@@ -1,6 +1,7 @@
 """TensorRT and TensorRT-RTX: real builds on the CPU with TensorRT-RTX, real runs where there is a GPU."""
 
 import ast
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -12,12 +13,17 @@ import onnx
 import onnx.inliner
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from onnx import numpy_helper, parser
 
-from cxr_trt.engine import tensorrt, tensorrt_runtime
+from cxr_trt.cli import main
+from cxr_trt.engine import tensorrt, tensorrt_plugin, tensorrt_runtime
 from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.engine.tensorrt import TensorRTBackend
-from cxr_trt.errors import BackendError
+from cxr_trt.engine.tensorrt_plugin import Plugin, find_plugin, load_plugin
+from cxr_trt.errors import BackendError, UsageError
+from cxr_trt.export.pooling import max_min_pool_function
 from cxr_trt.spec import Specification
 
 RTX = TensorRTBackend("tensorrt_rtx")
@@ -26,31 +32,14 @@ RTX = TensorRTBackend("tensorrt_rtx")
 SCORING_GRAPH = """
 <ir_version: 10, opset_import: ["": 20, "cxr_trt": 1]>
 scoring (uint8[N, 1, 64, 64] images) => (float[N, 14] probabilities, float[N, 14, 4, 4] class_maps)
-<float scale = {0.01}>
+<float scale = {0.01}, int64[1] windows = {1}>
 {
     pixels = Cast <to: int = 1> (images)
     x = Mul (pixels, scale)
     class_maps = Conv <strides: ints = [16, 16]> (x, weight)
-    scores = cxr_trt.MaxMinPool <k: int = 2, alpha: float = 0.7> (class_maps)
+    window_scores = cxr_trt.MaxMinPool <k_max: int = 2, k_min: int = 3, alpha: float = 0.7> (class_maps)
+    scores = Squeeze (window_scores, windows)
     probabilities = Sigmoid (scores)
-}
-
-<domain: "cxr_trt", opset_import: ["": 20]>
-MaxMinPool <k: int, alpha: float> (maps) => (scores)
-{
-    flat = Constant <value_ints: ints = [0, 0, -1]> ()
-    cells = Reshape (maps, flat)
-    one = Constant <value_ints: ints = [1]> ()
-    last = Constant <value_ints: ints = [2]> ()
-    k_scalar = Constant <value_int: int = @k> ()
-    k_vector = Reshape (k_scalar, one)
-    largest, largest_at = TopK <axis: int = 2, largest: int = 1> (cells, k_vector)
-    smallest, smallest_at = TopK <axis: int = 2, largest: int = 0> (cells, k_vector)
-    high = ReduceMean <keepdims: int = 0> (largest, last)
-    low = ReduceMean <keepdims: int = 0> (smallest, last)
-    alpha_scalar = Constant <value_float: float = @alpha> ()
-    weighted = Mul (alpha_scalar, low)
-    scores = Add (high, weighted)
 }
 """
 
@@ -85,6 +74,7 @@ def graph() -> onnx.ModelProto:
     model = parser.parse_model(SCORING_GRAPH)
     weight = np.random.default_rng(0).normal(0, 0.05, (14, 1, 16, 16)).astype(np.float32)
     model.graph.initializer.append(numpy_helper.from_array(weight, "weight"))
+    model.functions.append(max_min_pool_function(20))
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -164,6 +154,85 @@ class TestBuild:
         assert builder.build_serialized_network(builder.create_network(0), builder.create_builder_config()) is None
         assert str(log.failure("no engine")).startswith("no engine: ")
         assert "Network must have at least one output" in str(log.failure("no engine"))
+
+
+class TestPlugin:
+    @pytest.fixture
+    def library(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        path = tmp_path / "plugin.so"
+        path.write_bytes(b"no library")
+        monkeypatch.setenv("CXR_TRT_PLUGIN", str(path))
+        return path
+
+    def test_the_variable_names_the_library(self, library: Path) -> None:
+        sha256 = hashlib.sha256(b"no library").hexdigest()
+        plugin = find_plugin()
+        assert plugin == Plugin(library, sha256)
+        assert plugin.settings() == {"name": "MaxMinPool", "version": "1", "sha256": sha256}
+
+    def test_the_variable_must_name_a_file(self, library: Path) -> None:
+        library.unlink()
+        with pytest.raises(UsageError) as caught:
+            find_plugin()
+        assert str(caught.value) == (
+            f"CXR_TRT_PLUGIN is {library}: No such file or directory; run `make plugin`, or use --no-plugin"
+        )
+
+    def test_without_the_variable_it_is_what_make_plugin_built(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("CXR_TRT_PLUGIN", raising=False)
+        monkeypatch.setattr(tensorrt_plugin, "INSTALLED", tmp_path / "libcxr_trt_plugin.so")
+        assert find_plugin() is None
+        (tmp_path / "libcxr_trt_plugin.so").write_bytes(b"built")
+        assert find_plugin() == Plugin(tmp_path / "libcxr_trt_plugin.so", hashlib.sha256(b"built").hexdigest())
+
+    def test_where_make_plugin_writes_is_where_it_is_looked_for(self) -> None:
+        build = importlib.import_module("plugins.build")
+        assert build.INSTALLED == tensorrt_plugin.INSTALLED
+
+    def test_the_command_lines_option_reaches_the_backend(
+        self, demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[bool] = []
+        backend = BACKENDS["onnxruntime"]
+
+        def build(*arguments: Any) -> Any:
+            asked.append(arguments[2].plugin)
+            return type(backend).build(backend, *arguments)
+
+        monkeypatch.setattr(backend, "build", build)
+        for option in ([], ["--no-plugin"], ["--plugin"]):
+            command = ["build-engine", str(demo_model), "-o", str(tmp_path / "e.cxr"), "--backend", "onnxruntime"]
+            assert CliRunner().invoke(main, [*command, "--overwrite", *option]).exit_code == 0
+        assert asked == [True, False, True]
+
+    def test_what_is_no_plugin_library_is_refused(self, trt: Any, library: Path) -> None:
+        log = tensorrt_runtime.Log(trt)
+        builder = trt.Builder(log.logger)
+        with pytest.raises(
+            BackendError, match=r"cannot load the plugin .*plugin\.so: build it again with `make plugin`"
+        ):
+            load_plugin(Plugin(library, ""), builder.get_plugin_registry())
+
+    @pytest.mark.usefixtures("trt", "library")
+    def test_tensorrt_rtx_takes_standard_operators(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
+        assert RTX.build(graph, tmp_path, BuildOptions(2, silent))["plugin"] is None
+
+    def test_tensorrt_takes_it_unless_told_otherwise(
+        self, library: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        backend = TensorRTBackend("tensorrt")
+        chosen = backend._plugin(BuildOptions(2, silent))
+        assert chosen is not None
+        assert chosen.path == library
+        assert backend._plugin(BuildOptions(2, silent, plugin=False)) is None
+        assert caplog.messages == []
+        monkeypatch.delenv("CXR_TRT_PLUGIN")
+        monkeypatch.setattr(tensorrt_plugin, "INSTALLED", library.with_name("nothing"))
+        assert backend._plugin(BuildOptions(2, silent)) is None
+        (warning,) = caplog.messages
+        assert warning.startswith("the pooling plugin is not built, so TensorRT gets its standard operators: run `make")
 
 
 @pytest.mark.parametrize(
@@ -298,6 +367,7 @@ def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
         "severities": trt.ILogger.Severity,
         "trt.MemoryPoolType": trt.MemoryPoolType,
         "builder": trt.Builder,
+        "registry": trt.IPluginRegistry,
         "network": trt.INetworkDefinition,
         "parser": trt.OnnxParser,
         "e": trt.ParserError,
@@ -307,7 +377,7 @@ def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
         "self._engine": trt.ICudaEngine,
         "self._context": trt.IExecutionContext,
     }
-    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_runtime)]
+    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_plugin, tensorrt_runtime)]
     nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
     used = {(owner, node.attr) for node in nodes if (owner := ast.unparse(node.value)) in owners}
     assert {owner for owner, _ in used} == set(owners)
@@ -323,10 +393,15 @@ def backend(request: pytest.FixtureRequest) -> TensorRTBackend:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("plugin", [True, False])
 def test_probabilities_and_class_maps_are_onnx_runtimes(
-    backend: TensorRTBackend, graph: onnx.ModelProto, tmp_path: Path
+    backend: TensorRTBackend, plugin: bool, graph: onnx.ModelProto, tmp_path: Path
 ) -> None:
-    settings = backend.build(graph, tmp_path, BuildOptions(4, silent))
+    library = find_plugin() if plugin and backend.name == "tensorrt" else None
+    if plugin and library is None:
+        pytest.skip("the plugin is not built (make plugin), or not for this backend")
+    settings = backend.build(graph, tmp_path, BuildOptions(4, silent, plugin=plugin))
+    assert settings["plugin"] == (library and library.settings())
     assert backend.why_not_open(settings) is None
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     runner = backend.open(tmp_path, Specification(), settings)

@@ -7,14 +7,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from cxr_trt.export.builder import IR_VERSION, OPSET
-from cxr_trt.export.pooling import DOMAIN, DOMAIN_VERSION, NAME, max_min_pool_function
+from cxr_trt.export.pooling import DOMAIN, DOMAIN_VERSION, NAME, max_min_pool_function, without_body
 
 
-def pooling_model(shape, **attributes):
+def pooling_model(shape, element=TensorProto.FLOAT, **attributes):
     graph = helper.make_graph(
         [helper.make_node(NAME, ["maps"], ["scores"], domain=DOMAIN, **attributes)],
         "pooling",
-        [helper.make_tensor_value_info("maps", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("maps", element, shape)],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [shape[0], 1, shape[1]])],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
@@ -25,11 +25,44 @@ def pooling_model(shape, **attributes):
     return model
 
 
+def run(model, maps):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"maps": maps})[0]
+
+
 @pytest.mark.parametrize(("k_max", "k_min", "alpha"), [(1, 1, 0.7), (4, 9, 0.7), (35, 35, -1.0), (3, 1, 0.0)])
 def test_function_is_equation_4(k_max, k_min, alpha):
     maps = np.random.default_rng(0).normal(size=(3, 14, 5, 7)).astype(np.float32)
     model = pooling_model(maps.shape, k_max=k_max, k_min=k_min, alpha=alpha)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     ascending = np.sort(maps.reshape(3, 14, -1).astype(np.float64), axis=2)
     expected = ascending[:, :, -k_max:].mean(2) + alpha * ascending[:, :, :k_min].mean(2)
-    np.testing.assert_allclose(session.run(None, {"maps": maps})[0], expected[:, None], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(run(model, maps), expected[:, None], rtol=1e-6, atol=1e-6)
+
+
+def test_half_precision_is_computed_in_float32():
+    maps = np.array([[[[2048, 1, 1, 0]]]], np.float16)
+    scores = run(pooling_model(maps.shape, TensorProto.FLOAT16, k_max=3, k_min=1, alpha=1.0), maps)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, [[[2050 / 3]]], rtol=1e-6)  # in float16, 2048 + 1 is 2048
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.7])
+@pytest.mark.parametrize(("k_max", "k_min"), [(1, 1), (2, 3)])
+def test_infinities_are_those_of_the_network(k_max, k_min, alpha):
+    torch = pytest.importorskip("torch")
+    from cxr_trt.model.network import MaxMinPool
+
+    inf = np.inf
+    rows = [[-inf, 1, 2, 3], [inf, 1, 2, 3], [-inf, inf, 0, 0], [inf] * 4, [-inf] * 4]
+    maps = np.array(rows, np.float32).reshape(1, 5, 2, 2)
+    expected = MaxMinPool(k_max, k_min, alpha)(torch.from_numpy(maps)).numpy()
+    scores = run(pooling_model(maps.shape, k_max=k_max, k_min=k_min, alpha=alpha), maps)
+    np.testing.assert_allclose(scores[:, 0], expected, rtol=1e-6)
+
+
+def test_the_body_can_be_left_out():
+    model = pooling_model((1, 14, 7, 7), k_max=1, k_min=1, alpha=0.7)
+    bare = without_body(model)
+    assert (len(model.functions), len(bare.functions)) == (1, 0)
+    assert bare.graph == model.graph
+    assert bare.opset_import == model.opset_import

@@ -1,6 +1,6 @@
-"""Plants one bug at a time in a copy of plugins/ and says which tests see it: plugins/mutants.md and mutants.json.
+"""Plants one bug at a time in a copy of plugins/ and says which tests see it: plugins/MUTANTS.md.
 
-python tests/plugins/mutants.py [WORD ...]    only the bugs whose names hold a word; writes no files then
+python tests/plugins/mutants.py [WORD ...]    only the bugs whose names hold a word; writes no file then
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,13 +18,15 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PLUGINS = HERE.parents[1] / "plugins"
-KERNEL, CHECK = "max_min_pool.cuh", "arguments.h"
+KERNEL, CHECK, PLUGIN = "max_min_pool.cuh", "arguments.h", "tensorrt_plugin.cpp"
 CHECKS = {
     "values": ["test_kernel_on_cpu.py", "-k", "not sanitizers and not torch"],
     "memory": ["test_kernel_on_cpu.py", "-k", "sanitizers and memory"],
     "threads": ["test_kernel_on_cpu.py", "-k", "sanitizers and threads"],
     "ptx": ["test_kernel_ptx.py", "-k", "not machine and not larger and sm_75"],
     "ptx sm_80": ["test_kernel_ptx.py", "-k", "not machine and not larger and sm_80"],
+    "plugin": ["test_tensorrt_plugin.py", "-k", "not TestBuild"],
+    "budget": ["test_budget.py", "-k", "75"],
 }
 STAGED = "    __syncwarp();\n    float* to"
 # sm_80 differs from sm_75 in its reductions only; most bugs move no access and no order of threads.
@@ -34,6 +37,8 @@ ONLY_FOR = {
 }
 HALVES = "kLanes / 2; distance > 0; distance /= 2"
 ROWS = "row < rows; row += int64_t{gridDim.x} * warps) {\n    const T* from = maps + row * cells;\n"
+SECONDS = 300  # of processor time for each process of a check: an endless loop ends then, whatever else is running
+WINDOWS = "attributes_.windows.size()"
 BUGS = [
     ("no barrier after staging", KERNEL, STAGED, "    float* to"),
     ("no barrier before the stage is overwritten", KERNEL, "    __syncwarp();  // the next row", "    // the next row"),
@@ -70,8 +75,42 @@ BUGS = [
     ("arguments not checked", KERNEL, " || !problem(a).empty()", ""),
     ("window check without its place", CHECK, "win.h > a.h - win.y", "win.h > a.h"),
     ("k may be one more than the window", CHECK, "if (k > static_cast<int64_t>", "if (k - 1 > static_cast<int64_t>"),
+    ("budget: loop unrolled too far", KERNEL, "#pragma unroll 2", "#pragma unroll 4"),
+    ("budget: 8-byte loads only", KERNEL, "<16 / sizeof(T)>", "<8 / sizeof(T)>"),
+    ("plugin: k_min saved as k_max", PLUGIN, "data = &attributes_.k_min", "data = &attributes_.k_max"),
+    ("plugin: windows not saved", PLUGIN, "? kFieldCount - 1 : kFieldCount", "? kFieldCount - 1 : kFieldCount - 1"),
+    ("plugin: clone without windows", PLUGIN, "copy = new Plugin(attributes_)", "copy = new Plugin({2, 1, 0.7f, {}})"),
+    ("plugin: a context shares the plugin", PLUGIN, "override { return clone(); }", "override { return this; }"),
+    ("plugin: scores in the type of the maps", PLUGIN, "outputs[0] = DataType::kFLOAT", "outputs[0] = inputs[0]"),
+    ("plugin: any format", PLUGIN, "if (tensor.format != TensorFormat::kLINEAR) return false;", ""),
+    ("plugin: float16 scores", PLUGIN, "(position == 0 && tensor.type", "(tensor.type"),
+    ("plugin: int32 maps", PLUGIN, 'DataType::kHALF) return "";', 'DataType::kHALF || true) return "";'),
+    ("plugin: one window too many", PLUGIN, "std::max<int64_t>(attributes_.windows.size(), 1)", f"{WINDOWS} + 1"),
+    ("plugin: scores of another axis", PLUGIN, "d[2] = inputs[0].d[1]", "d[2] = inputs[0].d[3]"),
+    ("plugin: changed shapes not checked", PLUGIN, "shape_problem(attributes_, inputs[0].dims)", "std::string()"),
+    ("plugin: largest maps not checked", PLUGIN, "shape_problem(attributes_, inputs[0].max)", "wrong"),
+    ("plugin: unknown batch, map not checked", PLUGIN, "(known || i < 2)", "known"),
+    ("plugin: types of attributes not checked", PLUGIN, "if (field.type != known[index].type)", "if (false)"),
+    ("plugin: two numbers for one", PLUGIN, "given[index]->length != 1", "given[index]->length < 1"),
+    ("plugin: unknown attributes", PLUGIN, "kFieldCount) return", "kFieldCount) continue; if (0) return"),
+    ("plugin: second value of an attribute", PLUGIN, "if (given[index]) return", "if (false) return"),
+    ("plugin: windows of three numbers", PLUGIN, "if (windows->length % kNumbersOfWindow != 0)", "if (false)"),
+    ("plugin: values not checked", PLUGIN, "return attribute_problem(to.with_maps(1, 1, 1, 1))", 'return ""'),
+    ("plugin: failed launch is fine", PLUGIN, 'error == cudaSuccess ? ""', 'true ? ""'),
+    ("plugin: logger not asked", PLUGIN, "finder ? finder->findLogger() : nullptr", "nullptr"),
+    ("plugin: library shows all", "exports.map", "  local:\n    *;\n", ""),
     ("none", KERNEL, "", ""),
 ]  # fmt: skip
+
+
+def is_for(check: str, name: str) -> bool:
+    """Whether a check is run on a bug: one named "plugin: ..." or "budget: ..." is for that check alone."""
+    if name == "none":
+        return True
+    part = name.split(":")[0] if ":" in name else ""
+    if part or check in ("plugin", "budget"):
+        return check == part
+    return bool(re.search(ONLY_FOR.get(check, ""), name))
 
 
 def plant(name: str, file: str, old: str, new: str) -> dict[str, str]:
@@ -85,9 +124,10 @@ def plant(name: str, file: str, old: str, new: str) -> dict[str, str]:
         (copy / file).write_text(text.replace(old, new) if old else text)
         found = {}
         for check, (tests, *options) in CHECKS.items():
-            if name != "none" and not re.search(ONLY_FOR.get(check, ""), name):
+            if not is_for(check, name):
                 continue
             command = [
+                *("bash", "-c", f'ulimit -S -t {SECONDS}; exec "$@"', "bash"),
                 sys.executable,
                 "-m",
                 "pytest",
@@ -99,14 +139,14 @@ def plant(name: str, file: str, old: str, new: str) -> dict[str, str]:
                 *options,
             ]
             environment = os.environ | {"CXR_TRT_PLUGINS": str(copy), "CXXFLAGS": "-O0"}
-            try:
-                done = subprocess.run(
-                    [*command, f"--basetemp={temporary}/{tests}"],
-                    env=environment, cwd=HERE.parents[1], capture_output=True, text=True, timeout=180,
-                )  # fmt: skip
-                found[check] = "" if done.returncode == 0 else summary(done.stdout + done.stderr, temporary)
-            except subprocess.TimeoutExpired:
+            done = subprocess.run(
+                [*command, f"--basetemp={temporary}/{tests}"],
+                env=environment, cwd=HERE.parents[1], capture_output=True, text=True,
+            )  # fmt: skip
+            if done.returncode == -signal.SIGXCPU:
                 found[check] = "did not end"
+            else:
+                found[check] = "" if done.returncode == 0 else summary(done.stdout + done.stderr, temporary)
         return found
 
 
@@ -132,7 +172,7 @@ def first_line(*command: str) -> str:
 
 
 def write(results: dict[str, dict[str, str]]) -> None:
-    """Writes both files."""
+    """Writes the table."""
     processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     about = {
         "date": date.today().isoformat(),
@@ -144,9 +184,6 @@ def write(results: dict[str, dict[str, str]]) -> None:
     harmful = {name: found for name, found in results.items() if name != "none"}
     caught = {check: sum(bool(found.get(check)) for found in harmful.values()) for check in CHECKS}
     total = sum(any(found.values()) for found in harmful.values())
-    (PLUGINS / "mutants.json").write_text(
-        json.dumps({"about": about, "caught": caught, "bugs": results}, indent=1) + "\n"
-    )
     lines = [
         "# Planted bugs, and which tests see them",
         "",
@@ -155,7 +192,9 @@ def write(results: dict[str, dict[str, str]]) -> None:
         + ". Made by `make plugin-mutants`.",
         "",
         "`values`: executed on the CPU, compared with NumPy. `memory`: the same under AddressSanitizer and"
-        " UndefinedBehaviorSanitizer. `threads`: under ThreadSanitizer. `ptx`: nvcc's PTX, executed; `-`: not run.",
+        " UndefinedBehaviorSanitizer. `threads`: under ThreadSanitizer. `ptx`: nvcc's PTX, executed. `plugin`: the"
+        " TensorRT plugin, driven through TensorRT's interfaces. `budget`: what ptxas and the disassembly say. `-`: not"
+        " run.",
         "",
         *(f"- {key}: {value}" for key, value in about.items()),
         "",
@@ -164,7 +203,7 @@ def write(results: dict[str, dict[str, str]]) -> None:
     ]  # fmt: skip
     for name, found in results.items():
         lines.append(f"| {name} | " + " | ".join(found.get(check, "-") or "passes" for check in CHECKS) + " |")
-    (PLUGINS / "mutants.md").write_text("\n".join(lines) + "\n")
+    (PLUGINS / "MUTANTS.md").write_text("\n".join(lines) + "\n")
 
 
 def main() -> None:

@@ -157,7 +157,7 @@ SHAPE = (2, 14, 14, 14)
         (
             SHAPE,
             {"windows": [(0, -1, 3, 3)]},
-            "window 0 (y 0, x -1, h 3, w 3) is not inside the map of 14 x 14 cells",
+            "window 0 (y 0, x -1, h 3, w 3) starts outside the map",
         ),
         (
             SHAPE,

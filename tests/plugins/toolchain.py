@@ -167,7 +167,7 @@ def write_cases(path: Path, cases: list[Case]) -> None:
             file.write(case.maps.tobytes())
 
 
-def run_sanitized(program: Path, cases: list[Case], folder: Path, timeout: int = 120) -> tuple[str, list[np.ndarray]]:
+def run_sanitized(program: Path, cases: list[Case], folder: Path, timeout: int = 900) -> tuple[str, list[np.ndarray]]:
     """Runs cases in a program with a sanitizer: what it reported, and the scores if that is nothing."""
     inputs, outputs = folder / "cases.bin", folder / "scores.bin"
     write_cases(inputs, cases)

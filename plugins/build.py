@@ -1,0 +1,134 @@
+"""Builds the TensorRT plugin of this folder, and brings what the machine lacks: make plugin.
+
+CMake, nvcc and TensorRT's headers are the system's where it has them: nvcc in CUDA_HOME, CUDA_PATH, on PATH or in
+/usr/local/cuda, the headers in TENSORRT_ROOT or the system's include folders. What is missing comes from PyPI, pinned,
+into the build folder, and stays there for the next build.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE.parent / "build" / "plugin"
+LIBRARY = "libcxr_trt_plugin.so"
+INSTALLED = HERE.parent / "cxr_trt" / "engine" / LIBRARY  # where cxr-trt looks for it
+
+CMAKE = "cmake==3.31.6"
+NVCC = (
+    "nvidia-cuda-nvcc==13.0.88",
+    "nvidia-cuda-crt==13.0.88",
+    "nvidia-nvvm==13.0.88",
+    "nvidia-cuda-runtime==13.0.96",
+    "nvidia-cuda-cccl==13.0.85",
+)
+# TensorRT 10.14.1's headers (Apache-2.0), a part of that package; the rest of it is not used.
+HEADERS = "kernel-lens==2.0.1"
+HEADERS_SHA256 = "07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
+HEADERS_FOLDER = "kernel_lens/include/tensorrt/"
+HEADER = "NvInferRuntime.h"
+
+
+def main() -> None:
+    """Build as the options say, and print where the library is."""
+    parser = argparse.ArgumentParser(description="Build the TensorRT plugin.")
+    parser.add_argument("--architectures", help="CMake's list, such as 75-real;120-virtual. Default: 7.5 to 12.0.")
+    parser.add_argument("--build", type=Path, default=BUILD, help="Folder for everything in between.")
+    parser.add_argument("--output", type=Path, default=INSTALLED, help="The library to write.")
+    options = parser.parse_args()
+    print(build(options.build, options.output, options.architectures))
+
+
+def build(folder: Path, output: Path, architectures: str | None = None) -> Path:
+    """Configure and compile in `folder`, and copy the library to `output`. Needs a C++ compiler and make."""
+    nvcc = find_nvcc() or fetch_nvcc(BUILD / "cuda")
+    headers = find_headers() or fetch_headers(BUILD / "tensorrt")
+    cmake = find_cmake() or fetch_cmake(BUILD / "cmake")
+    print(f"CMake: {cmake}; nvcc: {nvcc}; TensorRT's headers: {headers}", flush=True)
+    settings = {"CMAKE_CUDA_COMPILER": nvcc, "TENSORRT_INCLUDE_DIR": headers}
+    settings |= {"CMAKE_CUDA_ARCHITECTURES": architectures} if architectures else {"NVCC": nvcc}
+    run(cmake, "-S", HERE, "-B", folder / "cmake-build", *(f"-D{name}={value}" for name, value in settings.items()))
+    run(cmake, "--build", folder / "cmake-build", "--target", "cxr_trt_plugin")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Another file in its place, not other bytes in the file: a process may have it loaded.
+    partial = output.with_suffix(".partial")
+    shutil.copy(folder / "cmake-build" / LIBRARY, partial)
+    return partial.replace(output)
+
+
+def find_nvcc() -> Path | None:
+    """The system's nvcc."""
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    on_path = shutil.which("nvcc")
+    known = [*(Path(home, "bin", "nvcc") for home in homes), *([Path(on_path)] if on_path else [])]
+    known.append(Path("/usr/local/cuda/bin/nvcc"))
+    return next((nvcc for nvcc in known if nvcc.is_file()), None)
+
+
+def find_cmake() -> Path | None:
+    """The system's CMake."""
+    on_path = shutil.which("cmake")
+    return Path(on_path) if on_path else None
+
+
+def find_headers() -> Path | None:
+    """The folder of the system's TensorRT headers."""
+    folders = [Path("/usr/include"), *Path("/usr/include").glob("*-linux-gnu"), Path("/usr/local/include")]
+    if root := os.environ.get("TENSORRT_ROOT"):
+        folders.insert(0, Path(root) / "include")
+    return next((folder for folder in folders if (folder / HEADER).is_file()), None)
+
+
+def fetch_nvcc(folder: Path) -> Path:
+    """Nvcc from PyPI."""
+    home = folder / "nvidia" / "cu13"
+    if not (home / "lib64").exists():
+        pip("install", "--no-deps", "--upgrade", "--target", folder, *NVCC)
+        for program in (home / "bin").iterdir():  # wheels do not keep all of the permissions
+            program.chmod(0o755)
+        (home / "lib64").symlink_to("lib")  # where nvcc looks
+    return home / "bin" / "nvcc"
+
+
+def fetch_cmake(folder: Path) -> Path:
+    """CMake from PyPI."""
+    cmake = folder / "cmake" / "data" / "bin" / "cmake"
+    if not cmake.is_file():
+        pip("install", "--no-deps", "--target", folder, CMAKE)
+    return cmake
+
+
+def fetch_headers(folder: Path) -> Path:
+    """TensorRT's headers from PyPI, from the one file that they are known to be in."""
+    if not (folder / HEADER).is_file():
+        pip("download", "--no-deps", "--no-binary", ":none:", "--dest", folder, HEADERS)
+        (wheel,) = folder.glob("*.whl")
+        if (found := hashlib.sha256(wheel.read_bytes()).hexdigest()) != HEADERS_SHA256:
+            raise SystemExit(f"{wheel}: its sha256 is {found}, not {HEADERS_SHA256}; set TENSORRT_ROOT instead")
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if name.startswith(HEADERS_FOLDER):
+                    (folder / Path(name).name).write_bytes(archive.read(name))
+    return folder
+
+
+def pip(*arguments: object) -> None:
+    """Run pip of this interpreter."""
+    run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
+
+
+def run(*command: object) -> None:
+    """Run a program; the build ends where it fails."""
+    try:
+        subprocess.run([str(part) for part in command], check=True)
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"{' '.join(error.cmd[:4])} ... failed with exit code {error.returncode}") from None
+
+
+if __name__ == "__main__":
+    main()

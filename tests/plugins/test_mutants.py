@@ -1,0 +1,15 @@
+"""The planted bugs fit the sources; that tests see them is what `make plugin-mutants` shows."""
+
+import pytest
+from mutants import BUGS, CHECKS, PLUGINS, is_for
+
+
+@pytest.mark.parametrize(("name", "file", "old", "new"), BUGS, ids=[bug[0] for bug in BUGS])
+def test_a_bug_can_be_planted_and_has_a_check(name, file, old, new):
+    assert old in (PLUGINS / file).read_text()
+    assert old != new or name == "none"
+    assert any(is_for(check, name) for check in CHECKS)
+
+
+def test_bugs_have_different_names():
+    assert len({name for name, *_ in BUGS}) == len(BUGS)
