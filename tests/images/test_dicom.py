@@ -367,7 +367,7 @@ def test_real_radiographs_are_the_same_in_jpeg_2000(radiographs: Path, name: str
         ({"BitsAllocated": 12}, "damaged"),
         ({"PhotometricInterpretation": "HSV"}, "Photometric Interpretation HSV"),
         (window(100, 0), "Window Width"),
-        (window(100, 10, "CUBIC"), "CUBIC"),
+        (window(100, 10, "CUBIC"), "VOI LUT Function"),
         ({"VOILUTSequence": lut(4, 0, 8, [1, 2])}, "damaged"),
         ({"VOILUTSequence": [Dataset()]}, "damaged"),
     ],
