@@ -4,7 +4,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -54,7 +54,8 @@ def locked(path: Path, what: Path | None = None) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a file that nobody holds holds nobody off
+                path.unlink()
 
 
 def _lock_file(path: Path, what: Path) -> TextIO:

@@ -13,7 +13,7 @@ import signal
 import struct
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 
@@ -30,15 +30,21 @@ def main() -> None:
     """Serve until standard input ends. Arguments: side of the pictures in pixels, bytes of memory, seconds a file."""
     size, memory, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     cv2.setNumThreads(1)
-    with os.fdopen(os.dup(1), "wb") as answers:
-        _send(answers, {}, b"")  # ready: all that is needed could be imported
-        _withdraw(memory)
-        for line in sys.stdin.buffer:
-            request = json.loads(line)
-            signal.setitimer(signal.ITIMER_REAL, seconds)  # its SIGALRM ends the process, also inside a C library
-            facts, pixels = answer(Path(request["path"]), request["known"], size)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            _send(answers, facts, pixels)
+    try:
+        _serve(os.fdopen(os.dup(1), "wb"), size, memory, seconds)
+    except BrokenPipeError:
+        os._exit(0)  # whoever asked is gone; closing the stream would only say so again
+
+
+def _serve(answers: BinaryIO, size: int, memory: int, seconds: float) -> None:
+    _send(answers, {}, b"")  # ready: all that is needed could be imported
+    _withdraw(memory)
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # its SIGALRM ends the process, also inside a C library
+        facts, pixels = answer(Path(request["path"]), request["known"], size)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(answers, facts, pixels)
 
 
 def answer(path: Path, known: str | None, size: int) -> tuple[dict[str, Any], bytes]:
@@ -84,7 +90,7 @@ def _withdraw(memory: int) -> None:
     os.dup2(nowhere, 2)
 
 
-def _send(stream: Any, facts: dict[str, Any], pixels: bytes) -> None:
+def _send(stream: BinaryIO, facts: dict[str, Any], pixels: bytes) -> None:
     text = json.dumps(facts).encode()
     stream.write(HEAD.pack(len(text), len(pixels)) + text + pixels)
     stream.flush()

@@ -51,7 +51,7 @@ def run(
         engine = stack.enter_context(Engine(bundle or _only_bundle()))
         if heatmaps and not engine.has_class_maps:
             raise UsageError("--heatmaps needs an engine with class maps; export the checkpoint with --class-maps")
-        writer = None if journal or table else standard_output()
+        writer = None if output or table else standard_output()
         _announce(engine, selection)
         keeper = _Keeper(engine, journal, heatmaps, top)
         progress = stack.enter_context(FileProgress(len(selection.sources)))
@@ -68,14 +68,14 @@ def run(
                     errors.add(result.row)
                 progress.advance(error=result.row.error is not None, known=result.is_known)
             has_scores = progress.errors < progress.done
-            if output and journal and (has_scores or not output.exists()):
+            if output and journal is not None and (has_scores or not output.exists()):
                 _publish(journal, selection, engine, output)
         except BaseException:
-            if journal:
-                kept = f"the rows of {_files(progress.done)} are kept in {journal.path}"
+            if journal is not None:
+                kept = f"the rows of {_files(len(journal))} are kept in {journal.path}"
                 click.echo(f"{kept}; the same command again goes on from there", err=True)
             raise
-        if output and journal and not has_scores and not journal.has_made(hash_file(output)):
+        if output and journal is not None and not has_scores and not journal.has_made(hash_file(output)):
             raise UsageError(f"none of the {progress.done} files could be read; {output} was left as it is")
     _summarise(progress, errors, output, heatmaps)
     if table:
@@ -101,12 +101,12 @@ class _Keeper:
     def __init__(self, engine: Engine, journal: Journal | None, heatmaps: Path | None, top: int) -> None:
         self._engine, self._journal, self._heatmaps, self._top = engine, journal, heatmaps, top
         self._place = f"{top} in {heatmaps.resolve()}" if heatmaps else None
-        if journal and heatmaps:
+        if journal is not None and heatmaps:
             journal.note(str(heatmaps.resolve()))
 
     def known(self, name: str) -> Row | None:
         """The row of an earlier run, if all that is wanted of it is still there."""
-        row = self._journal.row(name, self._engine.fingerprint, self._place) if self._journal else None
+        row = self._journal.row(name, self._engine.fingerprint, self._place) if self._journal is not None else None
         if row and self._heatmaps and not has_heatmaps(row, self._heatmaps, self._top):
             return None
         return row
@@ -116,7 +116,7 @@ class _Keeper:
             return
         if self._heatmaps:
             save_heatmaps(result, self._engine.spec, self._heatmaps, self._top)
-        if self._journal:
+        if self._journal is not None:
             self._journal.add(result.row, self._place)
 
 

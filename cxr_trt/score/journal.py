@@ -77,6 +77,10 @@ class Journal:
                 row = _parse(self._db.execute("SELECT row FROM scored WHERE path = ?", (path,)).fetchone()[0])
             yield row
 
+    def __len__(self) -> int:
+        with self._sentences():
+            return int(self._db.execute("SELECT count(*) FROM scored").fetchone()[0])
+
     def note(self, made: str) -> None:
         """Keep in mind that something was made by this command."""
         with self._sentences():
