@@ -198,15 +198,16 @@ def test_a_second_run_on_one_output_is_refused_with_the_firsts_process_id(xrays,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["xrays"]
 
 
+COUNT = 400
 SIGNALS = [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")]
 
 
 @pytest.mark.parametrize(("number", "code", "sentence"), SIGNALS)
-def test_a_signal_ends_in_a_message_and_the_same_command_goes_on(center_bundle, tmp_path, number, code, sentence):
+def test_a_signal_ends_in_a_message_and_the_same_command_goes_on(cheap_bundle, tmp_path, number, code, sentence):
     (tmp_path / "xrays").mkdir()
-    for i in range(60):
-        (tmp_path / "xrays" / f"{i:02}.png").write_bytes(picture(i))
-    arguments = [tmp_path / "xrays", "-e", center_bundle, "-o", tmp_path / "a.csv"]
+    for i in range(COUNT):
+        (tmp_path / "xrays" / f"{i:03}.png").write_bytes(picture(i))
+    arguments = [tmp_path / "xrays", "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
     process = subprocess.Popen(
         command(*arguments),
         stderr=subprocess.PIPE,
@@ -217,7 +218,7 @@ def test_a_signal_ends_in_a_message_and_the_same_command_goes_on(center_bundle, 
     try:
         while not ((wal := tmp_path / "a.csv.journal-wal").exists() and wal.stat().st_size > 30_000):
             assert time.monotonic() < deadline
-            time.sleep(0.02)
+            time.sleep(0.005)
         process.send_signal(number)
         _, messages = process.communicate(timeout=60)
     finally:
@@ -231,9 +232,9 @@ def test_a_signal_ends_in_a_message_and_the_same_command_goes_on(center_bundle, 
     with closing(sqlite3.connect(tmp_path / "a.csv.journal")) as database:
         rows = database.execute("SELECT count(*) FROM scored").fetchone()[0]
     assert f"the rows of {rows} files are kept" in messages
-    assert 0 < rows < 60
+    assert 0 < rows < COUNT
 
     finished = score(*arguments)
     assert finished.returncode == 0, finished.stderr
-    assert f"scored 60 of 60 files ({rows} of them in an earlier run)" in finished.stderr
-    assert list(rows_of(tmp_path / "a.csv")) == [f"{i:02}.png" for i in range(60)]
+    assert f"scored {COUNT} of {COUNT} files ({rows} of them in an earlier run)" in finished.stderr
+    assert list(rows_of(tmp_path / "a.csv")) == [f"{i:03}.png" for i in range(COUNT)]

@@ -184,7 +184,7 @@ def killed(number: signal.Signals, code: int) -> Callable[[Place, random.Random,
         outcome = Outcome()
         while outcome.cases < count:
             with place.output() as out:
-                for _ in range(rng.randint(2, 6)):
+                for _ in range(min(rng.randint(2, 6), count - outcome.cases)):
                     run = Run(place, out)
                     if number == signal.SIGKILL:
                         time.sleep(rng.uniform(0, place.seconds))
