@@ -68,14 +68,15 @@ def run(
                     errors.add(result.row)
                 progress.advance(error=result.row.error is not None, known=result.is_known)
             has_scores = progress.errors < progress.done
-            if output and journal is not None and (has_scores or not output.exists()):
+            is_left = output is not None and output.exists() and not has_scores
+            if output and journal and not is_left:
                 _publish(journal, selection, engine, output)
         except BaseException:
-            if journal is not None:
-                kept = f"the rows of {_files(len(journal))} are kept in {journal.path}"
+            if journal:
+                kept = f"the rows of {_files(journal.count())} are kept in {journal.path}"
                 click.echo(f"{kept}; the same command again goes on from there", err=True)
             raise
-        if output and journal is not None and not has_scores and not journal.has_made(hash_file(output)):
+        if is_left:
             raise UsageError(f"none of the {progress.done} files could be read; {output} was left as it is")
     _summarise(progress, errors, output, heatmaps)
     if table:
@@ -101,12 +102,12 @@ class _Keeper:
     def __init__(self, engine: Engine, journal: Journal | None, heatmaps: Path | None, top: int) -> None:
         self._engine, self._journal, self._heatmaps, self._top = engine, journal, heatmaps, top
         self._place = f"{top} in {heatmaps.resolve()}" if heatmaps else None
-        if journal is not None and heatmaps:
+        if journal and heatmaps:
             journal.note(str(heatmaps.resolve()))
 
     def known(self, name: str) -> Row | None:
         """The row of an earlier run, if all that is wanted of it is still there."""
-        row = self._journal.row(name, self._engine.fingerprint, self._place) if self._journal is not None else None
+        row = self._journal.row(name, self._engine.fingerprint, self._place) if self._journal else None
         if row and self._heatmaps and not has_heatmaps(row, self._heatmaps, self._top):
             return None
         return row
@@ -116,7 +117,7 @@ class _Keeper:
             return
         if self._heatmaps:
             save_heatmaps(result, self._engine.spec, self._heatmaps, self._top)
-        if self._journal is not None:
+        if self._journal:
             self._journal.add(result.row, self._place)
 
 

@@ -31,21 +31,30 @@ class Journal:
     """An open journal; a context manager. One process at a time: hold `cxr_trt.outputs.locked` on the table."""
 
     def __init__(self, path: Path, *, fresh: bool) -> None:
-        """Open or make the journal at `path`; forget what it holds if `fresh`.
+        """Open or make the journal at `path`; if `fresh`, forget the rows that it holds, or replace what is no journal.
 
         Raises:
             UsageError: it cannot be written, or is no journal of this version.
         """
         self.path = path
         with self._sentences():
-            if fresh:
-                self._remove()
-            self._db = sqlite3.connect(path, isolation_level=None)  # each statement is a transaction
             try:
-                self._prepare()
-            except sqlite3.DatabaseError:
-                self._db.close()
-                raise
+                self._open()
+            except sqlite3.DatabaseError as error:
+                if not fresh or isinstance(error, sqlite3.OperationalError):
+                    raise
+                self._remove()
+                self._open()
+            if fresh:
+                self._db.execute("DELETE FROM scored")
+
+    def _open(self) -> None:
+        self._db = sqlite3.connect(self.path, isolation_level=None)  # each statement is a transaction
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError:
+            self._db.close()
+            raise
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory, so network drives will do
@@ -77,7 +86,8 @@ class Journal:
                 row = _parse(self._db.execute("SELECT row FROM scored WHERE path = ?", (path,)).fetchone()[0])
             yield row
 
-    def __len__(self) -> int:
+    def count(self) -> int:
+        """How many rows it holds."""
         with self._sentences():
             return int(self._db.execute("SELECT count(*) FROM scored").fetchone()[0])
 

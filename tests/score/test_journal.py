@@ -167,6 +167,25 @@ def test_a_table_that_was_edited_is_not_replaced(xrays, cheap_bundle, tmp_path):
     assert (tmp_path / "a.csv").read_text() == whole
 
 
+def test_when_no_file_can_be_read_any_more_the_table_stays(xrays, cheap_bundle, tmp_path):
+    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    score(*arguments)
+    whole = (tmp_path / "a.csv").read_text()
+    for path in xrays.iterdir():
+        path.write_bytes(b"")
+    refused = score(*arguments)
+    assert refused.returncode == 2
+    assert "none of the 6 files could be read" in refused.stderr
+    assert (tmp_path / "a.csv").read_text() == whole
+
+
+def test_fresh_replaces_what_is_no_journal(xrays, cheap_bundle, tmp_path):
+    (tmp_path / "a.csv.journal").write_bytes(b"rubbish" * 1000)
+    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    assert score(*arguments).returncode == 2
+    assert score(*arguments, "--fresh").returncode == 1
+
+
 def test_missing_heat_maps_are_made_again(xrays, cheap_bundle, tmp_path):
     arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
     score(*arguments)
