@@ -7,6 +7,7 @@ engine in it, no pickles, and no second run of the caller's main module.
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -23,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.errors import BackendError
-from cxr_trt.images.worker import HEAD
 from cxr_trt.score.files import Source
 from cxr_trt.score.rows import Row
 
+HEAD = struct.Struct("<II")  # an answer: bytes of JSON, bytes of pixels; then both
 LONGEST_TEXT = 1 << 16  # bytes that the facts of a file may have
-START = "import sys; sys.path[:] = {path!r}; from cxr_trt.images.worker import main; main()"
+START = "import sys; sys.path[:] = {path!r}; from cxr_trt.score.worker import main; main()"
 """With the caller's own search path: `python -m` would also import from the current folder, where X-rays may lie."""
 
 
@@ -133,7 +134,7 @@ class Decoders:
 
 
 class _Process:
-    """One decoder: `cxr_trt.images.worker`. It ends with its standard input, so it never outlives us for long."""
+    """One decoder: `cxr_trt.score.worker`. It ends with its standard input, so it never outlives us for long."""
 
     def __init__(self, size: int, limits: Limits) -> None:
         self._size, self.is_ready = size, False
@@ -161,7 +162,10 @@ class _Process:
         self._process.stdin.flush()
         facts, pixels = self._read(self._size**2)
         image = np.frombuffer(pixels, np.uint8).reshape(self._size, self._size) if pixels else None
-        return Answer(**{**facts, "warnings": tuple(facts.get("warnings", ()))}, image=image)
+        answer = Answer(**{**facts, "warnings": tuple(facts.get("warnings", ()))}, image=image)
+        if (image is None) == (answer.error is None) and (known is None or answer.sha256 != known):
+            raise EOFError
+        return answer
 
     def kill(self) -> None:
         self._process.kill()

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
@@ -48,7 +46,14 @@ def write_table(path: Path, suffix: str, rows: Iterable[Row], spec: Specificatio
             writer = CsvWriter(stream)
             for row in rows:
                 writer.write(row)
-        return
+    else:
+        _write_parquet(path, rows, spec)
+
+
+def _write_parquet(path: Path, rows: Iterable[Row], spec: Specification) -> None:
+    import pyarrow as pa  # takes a third of a second, which a CSV need not wait for
+    import pyarrow.parquet as pq
+
     types = {"width": pa.int32(), "height": pa.int32(), **dict.fromkeys(FINDINGS, pa.float32())}
     fields = [pa.field(name, types.get(name, pa.string())) for name in COLUMNS]
     metadata: dict[bytes | str, bytes | str] = {"cxr_trt.specification": spec.to_json(), "cxr_trt.notice": NOTICE}

@@ -35,7 +35,7 @@ def children():
     for entry in Path("/proc").iterdir():
         try:
             parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent == os.getpid() and b"cxr_trt.images.worker" in (entry / "cmdline").read_bytes():
+            if parent == os.getpid() and b"cxr_trt.score.worker" in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
         except (OSError, ValueError):
             continue
@@ -116,7 +116,7 @@ def test_a_decoder_that_is_killed_is_replaced_and_the_file_tried_again(tmp_path,
 
 
 CRASH = """
-import ctypes, cxr_trt.images.worker as worker
+import ctypes, cxr_trt.score.worker as worker
 def decode(data, decode=worker.decode):
     return ctypes.string_at(0) if data == b"crash" else decode(data)
 worker.decode = decode
@@ -134,6 +134,19 @@ def test_a_file_that_always_crashes_its_decoder_costs_one_row(tmp_path, monkeypa
     assert found["b.png"].error == "the decoder failed (SIGSEGV); export the image again"
     assert found["a.png"].image is not None
     assert found["c.png"].image is not None
+
+
+@pytest.mark.parametrize(
+    "reply", ['{}, b""', '{"error": "a"}, bytes(64 * 64)', '{"size": 3}, b""', '{}, b"short"', '[], b""']
+)
+def test_an_answer_that_makes_no_sense_is_a_failure(tmp_path, monkeypatch, reply):
+    """As from a decoder that a file has taken over."""
+    (tmp_path / "a.png").write_bytes(picture(0))
+    first, rest = START.split("; from", 1)
+    planted = f"import cxr_trt.score.worker as worker; worker.answer = lambda *_: ({reply})"
+    planted = planted.replace("{", "{{").replace("}", "}}")  # START is a format
+    monkeypatch.setattr("cxr_trt.score.decoders.START", f"{first}\n{planted}\nfrom{rest}")
+    assert answers(tmp_path)["a.png"].error.startswith("the decoder failed")
 
 
 def test_the_same_content_is_not_decoded_again(tmp_path):

@@ -10,20 +10,20 @@ import json
 import os
 import resource
 import signal
-import struct
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
 
+import cxr_trt.images.dicom
+import cxr_trt.images.raster  # noqa: F401 - now, and not within the limits of the first file
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
 from cxr_trt.images.checks import picture_doubts
 from cxr_trt.images.load import read_file
 from cxr_trt.preprocess import preprocess
-
-HEAD = struct.Struct("<II")  # bytes of JSON, bytes of pixels; then both
+from cxr_trt.score.decoders import HEAD
 
 
 def main() -> None:
