@@ -9,7 +9,8 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin plugin-budget plugin-benchmark plugin-mutants train-demo reproduce clean
+.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin plugin-budget plugin-benchmark plugin-mutants \
+    train-demo reproduce hostile faults fuzz soak clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
@@ -72,6 +73,20 @@ plugin-budget: .venv/dev
 # The pooling on a GPU: kernel, PyTorch, TensorRT with and without the plugin; needs a GPU and nvcc.
 plugin-benchmark: .venv/dev
 	$(BIN)/python tests/plugins/gpu_benchmark.py
+
+# What becomes of hostile files, of runs to which something happens, of mutated files, and of memory in a long run: each
+# writes its page in docs/, in 1, 15, 10 and 5 minutes. A sample of each is part of `make test`.
+hostile: .venv/dev
+	$(BIN)/python tests/studies/hostile.py docs/hostile-inputs.md
+
+faults: .venv/dev
+	$(BIN)/python tests/studies/faults.py
+
+fuzz: .venv/dev
+	$(BIN)/python tests/studies/fuzz.py
+
+soak: .venv/dev
+	$(BIN)/python tests/studies/soak.py
 
 # Plants bugs in the CUDA kernel and says which tests see them; needs g++ and nvcc.
 plugin-mutants: .venv/dev

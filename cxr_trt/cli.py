@@ -157,13 +157,20 @@ def build_engine(
     show_default=True,
     help="How many findings get a heat map.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Decoding threads. Default: one a processor.")
+@click.option("--workers", type=click.IntRange(1), help="Decoding processes. Default: one a processor.")
+@click.option("--fresh", is_flag=True, help="Forget what an earlier run has scored.")
 @overwrite_option
 def score(**options: Any) -> None:
-    """Score the X-rays in PATHS: folders, searched recursively, or files. PNG, JPEG and DICOM."""
-    from cxr_trt.score.command import run
+    """Score the X-rays in PATHS: folders, searched recursively, or files. PNG, JPEG and DICOM.
 
-    click.get_current_context().exit(run(**options))
+    Rows are kept in a journal beside the table. The same command again scores only what is new or changed.
+    """
+    from cxr_trt.signals import stoppable
+
+    with stoppable():
+        from cxr_trt.score.command import run
+
+        click.get_current_context().exit(run(**options))
 
 
 @main.command()

@@ -4,8 +4,9 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from cxr_trt.errors import UsageError
 
@@ -35,35 +36,61 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a file for this process alone; the system lets go of it whatever way the process ends. The file stays.
+def locked(path: Path, what: Path | None = None) -> Iterator[None]:
+    """Hold a file for this process alone; the system lets go of it whatever way the process ends.
+
+    Args:
+        path: the file; it is removed in the end.
+        what: what is protected so, for the message; by default the folder of the file.
 
     Raises:
         UsageError: another process holds it, which is named.
     """
-    with path.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.seek(0)
-            holder = stream.read().strip()
-            raise UsageError(f"{path.parent}: process {holder} is writing there; wait for it or stop it") from error
+    what = what or path.parent
+    with _lock_file(path, what) as stream:
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # a file that nobody holds holds nobody off
+                path.unlink()
+
+
+def _lock_file(path: Path, what: Path) -> TextIO:
+    """The open file, held. Whoever held it before may have removed it in the meantime: then another one is made."""
+    while True:
+        try:
+            stream = path.open("a+")
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(stream.fileno()).st_ino:
+                return stream
+            stream.close()
+        except BlockingIOError as error:
+            stream.seek(0)
+            holder = stream.read().strip() or "another"
+            stream.close()
+            raise UsageError(f"{what}: process {holder} is writing there; wait for it or stop it") from error
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another path") from error
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, partial: Path | None = None) -> Iterator[Path]:
     """Give a path beside `path` to write to; it takes the place of `path` if all went well, and is removed if not.
+
+    What a killed process has left there stays, under a name with its number; where no other process can be writing, a
+    name for `partial` makes sure that it is used again.
 
     Raises:
         UsageError: an OSError of the body, such as a full disk.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = partial or path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield partial
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())  # a name whose content a power failure takes would be worse than no file
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another path") from error

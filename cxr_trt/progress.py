@@ -19,10 +19,10 @@ SECONDS_BETWEEN_LINES = 10
 
 
 class FileProgress:
-    """Counts files; a context manager."""
+    """Counts files; a context manager. Those that an earlier run has done (`known`) are not part of the speed."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.done, self.errors = total, 0, 0
+        self.total, self.done, self.errors, self.known = total, 0, 0, 0
         self.started = self._last_line = time.monotonic()
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
         console = Console(stderr=True)
@@ -32,11 +32,12 @@ class FileProgress:
 
     @property
     def files_per_second(self) -> float:
-        return self.done / max(time.monotonic() - self.started, 1e-9)
+        return (self.done - self.known) / max(time.monotonic() - self.started, 1e-9)
 
-    def advance(self, *, error: bool) -> None:
+    def advance(self, *, error: bool, known: bool = False) -> None:
         self.done += 1
         self.errors += error
+        self.known += known
         note = f"{self.files_per_second:.2f} files/s" + (f", {self.errors} errors" if self.errors else "")
         self._bar.update(self._task, completed=self.done, note=note)
         now = time.monotonic()

@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from cxr_trt.errors import GraphError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.preprocess import PREPROCESSING, Fit
 from cxr_trt.views import VIEW_SETS, View, ViewSet, views
 
+LARGEST = 4096  # pixels a side, and more than any other number of a specification
 STRIDE = 32  # pixels of a crop to one cell of its class maps
 ROOM = 16  # what image and crop differ by is a multiple of it, so that merged class maps stay small
 
@@ -89,4 +90,24 @@ class Specification:
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
-        return cls(**fields)
+        spec = cls(**fields)
+        if not spec.is_reasonable():
+            raise GraphError("its specification holds sizes or statistics that no network of this project has")
+        return spec
+
+    def is_reasonable(self) -> bool:
+        """Whether every field has its type and is of a size that may be allocated; a file can say anything."""
+        whole = (self.image_size, self.crop_size, self.k_max, self.k_min)
+        real = (self.alpha, *self.mean, *self.std, *self.operating_points)
+        return (
+            all(type(value) is int for value in whole)
+            and all(type(value) in (int, float) and abs(value) < LARGEST for value in real)
+            and 0 < self.crop_size <= self.image_size <= LARGEST
+            and min(self.k_max, self.k_min) >= 0
+            and max(self.k_max, self.k_min) <= LARGEST
+            and len(self.mean) == len(self.std)
+            and len(self.std) in (1, 3)
+            and self.fit in get_args(Fit)
+            and len(self.operating_points) in (0, len(self.findings))
+            and all(0 < point < 1 for point in self.operating_points)
+        )

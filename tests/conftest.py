@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import onnx
 import pytest
+from cheap_engine import cheap_bundle as build_cheap_bundle
 from onnx import numpy_helper
 
 from cxr_trt.engine.backend import BuildOptions
@@ -107,3 +108,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def center_bundle(build: Callable[..., Path], center_model: onnx.ModelProto) -> Path:
     """A bundle of the centre-crop model. Copy it before changing it."""
     return build(center_model)
+
+
+@pytest.fixture(scope="session")
+def cheap_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose scores are the mean grey: for everything around the engine."""
+    return build_cheap_bundle(tmp_path_factory.mktemp("cheap") / "cheap.cxr")

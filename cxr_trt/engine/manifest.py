@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr_trt.errors import BundleError, CxrTrtError
-from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.errors import BundleError, CxrTrtError, GraphError
+from cxr_trt.export.graph_file import GraphInfo, load_alone
 from cxr_trt.spec import Specification
 
 NAME = "manifest.json"
+MAX_BYTES = 1 << 20  # of the manifest; one has about 2,000
+MAX_BATCH = 4096
 FORMAT = 1  # raise it when the fields change their meaning
 
 
@@ -37,6 +39,17 @@ class Manifest:
         """Identifies the engine, then the specification: 16 hexadecimal digits of the hash of each."""
         return f"{_hash(self._fields())[:16]}-{self.graph.spec.sha256[:16]}"
 
+    def check_types(self) -> None:
+        """Raise TypeError or ValueError for what no backend should have to expect."""
+        texts = (self.precision, self.backend, self.backend_version, self.graph.checkpoint_sha256)
+        if not all(isinstance(text, str) for text in (*texts, *self.files, *self.files.values())):
+            raise TypeError("not a text")
+        if type(self.graph.trained) is not bool:
+            raise TypeError("trained is neither true nor false")
+        batch = self.settings.get("max_batch", 1)
+        if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
+            raise ValueError(f"max_batch is not between 1 and {MAX_BATCH}")
+
     def _fields(self) -> dict[str, Any]:
         return {**_derived(self.graph), "format": FORMAT, **dataclasses.asdict(self)}
 
@@ -53,6 +66,8 @@ def read_manifest(bundle: Path) -> Manifest:
     if not path.is_file():
         raise BundleError(f"{bundle}: not an engine bundle (it has no {NAME}); name a folder made by build-engine")
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError("no manifest is that large")
         text = path.read_text()
         fields = json.loads(text)
         number = fields.pop("format")
@@ -61,22 +76,38 @@ def read_manifest(bundle: Path) -> Manifest:
         for name in ("sha256", *_derived(info)):
             del fields[name]
         manifest = Manifest(info, **fields)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, CxrTrtError) as error:
+        manifest.check_types()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, CxrTrtError) as error:
         raise BundleError(f"{path}: damaged or of another version of cxr-trt; {_rebuild(bundle)}") from error
     if number != FORMAT:
         raise BundleError(f"{path}: format {number}, but this version reads {FORMAT}; {_rebuild(bundle)}")
     if text != manifest.to_json():
         raise BundleError(f"{path}: changed since the engine was built; {_rebuild(bundle)}")
-    for name, sha256 in manifest.files.items():
-        if Path(name).name != name or not (bundle / name).is_file():
-            raise BundleError(f"{bundle}: {name} is missing; {_rebuild(bundle)}")
-        try:
-            changed = hash_file(bundle / name) != sha256
-        except OSError as error:
-            raise BundleError(f"{bundle / name}: cannot be read ({error.strerror}); check its permissions") from error
-        if changed:
-            raise BundleError(f"{bundle / name}: changed since the engine was built; {_rebuild(bundle)}")
+    _check_files(bundle, manifest)
     return manifest
+
+
+def _check_files(bundle: Path, manifest: Manifest) -> None:
+    """Raise BundleError unless the bundle holds the files of its manifest, unchanged, and no others."""
+    for name, sha256 in manifest.files.items():
+        path = bundle / name
+        if Path(name).name != name or not path.is_file():
+            raise BundleError(f"{bundle}: {name} is missing; {_rebuild(bundle)}")
+        if path.is_symlink():
+            raise BundleError(f"{path}: is a link, which a bundle may not hold; copy the file itself")
+        try:
+            changed = hash_file(path) != sha256
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        if changed:
+            raise BundleError(f"{path}: changed since the engine was built; {_rebuild(bundle)}")
+    for path in sorted(bundle.iterdir()):
+        if path.name != NAME and path.name not in manifest.files:
+            raise BundleError(f"{path}: is not in the manifest; remove it, or {_rebuild(bundle)}")
+    try:
+        load_alone(bundle / "model.onnx")
+    except GraphError as error:
+        raise BundleError(str(error)) from error
 
 
 def hash_file(path: Path) -> str:

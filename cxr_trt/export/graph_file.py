@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
 from cxr_trt.errors import GraphError
@@ -16,6 +16,7 @@ from cxr_trt.export.storage import unpack
 from cxr_trt.spec import Specification
 
 PREFIX = "cxr_trt."
+MAX_BYTES = (1 << 31) - 1  # of a serialised protocol buffer
 REMEDY = "make one with `cxr-trt export CHECKPOINT -o model.onnx`"
 
 
@@ -48,17 +49,46 @@ def read_scoring_graph(path: Path) -> tuple[onnx.ModelProto, GraphInfo]:
     Raises:
         GraphError: not an ONNX model, not made by `cxr-trt export`, changed since, or with weights in other files.
     """
+    model = load_alone(path)
     try:
-        model = onnx.load(path, format="protobuf", load_external_data=False)
-        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
-            raise GraphError(f"{path}: keeps its weights in other files; {REMEDY}")
         onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError, OSError) as error:
-        raise GraphError(f"{path}: not a valid ONNX model ({str(error).splitlines()[0]}); {REMEDY}") from error
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise GraphError(f"{path}: not a valid ONNX model ({_first_line(error)}); {REMEDY}") from error
     info = _info(model, path)
     _check_tensors(model, info.spec, path)
     unpack(model)
     return model, info
+
+
+def load_alone(path: Path) -> onnx.ModelProto:
+    """Read an ONNX model that consists of this one file, before anything follows a path that stands in it.
+
+    Raises:
+        GraphError: larger than a protocol buffer can be, damaged, or some tensor of it lies in another file.
+    """
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise GraphError(f"{path}: is {size / 2**30:.1f} GiB large, more than an ONNX file can be; {REMEDY}")
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise GraphError(f"{path}: not a valid ONNX model ({_first_line(error)}); {REMEDY}") from error
+    if _refers_elsewhere(model):
+        raise GraphError(f"{path}: keeps its weights in other files; {REMEDY}")
+    return model
+
+
+def _refers_elsewhere(message: Message) -> bool:
+    """Whether a tensor anywhere, be it in an attribute of a node of a function, lies in another file."""
+    if isinstance(message, TensorProto):
+        return message.data_location == TensorProto.EXTERNAL or len(message.external_data) > 0
+    for field, value in message.ListFields():
+        if field.message_type and any(map(_refers_elsewhere, value if field.is_repeated else [value])):
+            return True
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _info(model: onnx.ModelProto, path: Path) -> GraphInfo:
@@ -67,10 +97,12 @@ def _info(model: onnx.ModelProto, path: Path) -> GraphInfo:
         text = metadata["specification"]
         spec = Specification.from_mapping(json.loads(text))
         info = GraphInfo(spec, json.loads(metadata["trained"]), metadata["checkpoint_sha256"], metadata["version"])
+        if type(info.trained) is not bool:
+            raise ValueError("trained is neither true nor false")
         stated = metadata["specification_sha256"]
     except GraphError as error:
         raise GraphError(f"{path}: {error}; {REMEDY}") from error
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise GraphError(f"{path}: an ONNX model, but not a scoring graph of cxr-trt; {REMEDY}") from error
     if hashlib.sha256(text.encode()).hexdigest() != stated:
         raise GraphError(f"{path}: its specification was changed after the export; {REMEDY}")

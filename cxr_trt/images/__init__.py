@@ -1,9 +1,10 @@
-"""The bytes of a PNG, JPEG or DICOM file to grey pixels."""
+"""The bytes of a PNG, JPEG or DICOM file to grey pixels.
+
+The decoders are imported as they are needed: who only looks for images does without them.
+"""
 
 from cxr_trt.errors import ImageError
-from cxr_trt.images.dicom import decode_dicom
 from cxr_trt.images.image import Image
-from cxr_trt.images.raster import decode_raster
 
 __all__ = ["HEAD_BYTES", "Image", "decode", "image_format"]
 
@@ -37,6 +38,10 @@ def decode(data: bytes) -> Image:
         case None:
             raise ImageError("the file is not a PNG, JPEG or DICOM image; convert it to one of them")
         case "DICOM":
+            from cxr_trt.images.dicom import decode_dicom
+
             return decode_dicom(data)
         case raster:
+            from cxr_trt.images.raster import decode_raster
+
             return decode_raster(data, raster)

@@ -1,5 +1,7 @@
 """Is it a frontal chest X-ray? Cheap doubts, for the column `warnings`: nothing is ever left out because of them."""
 
+import re
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +10,12 @@ from pydicom import Dataset
 RADIOGRAPHS = ("CR", "DX", "RG", "OT")  # Modality (PS3.3 C.7.3.1.1.1): computed, digital, film, other
 CHEST = ("CHEST", "THORAX", "LUNG", "RIB")  # in Body Part Examined (PS3.16 annex L)
 FRONTAL = ("AP", "PA")  # View Position (PS3.3 C.8.7.1.1.3)
+
+TERMS = """ABDOMEN, ANKLE, BREAST, CALCANEUS, CLAVICLE, COCCYX, CSPINE, ELBOW, EXTREMITY, FEMUR, FINGER, FOREARM,
+HUMERUS, LSPINE, MANDIBLE, PATELLA, PELVIS, SHOULDER, SKULL, SPINE, SSPINE, STERNUM, TSPINE, WRIST, WHOLEBODY,
+PALETTE COLOR, YBR_PARTIAL_420, YBR_ICT, YBR_RCT""".replace("\n", " ").split(", ")
+"""Values of more than four letters that may stand in a message: of Body Part Examined (PS3.16 annex L) and Photometric
+Interpretation (PS3.3 C.7.6.3.1.2)."""
 
 HALF = np.array(
     [
@@ -50,12 +58,17 @@ def tag_doubts(dataset: Dataset) -> list[str]:
         str(dataset.get(name) or "").strip().upper() for name in ("Modality", "BodyPartExamined", "ViewPosition")
     )
     if modality and modality not in RADIOGRAPHS:
-        doubts.append(f"Modality {modality} is no radiograph")
+        doubts.append(f"Modality {code(modality)} is no radiograph")
     if part and not any(name in part for name in CHEST):
-        doubts.append(f"Body Part Examined {part} is not the chest")
+        doubts.append(f"Body Part Examined {code(part)} is not the chest")
     if view and view not in FRONTAL:
-        doubts.append(f"View Position {view} is not frontal")
+        doubts.append(f"View Position {code(view)} is not frontal")
     return doubts
+
+
+def code(value: str) -> str:
+    """A term of the standard as it is; anything else is not for a message: it may be a name that somebody typed."""
+    return value if value in TERMS or re.fullmatch("[A-Z0-9]{1,4}", value) else "(not a term of the standard)"
 
 
 def is_coloured(samples: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bool:

@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from cxr_trt.errors import ImageError
-from cxr_trt.images.checks import tag_doubts
+from cxr_trt.images.checks import code, tag_doubts
 from cxr_trt.images.headers import jpeg_header
 from cxr_trt.images.image import Image, check_size
 
@@ -58,9 +58,8 @@ def decode_dicom(data: bytes) -> Image:
             return _decode(data)
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # pydicom raises whatever a damaged element leads to
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ImageError(f"the DICOM file is damaged ({reason}); export it again") from error
+    except Exception as error:  # pydicom raises whatever a damaged element leads to, and quotes the element
+        raise ImageError(f"the DICOM file is damaged ({type(error).__name__}); export it again") from error
 
 
 @contextmanager
@@ -82,7 +81,8 @@ def _decode(data: bytes) -> Image:
     elif photometric == "RGB":
         pixels, notes = _luma(stored, dataset.BitsStored)
     else:
-        raise ImageError(f"the Photometric Interpretation {photometric} is not supported; export the image as grey")
+        named = code(photometric)
+        raise ImageError(f"the Photometric Interpretation {named} is not supported; export the image as grey")
     return Image(np.clip(pixels, 0, 255), "DICOM", (*notes, *tag_doubts(dataset)))
 
 
@@ -106,12 +106,14 @@ def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        raise ImageError(f"the transfer syntax {syntax.name} is not supported; decompress the file") from error
+        named = syntax.name if syntax.is_valid else "(no UID)"
+        raise ImageError(f"the transfer syntax {named} is not supported; decompress the file") from error
     try:
         values, properties = decoder.as_array(dataset, decoding_plugin=PLUGINS.get(syntax, ""))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, AttributeError) as error:
         raise ImageError(
-            f"the pixel data ({syntax.name}) are damaged or in a variant that is not supported; decompress the file"
+            f"the pixel data ({syntax.name}) are damaged, cut off or in a variant that is not supported; "
+            "copy the file again or decompress it"
         ) from error
 
     expected = (dataset.Rows, dataset.Columns, 3)[: 2 if dataset.SamplesPerPixel == 1 else 3]
@@ -149,6 +151,11 @@ def _monochrome(
         if largest <= white // 2:
             notes.append(f"the VOI LUT reaches only {largest} of {white}, the picture may be too dark")
     elif dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
+        if np.min(dataset.WindowWidth) <= 0:
+            raise ImageError("the Window Width is not positive; export the image again")
+        function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+        if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):  # C.11.2.1.3
+            raise ImageError(f"the VOI LUT Function {code(function)} is unknown; export the image again")
         # The ends of the window's output range (C.11.2.1.2) are what it gives far below and far above.
         black, white = apply_windowing(np.array([-np.inf, np.inf]), dataset)
         grey = apply_windowing(values, dataset)

@@ -11,6 +11,7 @@ from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.outputs import check_folder
 from cxr_trt.score.pipeline import Result
+from cxr_trt.score.rows import Row
 from cxr_trt.spec import Specification
 
 CAPTION_HEIGHT = 40  # pixels above the picture
@@ -53,6 +54,11 @@ def check_heatmaps(folder: Path, scored: Iterable[Path], *, overwrite: bool) -> 
         raise UsageError(f"{folder} is not empty; add --overwrite to replace heat maps there, or choose another")
 
 
+def has_heatmaps(row: Row, folder: Path, top: int) -> bool:
+    """Whether the files that `save_heatmaps` writes for a scored row are there."""
+    return all((folder / row.path / name).is_file() for _, name in _pictures(row, top))
+
+
 def save_heatmaps(result: Result, spec: Specification, folder: Path, top: int) -> None:
     """Write FOLDER/PATH/RANK-FINDING.png for the `top` most probable findings; nothing for an error row.
 
@@ -61,18 +67,23 @@ def save_heatmaps(result: Result, spec: Specification, folder: Path, top: int) -
     if result.image is None or result.class_maps is None or result.row.probabilities is None:
         return
     target = folder / result.row.path
-    ranked = sorted(range(len(FINDINGS)), key=result.row.probabilities.__getitem__, reverse=True)
     try:
         target.mkdir(parents=True, exist_ok=True)
         for stale in (path for name in FINDINGS for path in target.glob(f"*-{name}.png")):
             stale.unlink()
-        for rank, finding in enumerate(ranked[:top], start=1):
+        for finding, name in _pictures(result.row, top):
             caption = f"{FINDINGS[finding]} {result.row.probabilities[finding]:.3f}"
             picture = _framed(overlay(result.image, result.class_maps[finding], spec), caption, result.row.warnings)
-            path = target / f"{rank}-{FINDINGS[finding]}.png"
-            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            (target / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     except OSError as error:
         raise UsageError(f"{target}: cannot be written ({error.strerror}); choose another --heatmaps") from error
+
+
+def _pictures(row: Row, top: int) -> list[tuple[int, str]]:
+    """The `top` most probable findings, by index, and the names of their files; none for an error row."""
+    probabilities = row.probabilities or ()
+    ranked = sorted(range(len(probabilities)), key=probabilities.__getitem__, reverse=True)[:top]
+    return [(finding, f"{rank}-{FINDINGS[finding]}.png") for rank, finding in enumerate(ranked, start=1)]
 
 
 def _framed(picture: npt.NDArray[np.uint8], caption: str, warnings: tuple[str, ...]) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The command `cxr-trt score`: the scoring core with a table, progress and heat maps around it."""
+"""The command `cxr-trt score`: the scoring core with a journal, a table, progress and heat maps around it."""
 
 import sys
 from contextlib import ExitStack
@@ -7,14 +7,17 @@ from pathlib import Path
 import click
 
 from cxr_trt.engine.bundle import Engine
+from cxr_trt.engine.manifest import hash_file
 from cxr_trt.errors import UsageError
+from cxr_trt.outputs import check_output, locked, replacing
 from cxr_trt.progress import FileProgress
-from cxr_trt.report.heatmaps import check_heatmaps, save_heatmaps
+from cxr_trt.report.heatmaps import check_heatmaps, has_heatmaps, save_heatmaps
 from cxr_trt.report.terminal import show_rows
 from cxr_trt.score.files import Selection, find_files
+from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import Result, score
 from cxr_trt.score.rows import Row
-from cxr_trt.score.tables import Table, standard_output
+from cxr_trt.score.tables import SUFFIXES, standard_output, write_table
 
 SHOWN_ROWS = 50
 SHOWN_ERRORS = 20
@@ -29,55 +32,101 @@ def run(
     top: int,
     workers: int | None,
     overwrite: bool,
+    fresh: bool,
 ) -> int:
     """Score and return the exit code: 0 if all files were scored, 1 if some were, 2 if none was.
 
     Raises:
-        CxrTrtError: a path, the bundle or an output cannot be used, or the engine failed; rows written before that
-            stay in the partial table.
+        CxrTrtError: a path, the bundle or an output cannot be used, or the engine failed; rows made before that stay in
+            the journal.
     """
     selection = find_files(paths)
-    if heatmaps:
-        check_heatmaps(heatmaps, paths, overwrite=overwrite)
     table = table or (output is None and sys.stdout is not None and sys.stdout.isatty())
     rows, errors = Sample(SHOWN_ROWS), Sample(SHOWN_ERRORS)
     with ExitStack() as stack:
+        journal = _open_journal(output, stack, overwrite=overwrite, fresh=fresh) if output else None
+        if heatmaps:
+            is_ours = journal is not None and journal.has_made(str(heatmaps.resolve()))
+            check_heatmaps(heatmaps, paths, overwrite=overwrite or is_ours)
         engine = stack.enter_context(Engine(bundle or _only_bundle()))
         if heatmaps and not engine.has_class_maps:
             raise UsageError("--heatmaps needs an engine with class maps; export the checkpoint with --class-maps")
-        target = stack.enter_context(Table(output, engine.spec, overwrite=overwrite)) if output else None
-        writer = target or (None if table else standard_output())
+        writer = None if output or table else standard_output()
         _announce(engine, selection)
+        keeper = _Keeper(engine, journal, heatmaps, top)
         progress = stack.enter_context(FileProgress(len(selection.sources)))
-
-        def consume(result: Result) -> None:
-            if writer:
-                writer.write(result.row)
-            if heatmaps:
-                save_heatmaps(result, engine.spec, heatmaps, top)
-            rows.add(result.row)
-            if result.row.error:
-                errors.add(result.row)
-            progress.advance(error=result.row.error is not None)
-
         try:
-            for result in score(engine, selection.sources, class_maps=heatmaps is not None, workers=workers):
-                consume(result)
+            results = score(
+                engine, selection.sources, class_maps=heatmaps is not None, workers=workers, known=keeper.known
+            )
+            for result in results:
+                keeper.keep(result)
+                if writer:
+                    writer.write(result.row)
+                rows.add(result.row)
+                if result.row.error:
+                    errors.add(result.row)
+                progress.advance(error=result.row.error is not None, known=result.is_known)
+            has_scores = progress.errors < progress.done
+            is_left = output is not None and output.exists() and not has_scores
+            if output and journal and not is_left:
+                _publish(journal, selection, engine, output)
         except BaseException:
-            if target:
-                click.echo(f"the first {progress.done} rows are in {target.partial}", err=True)
+            if journal:
+                kept = f"the rows of {_files(journal.count())} are kept in {journal.path}"
+                click.echo(f"{kept}; the same command again goes on from there", err=True)
             raise
-        if target and progress.errors == progress.done and target.path.exists():
-            target.discard()
-            raise UsageError(f"none of the {progress.done} files could be read; {target.path} was left as it is")
-        if target:
-            target.publish()
+        if is_left:
+            raise UsageError(f"none of the {progress.done} files could be read; {output} was left as it is")
     _summarise(progress, errors, output, heatmaps)
     if table:
         show_rows(rows.kept, rows.total - len(rows.kept), engine.warnings)
-    if progress.errors == progress.done:
+    if not has_scores:
         return 2
     return 1 if progress.errors else 0
+
+
+def _open_journal(output: Path, stack: ExitStack, *, overwrite: bool, fresh: bool) -> Journal:
+    """The journal of a table, which no other process uses. A table that this command made may be replaced."""
+    check_output(output, SUFFIXES, overwrite=True)
+    stack.enter_context(locked(output.with_name(f".{output.name}.lock"), output))
+    journal = stack.enter_context(Journal(output.with_name(f"{output.name}.journal"), fresh=fresh))
+    if output.exists() and not journal.has_made(hash_file(output)):
+        check_output(output, SUFFIXES, overwrite=overwrite)
+    return journal
+
+
+class _Keeper:
+    """What stays of a result: its heat maps, then its row in the journal, which says that both are there."""
+
+    def __init__(self, engine: Engine, journal: Journal | None, heatmaps: Path | None, top: int) -> None:
+        self._engine, self._journal, self._heatmaps, self._top = engine, journal, heatmaps, top
+        self._place = f"{top} in {heatmaps.resolve()}" if heatmaps else None
+        if journal and heatmaps:
+            journal.note(str(heatmaps.resolve()))
+
+    def known(self, name: str) -> Row | None:
+        """The row of an earlier run, if all that is wanted of it is still there."""
+        row = self._journal.row(name, self._engine.fingerprint, self._place) if self._journal else None
+        if row and self._heatmaps and not has_heatmaps(row, self._heatmaps, self._top):
+            return None
+        return row
+
+    def keep(self, result: Result) -> None:
+        if result.is_known:
+            return
+        if self._heatmaps:
+            save_heatmaps(result, self._engine.spec, self._heatmaps, self._top)
+        if self._journal:
+            self._journal.add(result.row, self._place)
+
+
+def _publish(journal: Journal, selection: Selection, engine: Engine, output: Path) -> None:
+    """Write the table from the journal, in the order of the files; it appears whole or not at all."""
+    with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
+        rows = journal.rows(source.name for source in selection.sources)
+        write_table(partial, output.suffix, rows, engine.spec)
+        journal.note(hash_file(partial))
 
 
 class Sample:
@@ -117,7 +166,9 @@ def _announce(engine: Engine, selection: Selection) -> None:
 
 def _summarise(progress: FileProgress, errors: Sample, output: Path | None, heatmaps: Path | None) -> None:
     scored = progress.done - progress.errors
-    click.echo(f"scored {scored} of {_files(progress.done)}, {progress.files_per_second:.2f} files/s", err=True)
+    earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
+    speed = f"{progress.files_per_second:.2f} files/s"
+    click.echo(f"scored {scored} of {_files(progress.done)}{earlier}, {speed}", err=True)
     for row in errors.kept:
         click.echo(f"error: {row.path}: {row.error}", err=True)
     if errors.total > len(errors.kept):

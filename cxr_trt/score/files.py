@@ -13,7 +13,10 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom"})
 
 @dataclass(frozen=True)
 class Source:
-    """A file, and its path relative to the folder that was named: with slashes, undecodable bytes escaped."""
+    r"""A file, and its path relative to the folder that was named: with slashes, and unlike that of any other file.
+
+    Bytes that are not UTF-8 are written as \xff, and a backslash is therefore doubled.
+    """
 
     path: Path
     name: str
@@ -84,5 +87,5 @@ def _looks_like_image(file: Path) -> bool:
 
 
 def _name(file: Path, root: str) -> str:
-    relative = Path(os.path.relpath(file, root)).as_posix()
+    relative = Path(os.path.relpath(file, root)).as_posix().replace("\\", "\\\\")
     return os.fsencode(relative).decode("utf-8", "backslashreplace")

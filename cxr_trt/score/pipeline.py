@@ -3,109 +3,105 @@
 No global state and nothing written: tables, progress and pictures are made by whoever consumes the results.
 """
 
-import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_trt.engine.backend import ScoringEngine
-from cxr_trt.errors import ImageError
-from cxr_trt.images import decode
-from cxr_trt.images.checks import picture_doubts
-from cxr_trt.images.load import read_file
-from cxr_trt.preprocess import preprocess
+from cxr_trt.engine.backend import Outputs, ScoringEngine
+from cxr_trt.errors import BackendError
+from cxr_trt.score.decoders import Answer, Decoders, Limits, Request
 from cxr_trt.score.files import Source
 from cxr_trt.score.rows import Row
 
 
 @dataclass(frozen=True)
 class Result:
-    """A row and, for a file that could be read, what it was computed from.
+    """A row and, for a file that was scored, what it was computed from.
 
     image: uint8 [size, size], as the network saw it. class_maps: float32 [14, h, w] over
-    `Specification.class_map_region`, if they were asked for.
+    `Specification.class_map_region`, if they were asked for. is_known: the row is one that the caller had.
     """
 
     row: Row
     image: npt.NDArray[np.uint8] | None = None
     class_maps: npt.NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """`row` lacks the probabilities; `image` is None if it has an error."""
-
-    row: Row
-    image: npt.NDArray[np.uint8] | None
+    is_known: bool = False
 
 
 def score(
-    engine: ScoringEngine, sources: Iterable[Source], *, class_maps: bool = False, workers: int | None = None
+    engine: ScoringEngine,
+    sources: Iterable[Source],
+    *,
+    class_maps: bool = False,
+    workers: int | None = None,
+    limits: Limits | None = None,
+    known: Callable[[str], Row | None] = lambda name: None,
 ) -> Iterator[Result]:
     """Score files one batch at a time; at most a few batches are in memory, however many files there are.
 
     Args:
-        engine: an open engine; it is called from the consumer's thread.
+        engine: an open engine; it is called from the consumer's thread, and once more if it fails.
         sources: files, from `cxr_trt.score.files.find_files`.
         class_maps: whether results carry them.
-        workers: decoding threads; by default one for each processor.
+        workers: decoding processes; by default one for each processor.
+        limits: of memory and time for decoding a file.
+        known: gives the row of an earlier run by the name of a source; it is kept if the content is the same.
 
     Yields:
         One result for every source, in order. A file that cannot be read gives an error row.
+
+    Raises:
+        BackendError: the engine failed twice on the same images, or no decoding process can be started.
     """
     workers = workers or os.cpu_count() or 1
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        decoded = _ahead(pool, lambda source: _decode(source, engine), sources, workers + engine.max_batch)
-        try:
-            while batch := list(islice(decoded, engine.max_batch)):
-                yield from _infer(engine, batch, class_maps)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    spec = engine.spec
+    with Decoders(workers, spec.image_size, limits or Limits(), spec.fit) as decoders:
+        requests = (Request(source, known(source.name)) for source in sources)
+        answers = decoders.map(requests, workers + engine.max_batch)
+        items = (_item(request, answer, engine) for request, answer in answers)
+        while batch := list(islice(items, engine.max_batch)):
+            yield from _infer(engine, batch, class_maps)
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Source], _Decoded], sources: Iterable[Source], depth: int
-) -> Iterator[_Decoded]:
-    """Map in order, with at most `depth` files decoded or being decoded ahead of the consumer."""
-    remaining = iter(sources)
-    pending: deque[Future[_Decoded]] = deque(pool.submit(function, source) for source in islice(remaining, depth))
-    while pending:
-        result = pending.popleft().result()
-        pending.extend(pool.submit(function, source) for source in islice(remaining, 1))
-        yield result
+def _item(request: Request, answer: Answer, engine: ScoringEngine) -> Result:
+    """The result for a file as far as it goes without the engine."""
+    if request.known and answer.sha256 == request.known.sha256:
+        return Result(request.known, is_known=True)
+    row = Row(
+        path=request.source.name,
+        sha256=answer.sha256,
+        width=answer.width,
+        height=answer.height,
+        format=answer.format,
+        probabilities=None,
+        warnings=answer.warnings if answer.error else (*answer.warnings, *engine.warnings),
+        error=answer.error,
+        engine=engine.fingerprint,
+    )
+    return Result(row, answer.image)
 
 
-def _decode(source: Source, engine: ScoringEngine) -> _Decoded:
-    sha256 = None
-    try:
-        data = read_file(source.path)
-        sha256 = hashlib.sha256(data).hexdigest()
-        picture = decode(data)
-    except (ImageError, MemoryError) as error:
-        reason = str(error) if isinstance(error, ImageError) else "the image is too large for this machine's memory"
-        return _Decoded(Row(source.name, sha256, None, None, None, None, (), reason, engine.fingerprint), None)
-    height, width = picture.pixels.shape
-    image = preprocess(picture.pixels, engine.spec.image_size, engine.spec.fit)
-    warnings = (*picture.warnings, *picture_doubts(image), *engine.warnings)
-    row = Row(source.name, sha256, width, height, picture.format, None, warnings, None, engine.fingerprint)
-    return _Decoded(row, image)
-
-
-def _infer(engine: ScoringEngine, batch: list[_Decoded], class_maps: bool) -> Iterator[Result]:
+def _infer(engine: ScoringEngine, batch: list[Result], class_maps: bool) -> Iterator[Result]:
     images = [item.image for item in batch if item.image is not None]
-    outputs = engine.run(np.stack(images), class_maps=class_maps) if images else None
+    outputs = _run(engine, np.stack(images), class_maps) if images else None
     scored = 0
     for item in batch:
         if item.image is None or outputs is None:
-            yield Result(item.row)
+            yield item
             continue
         probabilities = tuple(outputs.probabilities[scored].tolist())
         maps = None if outputs.class_maps is None else outputs.class_maps[scored]
-        yield Result(replace(item.row, probabilities=probabilities), item.image, maps)
+        yield replace(item, row=replace(item.row, probabilities=probabilities), class_maps=maps)
         scored += 1
+
+
+def _run(engine: ScoringEngine, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
+    """Run the engine; a failure that does not last, such as memory that others held, must not end a long run."""
+    try:
+        return engine.run(images, class_maps=class_maps)
+    except BackendError:
+        return engine.run(images, class_maps=class_maps)

@@ -3,30 +3,20 @@
 import csv
 import os
 import sys
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, TextIO
+from typing import TextIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
-from cxr_trt.outputs import check_output
 from cxr_trt.score.rows import COLUMNS, NOTICE, Row
 from cxr_trt.spec import Specification
 
 SUFFIXES = (".csv", ".parquet")
-ROW_GROUP = 1000  # rows that a Parquet table holds in memory before it writes them
-
-
-class Writer(Protocol):
-    """Takes rows one at a time."""
-
-    def write(self, row: Row) -> None: ...
-
-    def close(self) -> None: ...
+ROW_GROUP = 1000  # rows of a Parquet table that are in memory at once
 
 
 class CsvWriter:
@@ -41,94 +31,37 @@ class CsvWriter:
         self._writer.writerow(values)
         self._stream.flush()
 
-    def close(self) -> None:
-        self._stream.close()
 
+def write_table(path: Path, suffix: str, rows: Iterable[Row], spec: Specification) -> None:
+    """Write a whole table.
 
-class ParquetWriter:
-    """The specification stands in the schema's metadata."""
-
-    def __init__(self, path: Path, spec: Specification) -> None:
-        types = {"width": pa.int32(), "height": pa.int32(), **dict.fromkeys(FINDINGS, pa.float32())}
-        fields = [pa.field(name, types.get(name, pa.string())) for name in COLUMNS]
-        metadata: dict[bytes | str, bytes | str] = {"cxr_trt.specification": spec.to_json(), "cxr_trt.notice": NOTICE}
-        self._schema = pa.schema(fields, metadata)
-        self._writer = pq.ParquetWriter(path, self._schema)
-        self._rows: list[Row] = []
-
-    def write(self, row: Row) -> None:
-        self._rows.append(row)
-        if len(self._rows) == ROW_GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        if self._rows:
-            self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
-        rows = [dict(zip(COLUMNS, row.values(), strict=True)) for row in self._rows]
-        self._writer.write_table(pa.Table.from_pylist(rows, self._schema))
-        self._rows.clear()
-
-
-class Table:
-    """A table at `path`, written beside it under a `.partial` name until `publish`; a context manager.
-
-    If the run ends before that, by an error or Ctrl-C, the rows so far stay in the partial file. An OSError, such as a
-    full disk, becomes a UsageError.
+    Args:
+        path: the file, whatever its name.
+        suffix: ".csv" or ".parquet"; in Parquet the specification stands in the schema's metadata.
+        rows: in the order of the table; few of them are in memory at once.
+        spec: of the engine that made the rows.
     """
+    if suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = CsvWriter(stream)
+            for row in rows:
+                writer.write(row)
+    else:
+        _write_parquet(path, rows, spec)
 
-    def __init__(self, path: Path, spec: Specification, *, overwrite: bool) -> None:
-        """Raises UsageError if the path cannot be written, or rows of an earlier run would be lost."""
-        check_output(path, SUFFIXES, overwrite=overwrite)
-        self.path, self.partial = path, path.with_name(f"{path.stem}.partial{path.suffix}")
-        if self.partial.exists() and not overwrite:
-            raise UsageError(
-                f"{self.partial} holds rows of a run that was stopped; move it away, or add --overwrite to lose them"
-            )
-        self._writer: Writer
-        try:
-            if path.suffix == ".csv":
-                self._writer = CsvWriter(self.partial.open("w", newline="", encoding="utf-8"))
-            else:
-                self._writer = ParquetWriter(self.partial, spec)
-        except OSError as error:
-            raise self._failure(error) from error
 
-    def write(self, row: Row) -> None:
-        try:
-            self._writer.write(row)
-        except OSError as error:
-            raise self._failure(error) from error
+def _write_parquet(path: Path, rows: Iterable[Row], spec: Specification) -> None:
+    import pyarrow as pa  # takes a third of a second, which a CSV need not wait for
+    import pyarrow.parquet as pq
 
-    def publish(self) -> None:
-        """Finish the table and give it its name."""
-        try:
-            self._writer.close()
-            self.partial.replace(self.path)
-        except OSError as error:
-            raise self._failure(error) from error
-
-    def discard(self) -> None:
-        """Finish without a table; what stands at `path` stays."""
-        self._writer.close()
-        self.partial.unlink()
-
-    def __enter__(self) -> "Table":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._writer.close()
-        except OSError as failure:
-            if error is None:
-                raise self._failure(failure) from failure
-
-    def _failure(self, error: OSError) -> UsageError:
-        return UsageError(f"{self.path}: cannot be written ({error.strerror or error}); choose another path")
+    types = {"width": pa.int32(), "height": pa.int32(), **dict.fromkeys(FINDINGS, pa.float32())}
+    fields = [pa.field(name, types.get(name, pa.string())) for name in COLUMNS]
+    metadata: dict[bytes | str, bytes | str] = {"cxr_trt.specification": spec.to_json(), "cxr_trt.notice": NOTICE}
+    schema = pa.schema(fields, metadata)
+    remaining = (dict(zip(COLUMNS, row.values(), strict=True)) for row in rows)
+    with pq.ParquetWriter(path, schema) as parquet:
+        while group := list(islice(remaining, ROW_GROUP)):
+            parquet.write_table(pa.Table.from_pylist(group, schema))
 
 
 def standard_output() -> CsvWriter:

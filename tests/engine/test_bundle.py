@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.bundle import UNTRAINED, Engine, build_bundle
-from cxr_trt.engine.manifest import Manifest, read_manifest
+from cxr_trt.engine.manifest import Manifest, hash_file, read_manifest
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError, BundleError, UsageError
 from cxr_trt.export.graph_file import read_scoring_graph
@@ -84,6 +86,73 @@ def test_a_file_outside_the_bundle_is_refused(bundle, name):
     rewritten(bundle, files={name: "0" * 64})
     with pytest.raises(BundleError, match="is missing"):
         Engine(bundle)
+
+
+def test_a_file_that_the_manifest_does_not_know_is_refused(bundle):
+    """Such as a library that a backend would load, or a file that it reads though its hash was left out."""
+    (bundle / "plugin.so").touch()
+    with pytest.raises(BundleError, match=r"plugin\.so: is not in the manifest"):
+        Engine(bundle)
+    (bundle / "plugin.so").unlink()
+    files = dict(read_manifest(bundle).files)
+    del files["openvino.bin"]
+    rewritten(bundle, files=files)
+    with pytest.raises(BundleError, match=r"openvino\.bin: is not in the manifest"):
+        Engine(bundle)
+
+
+def test_a_link_out_of_the_bundle_is_refused(bundle, tmp_path):
+    (bundle / "openvino.bin").rename(tmp_path / "elsewhere")
+    (bundle / "openvino.bin").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=r"openvino\.bin: is a link"):
+        Engine(bundle)
+
+
+def test_a_graph_with_weights_elsewhere_is_refused_before_a_backend_reads_it(bundle):
+    """The manifest is consistent, as that of a hostile bundle would be."""
+    manifest = read_manifest(bundle)
+    model = onnx.load(bundle / "model.onnx")
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../../etc/passwd")
+    (bundle / "model.onnx").write_bytes(model.SerializeToString())
+    hashes = {path.name: hash_file(path) for path in bundle.iterdir() if path.name != "manifest.json"}
+    (bundle / "manifest.json").write_text(replace(manifest, files=hashes).to_json())
+    with pytest.raises(BundleError, match=r"model\.onnx: keeps its weights in other files"):
+        Engine(bundle)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"settings": {"max_batch": 10**9}},
+        {"settings": {"max_batch": "1"}},
+        {"settings": []},
+        {"precision": 3},
+        {"files": {"model.onnx": 5}},
+    ],
+)
+def test_values_that_no_build_writes_are_refused(bundle, changes):
+    rewritten(bundle, **changes)
+    with pytest.raises(BundleError, match="damaged or of another version"):
+        Engine(bundle)
+
+
+@pytest.mark.parametrize("changes", [{"image_size": 10**6}, {"crop_size": "448"}, {"mean": [1e300] * 3}, {"std": 5}])
+def test_a_specification_that_would_fill_the_memory_is_refused(bundle, changes):
+    fields = json.loads((bundle / "manifest.json").read_text())
+    fields["graph"]["spec"].update(changes)
+    (bundle / "manifest.json").write_text(json.dumps(fields))
+    with pytest.raises(BundleError, match="damaged or of another version"):
+        Engine(bundle)
+
+
+def test_an_endless_or_deep_manifest_is_refused(bundle):
+    for text in (" " * (1 << 20) + "{}", "[" * 200_000):
+        (bundle / "manifest.json").write_text(text)
+        with pytest.raises(BundleError, match="damaged or of another version"):
+            Engine(bundle)
 
 
 def test_another_backend_version_names_both_and_the_command(bundle):

@@ -89,3 +89,37 @@ def test_weights_in_other_files(demo, tmp_path):
     onnx.save(demo, path, save_as_external_data=True, location="weights.bin")
     with pytest.raises(GraphError, match="in other files"):
         read_scoring_graph(path)
+
+
+@pytest.mark.parametrize("place", ["initializer", "attribute", "function", "sparse"])
+def test_a_path_to_another_file_is_found_wherever_it_hides(demo, tmp_path, place):
+    tensor = TensorProto(name="hidden", dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../../../etc/passwd")
+    constant = helper.make_node("Constant", [], ["hidden"], value=tensor)
+    if place == "initializer":
+        demo.graph.initializer.append(tensor)
+    elif place == "attribute":
+        demo.graph.node.insert(0, constant)
+    elif place == "function":
+        demo.functions[0].node.insert(0, constant)
+    else:
+        demo.graph.sparse_initializer.add().values.CopyFrom(tensor)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(demo.SerializeToString())
+    with pytest.raises(GraphError, match="in other files"):
+        read_scoring_graph(path)
+
+
+def test_a_file_larger_than_a_protocol_buffer_is_not_read(tmp_path):
+    with (tmp_path / "a.onnx").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(GraphError, match=r"1024\.0 GiB"):
+        read_scoring_graph(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(("key", "value"), [("image_size", 10**9), ("crop_size", 600), ("alpha", "0.7"), ("mean", [1])])
+def test_sizes_that_would_fill_the_memory_are_refused(demo, tmp_path, key, value):
+    text, sha256 = property_of(demo, "specification"), property_of(demo, "specification_sha256")
+    text.value = json.dumps({**json.loads(text.value), key: value})
+    sha256.value = hashlib.sha256(text.value.encode()).hexdigest()
+    assert "sizes or statistics" in refusal(demo, tmp_path)

@@ -58,6 +58,7 @@ def test_empty_and_constant_pictures():
         ({"BodyPartExamined": "THORAX PA"}, []),
         ({"Modality": "CT"}, ["Modality CT is no radiograph"]),
         ({"BodyPartExamined": "FOOT"}, ["Body Part Examined FOOT is not the chest"]),
+        ({"BodyPartExamined": "DOE JANE"}, ["Body Part Examined (not a term of the standard) is not the chest"]),
         ({"Modality": "MG", "ViewPosition": "LL"}, ["Modality MG is no radiograph", "View Position LL is not frontal"]),
     ],
 )

@@ -2,10 +2,8 @@
 
 import csv
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -63,7 +61,7 @@ def test_a_broken_file_costs_one_row_and_exit_code_1(scored):
     assert (rows["more/chest.png"]["width"], rows["more/chest.png"]["height"]) == ("600", "500")
     assert all(0 <= float(rows["chest.dcm"][finding]) <= 1 for finding in FINDINGS)
     assert rows["chest.dcm"]["error"] == ""
-    assert not list(out.glob("*.partial.*"))
+    assert sorted(path.name for path in out.iterdir()) == ["maps", "scores.csv", "scores.csv.journal"]
 
 
 def test_messages_say_what_happened(scored):
@@ -139,37 +137,6 @@ def test_standard_output_that_takes_nothing(xrays, center_bundle, redirection, c
     assert "Traceback" not in process.stderr
 
 
-def test_ctrl_c_keeps_the_rows_so_far(radiographs, center_bundle, tmp_path):
-    (tmp_path / "many").mkdir()
-    for i in range(300):
-        (tmp_path / "many" / f"{i:03}.dcm").symlink_to(radiographs / "RG1_UNCR.dcm")
-    arguments = ["score", tmp_path / "many", "-e", center_bundle, "-o", tmp_path / "scores.csv"]
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs are started deaf to it
-    )
-    partial = tmp_path / "scores.partial.csv"
-    deadline = time.monotonic() + 120
-    try:
-        while not (partial.exists() and partial.read_text().count("\n") > 3):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, messages = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == 130
-    assert "Traceback" not in messages
-    rows = rows_of(partial)
-    assert f"the first {len(rows)} rows are in {partial}" in messages
-    assert 3 <= len(rows) < 300
-    assert all(row["Mass"] for row in rows.values())
-    assert not (tmp_path / "scores.csv").exists()
-
-
 @pytest.fixture
 def here(tmp_path, center_bundle, xrays):
     """A folder with everything the table of mistakes speaks of."""
@@ -180,7 +147,7 @@ def here(tmp_path, center_bundle, xrays):
     (tmp_path / "broken" / "a.png").write_bytes(b"")
     (tmp_path / "file.txt").write_text("precious")
     (tmp_path / "empty.csv").mkdir()
-    (tmp_path / "old.partial.csv").write_text("precious")
+    (tmp_path / "old.csv.journal").write_text("precious")
     (tmp_path / "scores.csv").write_text("precious")
     (tmp_path / "model.onnx").write_bytes(b"rubbish")
     (tmp_path / "model.pt").write_bytes(b"rubbish")
@@ -198,7 +165,7 @@ MISTAKES = {
     "score xrays -e e.cxr --heatmaps file.txt": "file.txt: cannot be made",
     "score xrays -e e.cxr -o scores.txt": "must end in .csv or .parquet",
     "score xrays -e e.cxr -o empty.csv": "empty.csv is a folder",
-    "score xrays -e e.cxr -o old.csv": "old.partial.csv holds rows of a run that was stopped",
+    "score xrays -e e.cxr -o old.csv": "old.csv.journal: not a journal (file is not a database); add --fresh",
     "score xrays -e e.cxr --heatmaps xrays/maps": "lies in xrays",
     "score xrays -e e.cxr --heatmaps broken": "broken is not empty",
     "export model.pt -o empty.csv": "must end in .onnx",

@@ -1,0 +1,97 @@
+"""The process in which files from outside are decoded: whatever a decoder does, it does it here.
+
+It reads paths from standard input and answers on standard output until its input ends. Address space and time are
+limited; it writes no files, leaves no core dumps and prints nothing, as decoders may print what is in a file.
+`cxr_trt.score.decoders` starts and replaces it.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import cv2
+
+import cxr_trt.images.dicom
+import cxr_trt.images.raster  # noqa: F401 - now, and not within the limits of the first file
+from cxr_trt.errors import ImageError
+from cxr_trt.images import decode
+from cxr_trt.images.checks import picture_doubts
+from cxr_trt.images.load import read_file
+from cxr_trt.preprocess import Fit, preprocess
+from cxr_trt.score.decoders import HEAD
+
+
+def main() -> None:
+    """Serve until standard input ends. Arguments: side of the pictures in pixels, fit; bytes and seconds for a file."""
+    size, fit, memory, seconds = int(sys.argv[1]), cast(Fit, sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    cv2.setNumThreads(1)
+    try:
+        _serve(os.fdopen(os.dup(1), "wb"), size, fit, memory, seconds)
+    except BrokenPipeError:
+        os._exit(0)  # whoever asked is gone; closing the stream would only say so again
+
+
+def _serve(answers: BinaryIO, size: int, fit: Fit, memory: int, seconds: float) -> None:
+    _send(answers, {}, b"")  # ready: all that is needed could be imported
+    _withdraw(memory)
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # its SIGALRM ends the process, also inside a C library
+        facts, pixels = answer(Path(request["path"]), request["known"], size, fit)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(answers, facts, pixels)
+
+
+def answer(path: Path, known: str | None, size: int, fit: Fit = "stretch") -> tuple[dict[str, Any], bytes]:
+    """Read and decode a file.
+
+    Args:
+        path: of the file.
+        known: sha256 of a content that need not be decoded.
+        size: side of the picture in pixels.
+        fit: see `cxr_trt.preprocess.preprocess`.
+
+    Returns:
+        What is known of the file, by the names of `cxr_trt.score.decoders.Answer`, and the pixels uint8 [size, size].
+        There are none in case of an error, or if the content is the known one.
+    """
+    facts: dict[str, Any] = {}
+    try:
+        data = read_file(path)
+        facts["sha256"] = hashlib.sha256(data).hexdigest()
+        if facts["sha256"] == known:
+            return facts, b""
+        picture = decode(data)
+        image = preprocess(picture.pixels, size, fit)
+        height, width = picture.pixels.shape
+        warnings = [*picture.warnings, *picture_doubts(image)]
+    except ImageError as error:
+        return {**facts, "error": str(error)}, b""
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        return {**facts, "error": "decoding takes too much memory; export the image smaller"}, b""
+    facts |= {"width": width, "height": height, "format": picture.format, "warnings": warnings}
+    return facts, image.tobytes()
+
+
+def _withdraw(memory: int) -> None:
+    """Give up what a decoder does not need: more memory than `memory` bytes from now on, files to write, a voice."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    memory += pages * resource.getpagesize()
+    for limit, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(limit, (value, value))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def _send(stream: BinaryIO, facts: dict[str, Any], pixels: bytes) -> None:
+    text = json.dumps(facts).encode()
+    stream.write(HEAD.pack(len(text), len(pixels)) + text + pixels)
+    stream.flush()

@@ -1,0 +1,207 @@
+"""Decoding behind a wall: real crashes, hangs and memory, each of one row."""
+
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
+
+from cxr_trt.errors import BackendError
+from cxr_trt.score.decoders import START, Decoders, Limits, Request
+from cxr_trt.score.files import find_files
+from cxr_trt.score.rows import Row
+
+LIMITS = Limits(seconds=30)
+
+
+def picture(seed, side=64):
+    return cv2.imencode(".png", np.random.default_rng(seed).integers(0, 256, (side, side), np.uint8))[1].tobytes()
+
+
+def children():
+    """Process ids of our own children that are decoders."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == os.getpid() and b"cxr_trt.score.worker" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def answers(folder, limits=LIMITS, workers=2):
+    requests = [Request(source) for source in find_files(folder).sources]
+    with Decoders(workers, 64, limits) as decoders:
+        return {request.source.name: answer for request, answer in decoders.map(requests, 3)}
+
+
+def test_processes_are_started_as_needed_and_all_end(tmp_path):
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes(picture(i))
+    requests = [Request(source) for source in find_files(tmp_path).sources]
+    with Decoders(3, 64, LIMITS) as decoders:
+        for request, answer in decoders.map(requests, 6):
+            expected = cv2.imdecode(np.frombuffer(request.source.path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
+            np.testing.assert_array_equal(answer.image, expected)
+            assert 1 <= len(children()) <= 3
+    assert children() == []
+
+
+def test_a_file_that_takes_too_much_memory_costs_one_row(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    (tmp_path / "b.png").write_bytes(cv2.imencode(".png", np.zeros((9000, 9000), np.uint8))[1].tobytes())
+    (tmp_path / "c.png").write_bytes(picture(1))
+    found = answers(tmp_path, Limits(memory=200 << 20, seconds=30))
+    assert "memory" in found["b.png"].error
+    assert found["a.png"].image is not None
+    assert found["c.png"].image is not None
+
+
+def slow_dicom(side):
+    """RLE in runs of two pixels, which pydicom expands one by one in Python."""
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = RLELossless
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    made.Rows = made.Columns = side
+    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
+    made.PixelRepresentation, made.SamplesPerPixel = 0, 1
+    made.PhotometricInterpretation = "MONOCHROME2"
+    made.PixelData = encapsulate([struct.pack("<16I", 1, 64, *[0] * 14) + b"\xff\x50" * (side * side // 2)])
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def test_a_file_that_takes_too_long_costs_one_row(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    (tmp_path / "b.dcm").write_bytes(slow_dicom(5000))
+    (tmp_path / "c.png").write_bytes(picture(1))
+    found = answers(tmp_path, Limits(seconds=1), workers=1)
+    assert found["b.dcm"].error == "reading takes longer than 1 s; copy or export the file again"
+    assert found["a.png"].image is not None
+    assert found["c.png"].image is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_decoder_that_is_killed_is_replaced_and_the_file_tried_again(tmp_path, number):
+    for i in range(8):
+        (tmp_path / f"{i}.png").write_bytes(picture(i, 1500))
+    requests = [Request(source) for source in find_files(tmp_path).sources]
+    killed = 0
+    with Decoders(2, 64, LIMITS) as decoders:
+        for i, (_, answer) in enumerate(decoders.map(requests, 4)):
+            assert answer.error is None
+            assert answer.image is not None
+            if i == 2:
+                for child in children():
+                    os.kill(child, number)
+                    killed += 1
+    assert killed
+    assert children() == []
+
+
+CRASH = """
+import ctypes, cxr_trt.score.worker as worker
+def decode(data, decode=worker.decode):
+    return ctypes.string_at(0) if data == b"crash" else decode(data)
+worker.decode = decode
+"""
+
+
+def test_a_file_that_always_crashes_its_decoder_costs_one_row(tmp_path, monkeypatch):
+    """No file is known that does: a read of address 0 is planted for one content."""
+    (tmp_path / "a.png").write_bytes(picture(0))
+    (tmp_path / "b.png").write_bytes(b"crash")
+    (tmp_path / "c.png").write_bytes(picture(1))
+    first, rest = START.split("; from", 1)
+    monkeypatch.setattr("cxr_trt.score.decoders.START", f"{first}\n{CRASH}\nfrom{rest}")
+    found = answers(tmp_path)
+    assert found["b.png"].error == "the decoder failed (SIGSEGV); export the image again"
+    assert found["a.png"].image is not None
+    assert found["c.png"].image is not None
+
+
+@pytest.mark.parametrize(
+    "reply", ['{}, b""', '{"error": "a"}, bytes(64 * 64)', '{"size": 3}, b""', '{}, b"short"', '[], b""']
+)
+def test_an_answer_that_makes_no_sense_is_a_failure(tmp_path, monkeypatch, reply):
+    """As from a decoder that a file has taken over."""
+    (tmp_path / "a.png").write_bytes(picture(0))
+    first, rest = START.split("; from", 1)
+    planted = f"import cxr_trt.score.worker as worker; worker.answer = lambda *_: ({reply})"
+    planted = planted.replace("{", "{{").replace("}", "}}")  # START is a format
+    monkeypatch.setattr("cxr_trt.score.decoders.START", f"{first}\n{planted}\nfrom{rest}")
+    assert answers(tmp_path)["a.png"].error.startswith("the decoder failed")
+
+
+def test_the_same_content_is_not_decoded_again(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    (source,) = find_files(tmp_path).sources
+    with Decoders(1, 64, LIMITS) as decoders:
+        ((_, first),) = decoders.map([Request(source)], 1)
+        row = Row("a.png", first.sha256, 64, 64, "PNG", (0.5,) * 14, (), None, "engine")
+        ((_, second),) = decoders.map([Request(source, row)], 1)
+    assert second.sha256 == first.sha256
+    assert second.image is None
+    assert second.error is None
+
+
+def test_a_decoder_that_cannot_start_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(BackendError, match="no decoding process can be started"):
+        answers(tmp_path)
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "xrays").mkdir()
+    (tmp_path / "xrays" / "a.png").write_bytes(picture(0))
+    for name in ("numpy", "cv2", "json", "pydicom", "struct"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert answers(tmp_path / "xrays")["a.png"].image is not None
+    assert not (tmp_path / "ran").exists()
+
+
+def test_closing_does_not_wait_for_what_is_being_decoded(tmp_path):
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((12000, 12000), np.uint8))[1].tobytes())
+    requests = [Request(source) for source in find_files(tmp_path).sources] * 4
+    decoders = Decoders(2, 64, LIMITS)
+    results = decoders.map(requests, 4)
+    next(results)
+    decoders.close()
+    assert children() == []
+
+
+def test_a_decoder_ends_when_its_parent_is_killed(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    code = f"""
+import os, subprocess
+from cxr_trt.score.decoders import Decoders, Limits, Request
+from cxr_trt.score.files import find_files
+with Decoders(1, 64, Limits()) as decoders:
+    list(decoders.map([Request(s) for s in find_files({str(tmp_path)!r}).sources], 1))
+    print([p._process.pid for p in decoders._all][0], flush=True)
+    os.kill(os.getpid(), 9)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    pid = int(process.stdout)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,259 @@
+"""The journal by itself, and how the command goes on with it."""
+
+import csv
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import cv2
+import numpy as np
+import pytest
+from cheap_engine import cheap_bundle as build_cheap_bundle
+
+from cxr_trt.errors import UsageError
+from cxr_trt.outputs import locked
+from cxr_trt.score.journal import Journal
+from cxr_trt.score.rows import Row
+
+SCORED = Row("a.png", "0" * 64, 9, 8, "PNG", (0.1, *[np.float32(1 / 3).item()] * 13), ("dark",), None, "engine")
+FAILED = Row("b.png", None, None, None, None, None, (), "the file is empty", "engine")
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    with Journal(tmp_path / "j", fresh=False) as journal:
+        journal.add(SCORED, None)
+        journal.add(FAILED, None)
+    with Journal(tmp_path / "j", fresh=False) as journal:
+        assert list(journal.rows(["b.png", "a.png"])) == [FAILED, SCORED]
+        assert journal.row("a.png", "engine", None) == SCORED
+        assert journal.row("a.png", "another engine", None) is None
+        assert journal.row("b.png", "engine", None) is None  # an error is tried again
+        assert journal.row("c.png", "engine", None) is None
+    with Journal(tmp_path / "j", fresh=True) as journal:
+        assert journal.row("a.png", "engine", None) is None
+
+
+def test_heat_maps_are_part_of_what_is_known(tmp_path):
+    with Journal(tmp_path / "j", fresh=False) as journal:
+        journal.add(SCORED, "3 in maps")
+        assert journal.row("a.png", "engine", "3 in maps") == journal.row("a.png", "engine", None) == SCORED
+        assert journal.row("a.png", "engine", "4 in maps") is None
+        journal.add(SCORED, None)
+        assert journal.row("a.png", "engine", "3 in maps") is None
+
+
+@pytest.mark.parametrize("rows", [[], [FAILED]])
+def test_a_journal_that_nobody_could_want_is_removed(tmp_path, rows):
+    with Journal(tmp_path / "j", fresh=False) as journal:
+        for row in rows:
+            journal.add(row, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_row_is_on_the_disk_when_it_was_added(tmp_path):
+    code = """
+import os, sys
+from cxr_trt.score.journal import Journal
+from cxr_trt.score.rows import Row
+journal = Journal(__import__("pathlib").Path(sys.argv[1]), fresh=False)
+journal.add(Row("a.png", "0" * 64, 9, 8, "PNG", (0.5,) * 14, (), None, "engine"), None)
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "j"]).returncode == -signal.SIGKILL
+    with Journal(tmp_path / "j", fresh=False) as journal:
+        assert journal.row("a.png", "engine", None).probabilities == (0.5,) * 14
+
+
+def test_a_full_disk_is_one_sentence_and_the_rows_stay(tmp_path):
+    """Here a limit on the size of files; SIGXFSZ is ignored by Python."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(tmp_path / "j", fresh=False) as journal:
+        journal.add(SCORED, None)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        try:
+            with pytest.raises(UsageError, match="j: cannot be written"):
+                for i in range(1000):
+                    journal.add(Row(f"{i}.png", *[None] * 5, (), "e" * 1000, "engine"), None)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert list(journal.rows(["a.png"])) == [SCORED]
+
+
+@pytest.mark.parametrize("change", ["PRAGMA user_version = 99", "UPDATE scored SET row = '{}'"])
+def test_another_version_and_damage_are_named(tmp_path, change):
+    with Journal(tmp_path / "j", fresh=False) as journal:
+        journal.add(SCORED, None)
+    with closing(sqlite3.connect(tmp_path / "j", isolation_level=None)) as database:
+        database.execute(change)
+    with pytest.raises(UsageError, match=r"not a journal .*--fresh"), Journal(tmp_path / "j", fresh=False) as journal:
+        journal.row("a.png", "engine", None)
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "cxr_trt", "score", *map(str, arguments)]
+
+
+def score(*arguments):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120)
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def picture(seed):
+    return cv2.imencode(".png", np.random.default_rng(seed).integers(0, 256, (64, 64), np.uint8))[1].tobytes()
+
+
+@pytest.fixture
+def xrays(tmp_path):
+    """Six pictures and a broken one."""
+    (tmp_path / "xrays").mkdir()
+    for i in range(6):
+        (tmp_path / "xrays" / f"{i}.png").write_bytes(picture(i))
+    (tmp_path / "xrays" / "3.png").write_bytes(b"")
+    return tmp_path / "xrays"
+
+
+def test_only_what_is_new_or_changed_is_scored_again(xrays, cheap_bundle, tmp_path):
+    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    assert score(*arguments).returncode == 1
+    first = rows_of(tmp_path / "a.csv")
+
+    again = score(*arguments)
+    assert again.returncode == 1
+    assert "scored 5 of 6 files (5 of them in an earlier run)" in again.stderr
+    assert rows_of(tmp_path / "a.csv") == first
+
+    (xrays / "1.png").write_bytes(picture(11))
+    (xrays / "3.png").write_bytes(picture(3))
+    (xrays / "4.png").unlink()
+    (xrays / "7.png").write_bytes(picture(7))
+    changed = score(*arguments)
+    assert changed.returncode == 0
+    assert "scored 6 of 6 files (3 of them in an earlier run)" in changed.stderr
+    second = rows_of(tmp_path / "a.csv")
+    assert list(second) == ["0.png", "1.png", "2.png", "3.png", "5.png", "7.png"]
+    assert second["1.png"]["sha256"] != first["1.png"]["sha256"]
+    assert second["1.png"]["Mass"] != first["1.png"]["Mass"]
+    assert all(second[name] == first[name] for name in ("0.png", "2.png", "5.png"))
+
+    other = build_cheap_bundle(tmp_path / "other.cxr", max_batch=2)
+    scored = score(xrays, "-e", other, "-o", tmp_path / "a.csv")
+    assert "scored 6 of 6 files, " in scored.stderr
+    assert rows_of(tmp_path / "a.csv")["0.png"]["engine"] != first["0.png"]["engine"]
+
+    assert (
+        "scored 6 of 6 files, " in score(xrays, "-e", other, "-o", tmp_path / "a.csv", "--fresh", "--overwrite").stderr
+    )
+
+
+def test_a_table_that_was_edited_is_not_replaced(xrays, cheap_bundle, tmp_path):
+    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    score(*arguments)
+    whole = (tmp_path / "a.csv").read_text()
+    (tmp_path / "a.csv").write_text(whole + "a note\n")
+    refused = score(*arguments)
+    assert refused.returncode == 2
+    assert "add --overwrite" in refused.stderr
+    assert (tmp_path / "a.csv").read_text() == whole + "a note\n"
+    assert score(*arguments, "--overwrite").returncode == 1
+    assert (tmp_path / "a.csv").read_text() == whole
+
+
+def test_when_no_file_can_be_read_any_more_the_table_stays(xrays, cheap_bundle, tmp_path):
+    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    score(*arguments)
+    whole = (tmp_path / "a.csv").read_text()
+    for path in xrays.iterdir():
+        path.write_bytes(b"")
+    refused = score(*arguments)
+    assert refused.returncode == 2
+    assert "none of the 6 files could be read" in refused.stderr
+    assert (tmp_path / "a.csv").read_text() == whole
+
+
+def test_fresh_replaces_what_is_no_journal(xrays, cheap_bundle, tmp_path):
+    (tmp_path / "a.csv.journal").write_bytes(b"rubbish" * 1000)
+    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    assert score(*arguments).returncode == 2
+    assert score(*arguments, "--fresh").returncode == 1
+
+
+def test_missing_heat_maps_are_made_again(xrays, cheap_bundle, tmp_path):
+    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    score(*arguments)
+    pictured = [*arguments, "--heatmaps", tmp_path / "maps", "--top", 2]
+    assert "(5 of them in an earlier run)" not in score(*pictured).stderr
+    made = sorted((tmp_path / "maps").rglob("*.png"))
+    assert len([path for path in made if path.is_file()]) == 2 * 5
+    assert "(5 of them in an earlier run)" in score(*pictured).stderr
+    next((tmp_path / "maps" / "2.png").iterdir()).unlink()
+    assert "(4 of them in an earlier run)" in score(*pictured).stderr
+    assert sorted((tmp_path / "maps").rglob("*.png")) == made
+
+
+def test_names_that_would_be_written_alike_keep_their_own_rows(cheap_bundle, tmp_path):
+    (tmp_path / "xrays").mkdir()
+    for seed, name in enumerate((b"\\xe9.png", b"\xe9.png")):
+        (tmp_path / "xrays" / os.fsdecode(name)).write_bytes(picture(seed))
+    assert score(tmp_path / "xrays", "-e", cheap_bundle, "-o", tmp_path / "a.csv").returncode == 0
+    rows = rows_of(tmp_path / "a.csv")
+    assert set(rows) == {r"\\xe9.png", r"\xe9.png"}
+    assert len({row["sha256"] for row in rows.values()}) == 2
+
+
+def test_a_second_run_on_one_output_is_refused_with_the_firsts_process_id(xrays, cheap_bundle, tmp_path):
+    with locked(tmp_path / ".a.csv.lock"):
+        second = score(xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv")
+    assert second.returncode == 2
+    assert f"Error: {tmp_path / 'a.csv'}: process {os.getpid()} is writing there" in second.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["xrays"]
+
+
+COUNT = 400
+SIGNALS = [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")]
+
+
+@pytest.mark.parametrize(("number", "code", "sentence"), SIGNALS)
+def test_a_signal_ends_in_a_message_and_the_same_command_goes_on(cheap_bundle, tmp_path, number, code, sentence):
+    (tmp_path / "xrays").mkdir()
+    for i in range(COUNT):
+        (tmp_path / "xrays" / f"{i:03}.png").write_bytes(picture(i))
+    arguments = [tmp_path / "xrays", "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    process = subprocess.Popen(
+        command(*arguments),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background jobs are deaf to it
+    )
+    deadline = time.monotonic() + 120
+    try:
+        while not ((wal := tmp_path / "a.csv.journal-wal").exists() and wal.stat().st_size > 30_000):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, messages = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == code
+    assert sentence in messages
+    assert "Traceback" not in messages
+    assert f"are kept in {tmp_path / 'a.csv.journal'}; the same command again goes on" in messages
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv.journal", "xrays"]
+    with closing(sqlite3.connect(tmp_path / "a.csv.journal")) as database:
+        rows = database.execute("SELECT count(*) FROM scored").fetchone()[0]
+    assert f"the rows of {rows} files are kept" in messages
+    assert 0 < rows < COUNT
+
+    finished = score(*arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert f"scored {COUNT} of {COUNT} files ({rows} of them in an earlier run)" in finished.stderr
+    assert list(rows_of(tmp_path / "a.csv")) == [f"{i:03}.png" for i in range(COUNT)]

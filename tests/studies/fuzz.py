@@ -1,0 +1,320 @@
+"""Mutated files through everything that reads files from outside: `make fuzz` writes docs/fuzzing.md.
+
+Images go through the decoding processes of `cxr-trt score`; manifests, graphs and checkpoints through their loaders, in
+a process with the same limits. Allowed is what was meant to be read, or one of our exceptions. Seeded: a case that
+fails can be made again by its number.
+"""
+
+import argparse
+import json
+import random
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+from cheap_engine import cheap_bundle, cheap_model
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from seeds import GREY, content, dataset, jpeg, png
+from study import ROOT, header, table
+
+from cxr_trt.engine.manifest import _hash, read_manifest
+from cxr_trt.errors import CxrTrtError
+from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.score.decoders import Decoders, Limits, Request
+from cxr_trt.score.files import Source
+
+LIMITS = Limits(memory=1 << 30, seconds=20)
+FAILED = ("the decoder failed", "reading takes longer", "decoding takes too much memory")
+ODD = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f")
+CASES = {"PNG": 4500, "JPEG": 4500, "DICOM": 7000, "manifest": 1500, "ONNX": 2000, "checkpoint": 500}
+
+
+def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
+    """One to six changes: bits, odd values, pieces cut out, doubled or taken from another seed, an early end."""
+    result = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        at, length = rng.randrange(len(result) + 1), rng.choice((1, 2, 4, 16, 200))
+        match rng.randrange(7):
+            case 0 | 1:
+                if at < len(result):
+                    result[at] ^= 1 << rng.randrange(8)
+            case 2:
+                odd = rng.choice(ODD)
+                result[at : at + len(odd)] = odd
+            case 3:
+                del result[at : at + length]
+            case 4:
+                result[at:at] = result[at : at + length]
+            case 5:
+                other = rng.choice(others)
+                start = rng.randrange(len(other))
+                result[at : at + length] = other[start : start + length]
+            case 6:
+                if rng.random() < 0.3:
+                    del result[at:]
+    return bytes(result)
+
+
+def with_checksums(data: bytes) -> bytes:
+    """A PNG whose chunks have the checksums of what they hold, so that what was changed is read at all."""
+    result = bytearray(data)
+    position = 8
+    while position + 12 <= len(result):
+        end = position + 8 + struct.unpack_from(">I", result, position)[0]
+        if end + 4 > len(result):
+            break
+        result[end : end + 4] = struct.pack(">I", zlib.crc32(result[position + 4 : end]))
+        position = end + 4
+    return bytes(result)
+
+
+def repacked(data: bytes, rng: random.Random) -> bytes:
+    """A PNG of one chunk of pixels, of which the inflated bytes or the header are changed."""
+    start = data.index(b"IDAT") - 4
+    length = struct.unpack_from(">I", data, start)[0]
+    pixels = zlib.decompress(data[start + 8 : start + 8 + length])
+    head = bytearray(data[:start])
+    if rng.random() < 0.5:
+        changed = bytearray(pixels)
+        for _ in range(rng.randint(1, 6)):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        pixels = bytes(changed)
+    else:
+        head[rng.randrange(16, 29)] ^= 1 << rng.randrange(8)
+    packed = zlib.compress(pixels)
+    body = struct.pack(">I", len(packed)) + b"IDAT" + packed + b"\0\0\0\0" + data[start + 12 + length :]
+    return with_checksums(bytes(head) + body)
+
+
+def image_seeds() -> dict[str, list[bytes]]:
+    """Files of every kind that is read."""
+    colour = np.dstack([GREY, GREY[::-1], GREY[:, ::-1]])
+    compressed = []
+    for syntax, plugin in ((RLELossless, "pydicom"), (JPEG2000Lossless, "pylibjpeg")):
+        made = dataset()
+        made.compress(syntax, encoding_plugin=plugin)
+        compressed.append(content(made))
+    lut = dataset()
+    del lut.WindowCenter, lut.WindowWidth
+    item = type(lut)()
+    item.LUTDescriptor, item.LUTData = [256, 0, 8], np.arange(256, dtype="<u2").tobytes()
+    item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "OW"
+    lut.VOILUTSequence = [item]
+    rgba = np.dstack([colour, GREY])
+    return {
+        "PNG": [png(), png(GREY.astype(np.uint16) * 257), png(colour), png(rgba), bilevel_png()],
+        "JPEG": [jpeg(), jpeg(colour), jpeg(GREY, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)],
+        "DICOM": [
+            content(dataset()),
+            content(dataset(PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=3, RescaleSlope=2)),
+            content(dataset("1.2.840.10008.1.2")),
+            content(dataset("1.2.840.10008.1.2.1.99")),
+            content(dataset(JPEGBaseline8Bit, frame=jpeg())),
+            content(lut),
+            *compressed,
+        ],
+    }
+
+
+def bilevel_png() -> bytes:
+    return cv2.imencode(".png", GREY, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
+
+
+def image_cases(kind: str, count: int, seed: int) -> Iterator[bytes]:
+    """Mutations of the seeds of a kind; three of four PNGs with right checksums, so that more of them is read."""
+    seeds = image_seeds()
+    everything = [data for group in seeds.values() for data in group]
+    for number in range(count):
+        rng = random.Random(f"{seed} {kind} {number}")
+        data = rng.choice(seeds[kind])
+        if kind == "PNG" and number % 4 > 1:
+            yield repacked(data, rng)
+        else:
+            data = mutated(data, everything, rng)
+            yield with_checksums(data) if kind == "PNG" and number % 2 else data
+
+
+def fuzz_images(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Count images and errors, and name the cases that ended in neither."""
+    found: Counter[str] = Counter()
+    bad = []
+    with tempfile.TemporaryDirectory() as name:
+
+        def requests() -> Iterator[Request]:
+            for number, data in enumerate(image_cases(kind, count, seed)):
+                path = Path(name) / str(number)
+                path.write_bytes(data)
+                yield Request(Source(path, str(number)))
+
+        with Decoders(2, 64, LIMITS) as decoders:
+            for request, answer in decoders.map(requests(), 8):
+                request.source.path.unlink()
+                if answer.error and answer.error.startswith(FAILED):
+                    bad.append(f"{kind} {request.source.name}: {answer.error}")
+                found["read" if answer.error is None else "refused"] += 1
+    return found, bad
+
+
+def loader(kind: str, folder: Path) -> tuple[list[bytes], Callable[[bytes, random.Random], Any]]:
+    """The seeds of a kind, and what reads a mutation of one."""
+    if kind == "manifest":
+        bundle = cheap_bundle(folder / "a.cxr")
+        seed = (bundle / "manifest.json").read_bytes()
+
+        def read_json(data: bytes, rng: random.Random) -> object:
+            (bundle / "manifest.json").write_bytes(data if rng.random() < 0.5 else changed_json(seed, rng))
+            return read_manifest(bundle)
+
+        return [seed], read_json
+    if kind == "ONNX":
+        seed = cheap_model().SerializeToString()
+
+        def read_graph(data: bytes, rng: random.Random) -> object:
+            (folder / "a.onnx").write_bytes(data if rng.random() < 0.5 else changed_graph(seed, rng))
+            return read_scoring_graph(folder / "a.onnx")
+
+        return [seed], read_graph
+    import torch
+    from safetensors.torch import save
+
+    from cxr_trt.model.checkpoint import load_checkpoint
+
+    weights = {"features.conv0.weight": torch.zeros(4, 3, 2, 2), "classifier.bias": torch.zeros(5)}
+    torch.save(weights, folder / "seed.pt")
+    header = json.dumps({"settings": {}, "trained": True, "sizes": [512, 448]})
+    seeds = [save(weights, {"cxr_trt": header}), save(weights), (folder / "seed.pt").read_bytes()]
+
+    def read_checkpoint(data: bytes, rng: random.Random) -> object:
+        path = folder / ("a.pt" if data[:2] == b"PK" else "a.safetensors")
+        path.write_bytes(data)
+        return load_checkpoint(path, "chexnet")
+
+    return seeds, read_checkpoint
+
+
+VALUES = (None, True, -1, 0, 2**63, 1e308, "", "x" * 1000, [], {}, [[]], "../../etc/passwd", "\0", {"a": {"b": []}})
+
+
+def changed_json(data: bytes, rng: random.Random) -> bytes:
+    """Another value somewhere, in a manifest that agrees with its own hash."""
+    tree = json.loads(data)
+    node: Any = tree
+    while True:
+        key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
+        if not isinstance(node[key], dict | list) or not node[key] or rng.random() < 0.3:
+            node[key] = rng.choice(VALUES)
+            fields = {name: value for name, value in tree.items() if name != "sha256"}
+            return (json.dumps({**fields, "sha256": _hash(fields)}, indent=2) + "\n").encode()
+        node = node[key]
+
+
+def changed_graph(data: bytes, rng: random.Random) -> bytes:
+    """Another name, number, type or text in some node, tensor or property of the model."""
+    model = onnx.ModelProto.FromString(data)
+    match rng.randrange(5):
+        case 0:
+            rng.choice(model.graph.node).op_type = rng.choice(("Loop", "If", "Nothing", "", "Scan", "Cast"))
+        case 1:
+            rng.choice(model.graph.initializer).dims[:] = rng.choice(([2**62], [-1], [0], [2**31, 2**31], []))
+        case 2:
+            prop = rng.choice(model.metadata_props)
+            prop.value = rng.choice((prop.value + " ", "", "[" * 5000, "null", prop.value.replace("512", "9" * 18)))
+        case 3:
+            tensor = rng.choice(model.graph.initializer)
+            tensor.data_type, tensor.raw_data = rng.randrange(30), rng.randbytes(rng.randrange(20))
+        case 4:
+            node = rng.choice(model.graph.node)
+            del node.input[:]
+            node.output.append(rng.choice(("images", "probabilities", "")))
+    return model.SerializeToString()
+
+
+def read_all(kind: str, first: int, count: int, seed: int) -> None:
+    """In a process of its own: read cases and say of each what became of it."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    with tempfile.TemporaryDirectory() as name:
+        seeds, read = loader(kind, Path(name))
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        memory = LIMITS.memory + pages * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        for number in range(first, first + count):
+            rng = random.Random(f"{seed} {kind} {number}")
+            data = mutated(rng.choice(seeds), seeds, rng)
+            print(number, end=" ", flush=True)
+            signal.setitimer(signal.ITIMER_REAL, LIMITS.seconds)
+            try:
+                read(data, rng)
+                print("read", flush=True)
+            except CxrTrtError as error:
+                print("refused" if "\n" not in str(error) else "a sentence of several lines", flush=True)
+            except BaseException as error:
+                print(f"{type(error).__name__}: {error}".replace("\n", " "), flush=True)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def fuzz_loader(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Count what was read and refused, and name the cases that ended otherwise, such as with the process."""
+    found: Counter[str] = Counter()
+    bad = []
+    done = 0
+    while done < count:
+        command = [sys.executable, __file__, "--read", kind, str(done), str(count - done), str(seed)]
+        process = subprocess.run(command, capture_output=True, text=True)
+        lines = process.stdout.splitlines()
+        for line in lines:
+            number, _, result = line.partition(" ")
+            result = result or f"the process ended with {process.returncode}"
+            if result not in ("read", "refused"):
+                bad.append(f"{kind} {number}: {result}")
+            found["read" if result == "read" else "refused"] += 1
+        if not lines:
+            raise RuntimeError(process.stderr)
+        done += len(lines)
+    return found, bad
+
+
+def fuzz(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Fuzz one kind of file: what was read and refused, and the cases that ended in neither."""
+    return (fuzz_images if kind in ("PNG", "JPEG", "DICOM") else fuzz_loader)(kind, count, seed)
+
+
+def main() -> None:
+    """Run all kinds and write the table; exit code 1 if a case ended in what is not allowed."""
+    if sys.argv[1:2] == ["--read"]:
+        return read_all(sys.argv[2], *map(int, sys.argv[3:]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="of the cases of a full run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "fuzzing.md")
+    options = parser.parse_args()
+    rows: list[tuple[object, ...]] = []
+    all_bad = []
+    for kind, cases in CASES.items():
+        found, bad = fuzz(kind, max(1, round(cases * options.share)), options.seed)
+        rows.append((kind, found.total(), found["read"], found["refused"] - len(bad), len(bad)))
+        all_bad += bad
+        print(*rows[-1], *bad, sep=" | ", flush=True)
+    rows.append(("all", *(sum(int(row[i]) for row in rows) for i in range(1, 5))))
+    text = (
+        f"Mutated files through the readers; seed {options.seed}, at most {LIMITS.memory >> 30} GiB and "
+        f"{LIMITS.seconds:g} s a file. Refused: an error of one sentence. Neither: a crash, a hang, more memory than "
+        "that, or an exception that is none of ours."
+    )
+    page = header("Fuzzing", "make fuzz", text) + table(("files", "cases", "read", "refused", "neither"), rows)
+    options.output.write_text("\n".join([page, *(f"- {case}" for case in all_bad)]))
+    sys.exit(bool(all_bad))
+
+
+if __name__ == "__main__":
+    main()
