@@ -12,7 +12,7 @@ import click
 
 from cxr_trt.errors import BackendError, CxrTrtError, UsageError
 from cxr_trt.findings import FINDINGS
-from cxr_trt.model.settings import CHECKPOINT_SUFFIXES, SETTINGS
+from cxr_trt.model.settings import CAUTIONS, CHECKPOINT_SUFFIXES, SETTINGS
 from cxr_trt.views import VIEW_SETS, ViewSet
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def export(
     with replacing(output) as partial:
         onnx.save(exported.model, partial, format="protobuf")
     agreement = f"agrees with PyTorch on {exported.checked} images to {exported.difference:.1e}"
-    click.echo(f"{output}: {agreement}{_untrained(exported.info)}", err=True)
+    click.echo(f"{output}: {agreement}{_caution(exported.info)}", err=True)
 
 
 @main.command()
@@ -131,7 +131,7 @@ def build_engine(
     with PhaseProgress() as progress:
         options = BuildOptions(max_batch or backend.default_max_batch, progress, share_crops, plugin)
         manifest = build_bundle(model, info, backend, output, options, overwrite=overwrite)
-    click.echo(f"{output}: {backend.name} {manifest.backend_version}, {info.spec.views}{_untrained(info)}", err=True)
+    click.echo(f"{output}: {backend.name} {manifest.backend_version}, {info.spec.views}{_caution(info)}", err=True)
     if reason := backend.why_not_run():
         click.echo(f"It cannot run here: {reason}", err=True)
 
@@ -230,8 +230,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         {
             "bundle": f"{bundle} (all {len(manifest.files)} files unchanged)",
             "fingerprint": manifest.fingerprint,
-            "weights": ("trained" if manifest.graph.trained else "untrained")
-            + f", checkpoint {manifest.graph.checkpoint_sha256[:16]}",
+            "weights": f"{manifest.graph.weights}, checkpoint {manifest.graph.checkpoint_sha256[:16]}",
             "backend": f"{manifest.backend} {manifest.backend_version}, {manifest.precision}",
             "settings": json.dumps(manifest.settings),
             "views": f"{spec.views}: {len(spec.view_list())} of {spec.crop_size} pixels from {spec.image_size}",
@@ -286,7 +285,5 @@ def _export(
     return export_checkpoint(checkpoint, setting=setting, view_set=view_set, class_maps=class_maps, images=files)
 
 
-def _untrained(info: "GraphInfo") -> str:
-    from cxr_trt.engine.bundle import UNTRAINED
-
-    return "" if info.trained else f" ({UNTRAINED})"
+def _caution(info: "GraphInfo") -> str:
+    return "".join(f" ({caution})" for caution in CAUTIONS[info.weights])

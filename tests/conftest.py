@@ -85,7 +85,7 @@ def network(demo_weights: dict[str, npt.NDArray[Any]]) -> "Network":
 def center_model(demo_weights: dict[str, npt.NDArray[Any]]) -> onnx.ModelProto:
     """The shipped model for the centre crop: a tenth of the time of ten crops."""
     spec = Specification(views="center")
-    metadata = GraphInfo.of(spec, False, "0" * 64).to_metadata()
+    metadata = GraphInfo.of(spec, "untrained", "0" * 64).to_metadata()
     return scoring_graph(demo_weights, SETTINGS["paper"], spec, metadata, class_maps=True)
 
 

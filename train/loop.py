@@ -247,7 +247,9 @@ class Trainer:
         }
         sizes = recipe.image_size, recipe.crop_size
         with replacing(self.out / f"{name}.safetensors") as partial:
-            save_checkpoint(cast(Network, self.averaged.module), partial, trained=True, sizes=sizes, training=training)
+            save_checkpoint(
+                cast(Network, self.averaged.module), partial, weights="trained", sizes=sizes, training=training
+            )
 
     def _save(self) -> None:
         if not torch.isfinite(self.loss_sum):

@@ -28,9 +28,8 @@ def main(checkpoint: Path, model: Path) -> None:
             weights.copy_(weights.half())
     with tempfile.TemporaryDirectory() as folder:
         rounded = Path(folder, "rounded.safetensors")
-        save_checkpoint(
-            loaded.network, rounded, trained=loaded.trained, sizes=(loaded.spec.image_size, loaded.spec.crop_size)
-        )
+        sizes = loaded.spec.image_size, loaded.spec.crop_size
+        save_checkpoint(loaded.network, rounded, weights="demonstration", sizes=sizes)
         exported = export_checkpoint(rounded, setting=None, view_set="ten-crop", class_maps=True)
     onnx.save(pack(exported.model), model)
     click.echo(f"{model}: {model.stat().st_size / 1e6:.1f} MB, agrees with PyTorch to {exported.difference:.1e}")

@@ -18,10 +18,10 @@ from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BundleError, UsageError
 from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.optimise import optimised
+from cxr_trt.model.settings import CAUTIONS
 from cxr_trt.outputs import check_folder
 
 MODEL = "model.onnx"  # the scoring graph, in every bundle: any bundle can be rebuilt elsewhere
-UNTRAINED = "untrained model: its probabilities mean nothing"
 
 
 def build_bundle(
@@ -90,7 +90,7 @@ class Engine:
         fingerprint: identifies engine and specification; stands in every row.
         has_class_maps: whether its graph gives class maps.
         max_batch: images that go through the engine at once.
-        warnings: what is to be said of every result: that the model is untrained, if it is.
+        warnings: what is to be said of every result: that the model is no more than a demonstration, if so.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -104,7 +104,7 @@ class Engine:
         self.manifest = read_manifest(path)
         self.spec = self.manifest.graph.spec
         self.fingerprint = self.manifest.fingerprint
-        self.warnings: tuple[str, ...] = () if self.manifest.graph.trained else (UNTRAINED,)
+        self.warnings = CAUTIONS[self.manifest.graph.weights]
         backend = BACKENDS.get(self.manifest.backend)
         if backend is None:
             raise BundleError(f"{path}: made for the unknown backend {self.manifest.backend!r}; update cxr-trt")

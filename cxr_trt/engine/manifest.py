@@ -10,6 +10,7 @@ from typing import Any
 
 from cxr_trt.errors import BundleError, CxrTrtError, GraphError
 from cxr_trt.export.graph_file import GraphInfo, load_alone
+from cxr_trt.model.settings import CAUTIONS
 from cxr_trt.spec import Specification
 
 NAME = "manifest.json"
@@ -44,8 +45,8 @@ class Manifest:
         texts = (self.precision, self.backend, self.backend_version, self.graph.checkpoint_sha256)
         if not all(isinstance(text, str) for text in (*texts, *self.files, *self.files.values())):
             raise TypeError("not a text")
-        if type(self.graph.trained) is not bool:
-            raise TypeError("trained is neither true nor false")
+        if self.graph.weights not in CAUTIONS:
+            raise TypeError("its kind of weights is unknown")
         batch = self.settings.get("max_batch", 1)
         if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
             raise ValueError(f"max_batch is not between 1 and {MAX_BATCH}")
@@ -121,7 +122,7 @@ def hash_file(path: Path) -> str:
 
 def _derived(graph: GraphInfo) -> dict[str, str]:
     """What a reader of the file wants to see first."""
-    return {"weights": "trained" if graph.trained else "untrained", "specification_sha256": graph.spec.sha256}
+    return {"specification_sha256": graph.spec.sha256}
 
 
 def _hash(fields: Mapping[str, Any]) -> str:

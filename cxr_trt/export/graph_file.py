@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 from google.protobuf.message import DecodeError, Message
@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from cxr_trt.errors import GraphError
 from cxr_trt.export.storage import unpack
+from cxr_trt.model.settings import CAUTIONS, Weights
 from cxr_trt.spec import Specification
 
 PREFIX = "cxr_trt."
@@ -22,22 +23,22 @@ REMEDY = "make one with `cxr-trt export CHECKPOINT -o model.onnx`"
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """The metadata of a scoring graph; `trained` is False for random weights."""
+    """The metadata of a scoring graph; `weights` is their kind."""
 
     spec: Specification
-    trained: bool
+    weights: Weights
     checkpoint_sha256: str
     cxr_trt_version: str
 
     @classmethod
-    def of(cls, spec: Specification, trained: bool, checkpoint_sha256: str) -> "GraphInfo":
-        return cls(spec, trained, checkpoint_sha256, version("cxr-trt"))
+    def of(cls, spec: Specification, weights: Weights, checkpoint_sha256: str) -> "GraphInfo":
+        return cls(spec, weights, checkpoint_sha256, version("cxr-trt"))
 
     def to_metadata(self) -> dict[str, str]:
         return {
             f"{PREFIX}specification": self.spec.to_json(),
             f"{PREFIX}specification_sha256": self.spec.sha256,
-            f"{PREFIX}trained": json.dumps(self.trained),
+            f"{PREFIX}weights": self.weights,
             f"{PREFIX}checkpoint_sha256": self.checkpoint_sha256,
             f"{PREFIX}version": self.cxr_trt_version,
         }
@@ -96,9 +97,9 @@ def _info(model: onnx.ModelProto, path: Path) -> GraphInfo:
     try:
         text = metadata["specification"]
         spec = Specification.from_mapping(json.loads(text))
-        info = GraphInfo(spec, json.loads(metadata["trained"]), metadata["checkpoint_sha256"], metadata["version"])
-        if type(info.trained) is not bool:
-            raise ValueError("trained is neither true nor false")
+        info = GraphInfo(spec, cast(Weights, metadata["weights"]), metadata["checkpoint_sha256"], metadata["version"])
+        if info.weights not in CAUTIONS:
+            raise ValueError("its kind of weights is unknown")
         stated = metadata["specification_sha256"]
     except GraphError as error:
         raise GraphError(f"{path}: {error}; {REMEDY}") from error

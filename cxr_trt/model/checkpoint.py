@@ -15,7 +15,7 @@ from torch import Tensor
 from cxr_trt.errors import CheckpointError
 from cxr_trt.model.layouts import adapt
 from cxr_trt.model.network import Network
-from cxr_trt.model.settings import SETTINGS, ModelSettings
+from cxr_trt.model.settings import CAUTIONS, SETTINGS, ModelSettings, Weights
 from cxr_trt.model.weights_file import HEADER, read_weights
 from cxr_trt.spec import Specification
 
@@ -26,13 +26,13 @@ SIZES = (512, 448)  # the paper's (sec. 4.2)
 class Checkpoint:
     """A network with its weights.
 
-    spec: how its images are to be treated; the views are a proposal. trained: False for random weights.
+    spec: how its images are to be treated; the views are a proposal. kind: of the weights.
     sha256: of the file.
     """
 
     network: Network
     spec: Specification
-    trained: bool
+    weights: Weights
     sha256: str
 
 
@@ -40,7 +40,7 @@ def save_checkpoint(
     network: Network,
     path: Path,
     *,
-    trained: bool,
+    weights: Weights,
     sizes: tuple[int, int] = SIZES,
     training: Mapping[str, Any] | None = None,
 ) -> None:
@@ -50,9 +50,9 @@ def save_checkpoint(
     epoch, metrics and recipe; plain values.
     """
     settings = dataclasses.asdict(network.settings)
-    header = {"settings": settings, "trained": trained, "sizes": sizes, "training": training or {}}
-    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(weights, path, metadata={HEADER: json.dumps(header)})
+    header = {"settings": settings, "weights": weights, "sizes": sizes, "training": training or {}}
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(tensors, path, metadata={HEADER: json.dumps(header)})
 
 
 def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
@@ -68,11 +68,11 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
         CheckpointError: the file cannot be read without running code from it, has no or another setting, or its
             keys or shapes differ from the network's; the sentence names them.
     """
-    header, weights = read_weights(path)
-    if adapted := adapt(weights, path):
+    header, tensors = read_weights(path)
+    if adapted := adapt(tensors, path):
         if setting is not None:
             raise CheckpointError(f"{path}: says by its keys which network it is; leave --setting out")
-        weights, settings, spec = adapted.weights, adapted.settings, adapted.spec
+        tensors, settings, spec = adapted.weights, adapted.settings, adapted.spec
     else:
         settings = _settings(path, header, setting)
         image_size, crop_size = header.get("sizes", SIZES)
@@ -84,8 +84,11 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
             alpha=settings.alpha,
         )
     network = Network(settings)
-    _fill(network, weights, path)
-    return Checkpoint(network.eval(), spec, header.get("trained", True), hashlib.sha256(path.read_bytes()).hexdigest())
+    _fill(network, tensors, path)
+    weights = header.get("weights", "trained")
+    if weights not in CAUTIONS:
+        raise CheckpointError(f"{path}: its header does not fit this version (weights are {weights!r})")
+    return Checkpoint(network.eval(), spec, weights, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _settings(path: Path, header: dict[str, Any], setting: str | None) -> ModelSettings:

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import torch
 
 from cxr_trt.engine.backend import Outputs
-from cxr_trt.engine.bundle import UNTRAINED
 from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.scorer import Scorer
+from cxr_trt.model.settings import CAUTIONS
 from cxr_trt.views import ViewSet
 
 
@@ -24,7 +24,7 @@ class Reference:
         loaded = load_checkpoint(checkpoint, setting)
         self.spec = replace(loaded.spec, views=view_set or loaded.spec.views)
         self.fingerprint = f"{loaded.sha256[:16]}-{self.spec.sha256[:16]}"
-        self.warnings: tuple[str, ...] = () if loaded.trained else (UNTRAINED,)
+        self.warnings = CAUTIONS[loaded.weights]
         self._scorer = Scorer(loaded.network, self.spec)
 
     def run(self, images: npt.NDArray[np.uint8], *, class_maps: bool = False) -> Outputs:

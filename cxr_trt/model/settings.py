@@ -1,8 +1,17 @@
 """The settings of the network: the paper's, CheXNet's and the three ablations of the paper's table 2."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cxr_trt.errors import UsageError
+
+Weights = Literal["untrained", "demonstration", "trained"]
+CAUTIONS: dict[Weights, tuple[str, ...]] = {
+    "untrained": ("untrained model: its probabilities mean nothing",),
+    "demonstration": ("demonstration model, trained on few images: research use only, not for results",),
+    "trained": (),
+}
+"""What is to be said of every result, by the kind of weights."""
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")  # .pth.tar: a state dict, not an archive
 

@@ -112,7 +112,7 @@ def test_two_engines_with_labels(folder):
 
 def test_an_engine_and_its_checkpoint(folder, network):
     checkpoint = pytest.importorskip("cxr_trt.model.checkpoint", reason="needs pip install 'cxr-trt[export]'")
-    checkpoint.save_checkpoint(network, folder / "weights.safetensors", trained=False)
+    checkpoint.save_checkpoint(network, folder / "weights.safetensors", weights="untrained")
     result = compare(folder, "weights.safetensors", "openvino.cxr", "--json", folder / "checkpoint.json")
     assert result.exit_code == 0, result.output
     found = json.loads((folder / "checkpoint.json").read_text())

@@ -34,7 +34,7 @@ def property_of(model, key):
 def test_the_shipped_model_is_read(demo_model):
     model, info = read_scoring_graph(demo_model)
     assert info.spec == Specification()
-    assert not info.trained
+    assert info.weights == "demonstration"
     assert len(model.functions) == 1
 
 

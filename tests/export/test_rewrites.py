@@ -93,7 +93,7 @@ def test_all_rewrites_pass_the_full_check_of_onnx(network, view_set):
 
 def test_the_network_is_read_back_from_its_graph(network):
     weights, settings, spec = network
-    info = GraphInfo.of(spec, False, "0" * 64)
+    info = GraphInfo.of(spec, "untrained", "0" * 64)
     found, found_settings = read_network(build(network, NONE), info)
     assert found_settings == settings
     for key, value in weights.items():

@@ -22,7 +22,7 @@ def export(network, view_set, class_maps=True):
     settings = network.settings
     spec = Specification(views=view_set, k_max=settings.k_max, k_min=settings.k_min, alpha=settings.alpha)
     weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    metadata = GraphInfo.of(spec, False, "0" * 64).to_metadata()
+    metadata = GraphInfo.of(spec, "untrained", "0" * 64).to_metadata()
     return scoring_graph(weights, settings, spec, metadata, class_maps=class_maps), spec
 
 

@@ -19,7 +19,7 @@ def network():
 @pytest.fixture
 def saved(network, tmp_path):
     path = tmp_path / "a.safetensors"
-    save_checkpoint(network, path, trained=False)
+    save_checkpoint(network, path, weights="untrained")
     return path
 
 
@@ -30,7 +30,7 @@ def equal(a, b):
 def test_round_trip(network, saved):
     checkpoint = load_checkpoint(saved)
     assert checkpoint.network.settings == SETTINGS["single-map"]
-    assert not checkpoint.trained
+    assert checkpoint.weights == "untrained"
     assert not checkpoint.network.training
     assert equal(checkpoint.network, network)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cxr_trt.export.graph_file import read_scoring_graph
 from cxr_trt.findings import FINDINGS
 from cxr_trt.score.rows import COLUMNS
 
@@ -214,7 +215,7 @@ def test_inspect_and_doctor(center_bundle):
 def test_from_checkpoint_to_scores(network, xrays, tmp_path):
     from cxr_trt.model.checkpoint import save_checkpoint
 
-    save_checkpoint(network, tmp_path / "w.safetensors", trained=True)
+    save_checkpoint(network, tmp_path / "w.safetensors", weights="trained")
     chest = xrays / "chest.dcm"
     exported = cxr_trt("export", "w.safetensors", "-o", "m.onnx", "--views", "center", "--images", chest, cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
@@ -232,13 +233,14 @@ def test_from_checkpoint_to_scores(network, xrays, tmp_path):
     assert all(abs(float(a[finding]) - float(b[finding])) <= 1e-5 for finding in FINDINGS)
 
 
-def test_a_checkpoint_of_another_resolution_is_not_exported(network, tmp_path):
+def test_a_checkpoint_of_another_resolution_is_scored_at_its_own(network, tmp_path):
     from cxr_trt.model.checkpoint import save_checkpoint
 
-    save_checkpoint(network, tmp_path / "half.safetensors", trained=True, sizes=(256, 224))
+    save_checkpoint(network, tmp_path / "half.safetensors", weights="trained", sizes=(256, 224))
     process = cxr_trt("export", "half.safetensors", "-o", "m.onnx", cwd=tmp_path)
-    assert process.returncode == 2
-    assert "trained on crops of 224 from 256 pixels" in process.stderr
+    assert process.returncode == 0, process.stderr
+    spec = read_scoring_graph(tmp_path / "m.onnx")[1].spec
+    assert (spec.image_size, spec.crop_size, spec.class_map_cell) == (256, 224, 16)
 
 
 def test_weights_that_are_not_finite_are_not_exported(network, tmp_path):

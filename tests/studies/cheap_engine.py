@@ -54,7 +54,7 @@ def cheap_model(*, fails_on_black: bool = False) -> onnx.ModelProto:
         ],
         [],
         {"": 18},
-        GraphInfo.of(SPEC, True, "0" * 64).to_metadata(),
+        GraphInfo.of(SPEC, "trained", "0" * 64).to_metadata(),
     )
 
 
@@ -64,7 +64,7 @@ def cheap_bundle(
     """Build a bundle of it at `target`."""
     model = cheap_model(fails_on_black=fails_on_black)
     onnx.checker.check_model(model, full_check=True)
-    info = GraphInfo.of(SPEC, True, "0" * 64)
+    info = GraphInfo.of(SPEC, "trained", "0" * 64)
     options = BuildOptions(max_batch, lambda phase, fraction: None)
     build_bundle(model, info, BACKENDS["onnxruntime"], target, options, overwrite=False)
     return target

@@ -192,7 +192,7 @@ def loader(kind: str, folder: Path) -> tuple[list[bytes], Callable[[bytes, rando
 
     weights = {"features.conv0.weight": torch.zeros(4, 3, 2, 2), "classifier.bias": torch.zeros(5)}
     torch.save(weights, folder / "seed.pt")
-    header = json.dumps({"settings": {}, "trained": True, "sizes": [512, 448]})
+    header = json.dumps({"settings": {}, "weights": "trained", "sizes": [512, 448]})
     seeds = [save(weights, {"cxr_trt": header}), save(weights), (folder / "seed.pt").read_bytes()]
 
     def read_checkpoint(data: bytes, rng: random.Random) -> object:

@@ -27,7 +27,7 @@ def test_the_card_states_the_measured_areas_and_the_hours(network, tmp_path):
     result = to_json(evaluate(rng.random((60, 14)), labels, np.arange(60), resamples=50))
     (tmp_path / "auc.json").write_text(json.dumps(result))
     for crop, hours in ((128, 1.5), (448, 4.25)):
-        save_checkpoint(network, tmp_path / f"{crop}.safetensors", trained=True, training=training(crop, hours))
+        save_checkpoint(network, tmp_path / f"{crop}.safetensors", weights="trained", training=training(crop, hours))
     paths = [tmp_path / name for name in ("auc.json", "128.safetensors", "448.safetensors")]
     text = CliRunner().invoke(card.main, [*map(str, paths)], catch_exceptions=False).stdout
     assert "Research use only; not a medical device" in text
@@ -42,13 +42,13 @@ def test_the_card_states_the_measured_areas_and_the_hours(network, tmp_path):
 
 @pytest.mark.slow
 def test_the_published_model_has_the_weights_of_the_checkpoint_rounded(network, tmp_path):
-    save_checkpoint(network, tmp_path / "last.safetensors", trained=True)
+    save_checkpoint(network, tmp_path / "last.safetensors", weights="trained")
     arguments = [str(tmp_path / name) for name in ("last.safetensors", "demo.onnx")]
     result = CliRunner().invoke(publish.main, arguments, catch_exceptions=False)
     assert "agrees with PyTorch" in result.output
     assert (tmp_path / "demo.onnx").stat().st_size < 18e6
     model, info = read_scoring_graph(tmp_path / "demo.onnx")
-    assert (info.trained, info.spec.views) == (True, "ten-crop")
+    assert (info.weights, info.spec.views) == ("demonstration", "ten-crop")
     (stored,) = (tensor for tensor in model.graph.initializer if tensor.name == "transfer.conv.weight")
     expected = network.transfer.conv.weight.detach().to(torch.float16).float().numpy()
     np.testing.assert_array_equal(np.frombuffer(stored.raw_data, np.float32).reshape(expected.shape), expected)

@@ -93,7 +93,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(folder, tmp_path
     facts, others = (training_facts(tmp_path / run / "last.safetensors") for run in "ab")
     assert facts | {"hours": 0} == others | {"hours": 0}
     assert (facts["epoch"], facts["recipe"]["setting"], len(facts["split_hash"])) == (2, "paper", 64)
-    assert load_checkpoint(tmp_path / "a" / "best.safetensors").trained
+    assert load_checkpoint(tmp_path / "a" / "best.safetensors").weights == "trained"
 
 
 def test_a_run_with_another_recipe_or_other_data_is_not_continued(tmp_path):
@@ -316,7 +316,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_weights(tmp_path, 
 def test_a_run_starts_from_the_weights_of_another(folder, tmp_path):
     torch.manual_seed(7)
     network = Network(SETTINGS["paper"])
-    save_checkpoint(network, tmp_path / "first.safetensors", trained=True)
+    save_checkpoint(network, tmp_path / "first.safetensors", weights="trained")
     (tmp_path / "tiny.toml").write_text(RECIPE.replace("learning_rate = 1e-3", "learning_rate = 1e-12"))
     arguments = command(folder, tmp_path / "run")[3:]
     with pytest.raises(SystemExit, match="0"):
