@@ -187,7 +187,7 @@ def write(results: dict[str, dict[str, str]]) -> None:
     lines = [
         "# Planted bugs, and which tests see them",
         "",
-        f"{len(harmful)} bugs, one at a time; {total} seen: "
+        f"{len(harmful)} of the {len(BUGS) - 1} planted bugs were run, one at a time; {total} were seen: "
         + ", ".join(f"{n} by {check}" for check, n in caught.items())
         + ". Made by `make plugin-mutants`.",
         "",
