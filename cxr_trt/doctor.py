@@ -5,6 +5,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.engine.tensorrt_plugin import NOT_BUILT, find_plugin
+from cxr_trt.errors import UsageError
 from cxr_trt.report.terminal import show_facts, show_table
 
 PACKAGES = {
@@ -36,6 +38,7 @@ def report() -> None:
             "cxr-trt": version("cxr-trt"),
             "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
             "processors": os.cpu_count(),
+            "TensorRT plugin": _plugin(),
         }
     )
     packages = [(name, _version(name), command) for name, command in PACKAGES.items()]
@@ -45,6 +48,15 @@ def report() -> None:
         (name, backend.why_not_build() or "yes", backend.why_not_run() or "yes") for name, backend in BACKENDS.items()
     ]
     show_table(("backend", "builds here", "runs here"), backends)
+
+
+def _plugin() -> str:
+    """Where the pooling's plugin is, or what becomes of an engine without it."""
+    try:
+        plugin = find_plugin()
+    except UsageError as error:
+        return str(error)
+    return f"{plugin.path}, sha256 {plugin.sha256[:16]}" if plugin else NOT_BUILT
 
 
 def _version(package: str) -> str | None:

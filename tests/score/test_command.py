@@ -209,6 +209,7 @@ def test_inspect_and_doctor(center_bundle):
     examined = cxr_trt("doctor")
     assert examined.returncode == 0
     assert "tensorrt-rtx" in examined.stdout
+    assert "TensorRT plugin" in examined.stdout
     assert "openvino" in examined.stdout
 
 
