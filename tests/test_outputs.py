@@ -1,7 +1,11 @@
+import fcntl
+import os
+from pathlib import Path
+
 import pytest
 
 from cxr_trt.errors import UsageError
-from cxr_trt.outputs import check_folder, check_output, replacing
+from cxr_trt.outputs import check_folder, check_output, locked, replacing
 
 
 def test_a_folder_that_cannot_be_written_is_named(as_nobody):
@@ -22,4 +26,36 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert (tmp_path / "a").read_text() == "old"
     with replacing(tmp_path / "a") as partial:
         partial.write_text("new")
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_a_lock_is_refused_while_it_is_held_and_leaves_no_file(tmp_path):
+    for _ in range(2):
+        sentence = rf"a\.csv: process {os.getpid()} is writing there"
+        with locked(tmp_path / "lock", tmp_path / "a.csv"), pytest.raises(UsageError, match=sentence):
+            locked(tmp_path / "lock", tmp_path / "a.csv").__enter__()
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_was_removed_in_the_moment_it_was_taken_is_taken_anew(tmp_path, monkeypatch):
+    """Else its holder and whoever makes the file again would both go on."""
+    real, calls = fcntl.flock, []
+
+    def flock(stream, operation):
+        real(stream, operation)
+        calls.append(os.fstat(stream.fileno()).st_ino)
+        if len(calls) == 1:
+            (tmp_path / "lock").unlink()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path / "lock"):
+        assert len(calls) == 2
+        assert Path(tmp_path / "lock").stat().st_ino == calls[-1]
+
+
+def test_a_fixed_partial_name_is_used_again(tmp_path):
+    (tmp_path / ".a.partial").write_text("of a killed process, and longer")
+    with replacing(tmp_path / "a", tmp_path / ".a.partial") as partial:
+        partial.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "new"

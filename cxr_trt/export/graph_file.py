@@ -57,7 +57,10 @@ def read_scoring_graph(path: Path) -> tuple[onnx.ModelProto, GraphInfo]:
         raise GraphError(f"{path}: not a valid ONNX model ({_first_line(error)}); {REMEDY}") from error
     info = _info(model, path)
     _check_tensors(model, info.spec, path)
-    unpack(model)
+    try:
+        unpack(model)
+    except (TypeError, ValueError) as error:
+        raise GraphError(f"{path}: its stored weights are damaged ({_first_line(error)}); {REMEDY}") from error
     return model, info
 
 
@@ -93,8 +96,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _info(model: onnx.ModelProto, path: Path) -> GraphInfo:
-    metadata = {prop.key.removeprefix(PREFIX): prop.value for prop in model.metadata_props}
-    try:
+    try:  # a text that is not UTF-8 comes as bytes
+        metadata = {prop.key.removeprefix(PREFIX): prop.value for prop in model.metadata_props}
         text = metadata["specification"]
         spec = Specification.from_mapping(json.loads(text))
         info = GraphInfo(spec, cast(Weights, metadata["weights"]), metadata["checkpoint_sha256"], metadata["version"])

@@ -7,6 +7,7 @@ must end with the rows and heat maps of a run to which nothing happened; an asse
 import argparse
 import csv
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -154,12 +155,12 @@ class Place:
             shutil.copy(path, self.folder / path.name)
         with closing(sqlite3.connect(self.folder / "a.csv.journal")) as database:
             try:
-                found = dict(database.execute("SELECT path, json_extract(row, '$.sha256') FROM scored"))
+                found = {name: json.loads(row) for name, row in database.execute("SELECT path, row FROM scored")}
             except sqlite3.OperationalError:
                 found = {}  # killed before the first table was made
         for path in self.folder.glob("a.csv.journal*"):
             path.unlink()
-        assert all((self.rows[name]["sha256"] or None) == sha256 for name, sha256 in found.items())
+        assert all((self.rows[name]["sha256"] or None) == row["sha256"] for name, row in found.items())
         return len(found)
 
 

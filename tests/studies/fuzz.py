@@ -289,6 +289,18 @@ def fuzz(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
     return (fuzz_images if kind in ("PNG", "JPEG", "DICOM") else fuzz_loader)(kind, count, seed)
 
 
+def page(rows: list[tuple[object, ...]], bad: list[str], seed: int) -> str:
+    """The page, as far as the kinds have been run."""
+    total = ("all", *(sum(int(str(row[i])) for row in rows) for i in range(1, 5)))
+    text = (
+        f"Mutated files through the readers; seed {seed}, at most {LIMITS.memory >> 30} GiB and "
+        f"{LIMITS.seconds:g} s a file. Refused: an error of one sentence. Neither: a crash, a hang, more memory than "
+        "that, or an exception that is none of ours."
+    )
+    head = header("Fuzzing", "make fuzz", text)
+    return "\n".join([head + table(("files", "cases", "read", "refused", "neither"), [*rows, total]), *bad])
+
+
 def main() -> None:
     """Run all kinds and write the table; exit code 1 if a case ended in what is not allowed."""
     if sys.argv[1:2] == ["--read"]:
@@ -305,14 +317,7 @@ def main() -> None:
         rows.append((kind, found.total(), found["read"], found["refused"] - len(bad), len(bad)))
         all_bad += bad
         print(*rows[-1], *bad, sep=" | ", flush=True)
-    rows.append(("all", *(sum(int(row[i]) for row in rows) for i in range(1, 5))))
-    text = (
-        f"Mutated files through the readers; seed {options.seed}, at most {LIMITS.memory >> 30} GiB and "
-        f"{LIMITS.seconds:g} s a file. Refused: an error of one sentence. Neither: a crash, a hang, more memory than "
-        "that, or an exception that is none of ours."
-    )
-    page = header("Fuzzing", "make fuzz", text) + table(("files", "cases", "read", "refused", "neither"), rows)
-    options.output.write_text("\n".join([page, *(f"- {case}" for case in all_bad)]))
+        options.output.write_text(page(rows, all_bad, options.seed))
     sys.exit(bool(all_bad))
 
 
