@@ -85,6 +85,7 @@ class TensorRTRunner:
         self._log = Log(trt)
         with gpu.current(), ExitStack() as held:
             self._runtime = self._log.make("TensorRT's runtime", trt.Runtime)
+            self._runtime.engine_host_code_allowed = False  # the default too; a plan may not bring code for the host
             self._engine = self._made("load the plan", self._runtime.deserialize_cuda_engine(plan))
             self._context = self._made("make an execution context", self._engine.create_execution_context())
             self._stream = gpu.stream()

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cxr_trt.errors import CheckpointError
+from cxr_trt.errors import CheckpointError, UsageError
 from cxr_trt.model.layouts import adapt
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import CAUTIONS, SETTINGS, ModelSettings, Weights
@@ -98,7 +98,7 @@ def _settings(path: Path, header: dict[str, Any], setting: str | None) -> ModelS
         return SETTINGS[setting]
     try:
         settings = ModelSettings(**header["settings"])
-    except TypeError as error:
+    except (TypeError, UsageError) as error:
         raise CheckpointError(f"{path}: its header does not fit this version ({error})") from error
     if setting is not None and SETTINGS[setting] != settings:
         raise CheckpointError(

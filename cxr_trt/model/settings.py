@@ -34,9 +34,10 @@ class ModelSettings:
     channels: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("maps_per_finding", "k_max", "k_min", "channels"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, most in (("maps_per_finding", 1024), ("k_max", 4096), ("k_min", 4096), ("channels", 3)):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise UsageError(f"{name} is {value!r}; it must be from 1 to {most}")
 
 
 SETTINGS = {

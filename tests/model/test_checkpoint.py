@@ -1,3 +1,4 @@
+import json
 import os
 
 import pytest
@@ -48,6 +49,21 @@ def test_a_state_dict_needs_its_setting(network, tmp_path):
 def test_a_setting_that_contradicts_the_header_is_refused(saved):
     with pytest.raises(CheckpointError, match="not --setting paper"):
         load_checkpoint(saved, "paper")
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"maps_per_finding": 10**9}, "maps_per_finding is 1000000000; it must be from 1 to 1024"),
+        ({"channels": "3"}, "channels is '3'; it must be from 1 to 3"),
+        ({"layers": 5}, "unexpected keyword argument 'layers'"),
+    ],
+)
+def test_a_header_that_asks_for_an_odd_network_is_refused(saved, fields, sentence):
+    save_file(load_file(saved), saved, metadata={"cxr_trt": json.dumps({"settings": fields})})
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        load_checkpoint(saved)
+    assert str(saved) in str(caught.value)
 
 
 def test_missing_and_unexpected_keys_are_named(saved):
