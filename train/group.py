@@ -10,7 +10,6 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 class Group:
@@ -50,9 +49,11 @@ class Group:
         """Replace each gradient by its sum over the processes; in one transfer."""
         if self.size > 1:
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            together = parameters_to_vector(gradients)
+            together = torch.cat([gradient.reshape(-1) for gradient in gradients])
             dist.all_reduce(together)
-            vector_to_parameters(together, gradients)
+            parts = together.split([gradient.numel() for gradient in gradients])  # type: ignore[no-untyped-call]
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.reshape(gradient.shape))
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of a number over the processes."""
