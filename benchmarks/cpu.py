@@ -23,7 +23,7 @@ from cxr_trt.export.scoring_graph import scoring_graph
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "cpu.json"
 NAMES = ("onnxruntime", "openvino")
-ROUNDS = 9
+ROUNDS = 7
 REWRITES = {
     "none": NONE,
     "average_maps": replace(NONE, average_maps=True),
