@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from cxr_trt.errors import CxrTrtError, UsageError
-from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.outputs import check_folder, locked
@@ -27,6 +26,7 @@ from train.group import Group
 from train.imagenet import load_imagenet
 from train.loop import STATE, Trainer
 from train.recipe import Recipe, read_recipe
+from train.start import start_weights
 
 path_option = click.Path(path_type=Path)
 
@@ -39,7 +39,7 @@ path_option = click.Path(path_type=Path)
 @click.option("--out", type=path_option, required=True, help="The folder to write to, or to go on in.")
 @click.option("--cache", type=path_option, help="The folder of decoded images. Default: OUT/cache.")
 @click.option("--imagenet", type=path_option, help="torchvision's DenseNet-121 file. Default: random weights.")
-@click.option("--start", type=path_option, help="A checkpoint of this network to start from.")
+@click.option("--start", type=path_option, help="A checkpoint or scoring graph (.onnx) to start from.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), help="Default: a GPU if there is one.")
 def main(
     recipe: str,
@@ -110,7 +110,7 @@ def _train(
     torch.manual_seed(recipe.seed)
     network = Network(SETTINGS[recipe.setting])
     if start and not (out / STATE).exists():
-        network.load_state_dict(load_checkpoint(start, recipe.setting).network.state_dict())
+        network.load_state_dict(start_weights(start, recipe.setting))
     if imagenet and not (out / STATE).exists():
         random = load_imagenet(network, imagenet)
         say(f"ImageNet weights, except for {', '.join(random)}")

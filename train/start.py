@@ -1,0 +1,29 @@
+"""Weights to start a training from: a checkpoint, or a scoring graph such as the shipped model."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cxr_trt.errors import CheckpointError
+from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.rewrites import read_network
+from cxr_trt.model.checkpoint import load_checkpoint
+from cxr_trt.model.layouts import COUNTER
+from cxr_trt.model.network import Network
+from cxr_trt.model.settings import SETTINGS
+
+
+def start_weights(path: Path, setting: str) -> dict[str, Tensor]:
+    """The state dict of a network of that setting.
+
+    Raises:
+        CheckpointError, GraphError: the file cannot be read, or is of another setting.
+    """
+    if path.suffix != ".onnx":
+        return load_checkpoint(path, setting).network.state_dict()
+    weights, settings = read_network(*read_scoring_graph(path))
+    if settings != SETTINGS[setting]:
+        raise CheckpointError(f"{path}: holds {settings}, which is not the recipe's setting {setting}")
+    own = Network(settings).state_dict()
+    return own | {key: torch.tensor(weights[key]) for key in own if not key.endswith(COUNTER)}
