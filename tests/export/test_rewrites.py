@@ -9,6 +9,8 @@ import onnxruntime
 import pytest
 import torch
 
+from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.rewrites import NONE, Rewrites, read_network
@@ -99,3 +101,13 @@ def test_the_network_is_read_back_from_its_graph(network):
     for key, value in weights.items():
         if not key.endswith("num_batches_tracked"):
             np.testing.assert_array_equal(found[key], value)
+
+
+@pytest.mark.parametrize("share_crops", [True, False])
+def test_tensorrt_rtx_builds_the_rewritten_graph(network, tmp_path, share_crops):
+    backend = BACKENDS["tensorrt-rtx"]
+    if reason := backend.why_not_build():
+        pytest.skip(reason)
+    graph, options = build(network, Rewrites(share_crops=share_crops)), BuildOptions(2, lambda phase, fraction: None)
+    backend.build(graph, tmp_path, options)
+    assert (tmp_path / "engine.plan").stat().st_size > 20e6
