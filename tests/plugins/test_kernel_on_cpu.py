@@ -103,6 +103,12 @@ def test_zero_alpha_never_looks_at_the_smallest(kernel):
     assert kernel.run(Case(maps, 2, 1, 0.0)).item() == 1.5
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_nan_of_either_sign_is_the_largest(kernel, sign):
+    maps = np.array([np.copysign(np.nan, sign), 2, 1, 0], np.float32).reshape(1, 1, 2, 2)
+    assert np.isnan(kernel.run(Case(maps, 1, 1, 0.0)).item())
+
+
 def test_nan_is_the_largest_as_in_torch(kernel):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(6)
