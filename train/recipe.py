@@ -26,7 +26,7 @@ class Recipe:
     image_size, crop_size: pixels; a crop is cut at random from the resized image and mirrored half of the time.
     batch: images in a step; with `accumulate`, in that many parts, each with batch statistics of its own.
     learning_rate, betas: Adam's. patience: epochs without a better validation loss until the rate is divided by 10.
-    bfloat16: mixed precision on a CPU too; twice as fast where it multiplies bfloat16 (AVX-512 BF16, AMX).
+    bfloat16: mixed precision on a CPU too: faster where it multiplies bfloat16 (AVX-512 BF16, AMX).
     save_every: steps between two saved states. seed: of the weights, the order, the crops and the validation set.
 
     What the paper does not do, and what helps where images are few; 0 or false switches it off:
