@@ -25,6 +25,7 @@ from train.data import DataSet, find_images, read_data
 from train.group import Group
 from train.imagenet import load_imagenet
 from train.loop import STATE, Trainer
+from train.memory import keep_freed_memory
 from train.recipe import Recipe, read_recipe
 from train.start import start_weights
 
@@ -74,6 +75,7 @@ def _run(
     start: Path | None,
     device: str | None,
 ) -> None:
+    keep_freed_memory()
     recipe = read_recipe(name)
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch finds no GPU here; leave the option out to train on the CPU")
