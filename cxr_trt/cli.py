@@ -6,20 +6,15 @@ scored, or a mistake in the call or its inputs; 130 stopped by Ctrl-C.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from cxr_trt.errors import BackendError, CxrTrtError, UsageError
+from cxr_trt.errors import CxrTrtError
 from cxr_trt.findings import FINDINGS
-from cxr_trt.model.settings import CAUTIONS, CHECKPOINT_SUFFIXES, SETTINGS
+from cxr_trt.model.settings import SETTINGS
+from cxr_trt.precision import CALIBRATION_METHODS, PRECISIONS
 from cxr_trt.views import VIEW_SETS, ViewSet
-
-if TYPE_CHECKING:
-    import onnx
-
-    from cxr_trt.export.export import Export
-    from cxr_trt.export.graph_file import GraphInfo
 
 BACKEND_NAMES = ("auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime")
 
@@ -87,16 +82,17 @@ def export(
     overwrite: bool,
 ) -> None:
     """Turn CHECKPOINT into a scoring graph, checked against PyTorch before it is written."""
+    from cxr_trt.engine.source import export_checked
     from cxr_trt.outputs import check_output, replacing
 
     check_output(output, (".onnx",), overwrite=overwrite)
-    exported = _export(checkpoint, setting, view_set, class_maps, images)
+    exported = export_checked(checkpoint, setting, view_set, class_maps, images)
     import onnx
 
     with replacing(output) as partial:
         onnx.save(exported.model, partial, format="protobuf")
     agreement = f"agrees with PyTorch on {exported.checked} images to {exported.difference:.1e}"
-    click.echo(f"{output}: {agreement}{_caution(exported.info)}", err=True)
+    click.echo(f"{output}: {agreement}{exported.info.caution()}", err=True)
 
 
 @main.command()
@@ -106,34 +102,30 @@ def export(
 @click.option("--max-batch", type=click.IntRange(1), help="X-rays in a call. Default: 1 on a CPU, 8 on a GPU.")
 @click.option("--share-crops/--no-share-crops", default=None, help="Compute what crops share once. Default: on a CPU.")
 @click.option("--plugin/--no-plugin", default=True, help="TensorRT: the pooling as a CUDA plugin (default).")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Default: that of a bundle, else fp32.")
+@click.option("--calibrate", type=path_option, multiple=True, help="X-rays for int8: folders or files, no test images.")
+@click.option("--calibration-images", type=click.IntRange(16), default=256, show_default=True, help="How many of them.")
+@click.option(
+    "--calibration-method",
+    "method",
+    type=click.Choice(CALIBRATION_METHODS),
+    default=CALIBRATION_METHODS[0],
+    show_default=True,
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of images.")
+@click.option("--labels", type=path_option, help="A CSV as for `evaluate` with the patients of --calibrate's images.")
+@click.option("--exclude", type=path_option, help="The labels of the evaluation: do not calibrate on its patients.")
 @graph_options
 @overwrite_option
-def build_engine(
-    source: Path,
-    output: Path,
-    backend_name: str,
-    max_batch: int | None,
-    share_crops: bool | None,
-    plugin: bool,
-    setting: str | None,
-    view_set: ViewSet | None,
-    overwrite: bool,
-) -> None:
-    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx) or another bundle."""
-    from cxr_trt.engine.backend import BuildOptions
-    from cxr_trt.engine.bundle import build_bundle, check_target
-    from cxr_trt.engine.choice import choose_backend
-    from cxr_trt.progress import PhaseProgress
+def build_engine(**options: Any) -> None:
+    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx) or another bundle.
 
-    check_target(output, overwrite)
-    model, info = _load_source(source, setting, view_set)
-    backend = choose_backend(backend_name, model, info, lambda sentence: click.echo(sentence, err=True))
-    with PhaseProgress() as progress:
-        options = BuildOptions(max_batch or backend.default_max_batch, progress, share_crops, plugin)
-        manifest = build_bundle(model, info, backend, output, options, overwrite=overwrite)
-    click.echo(f"{output}: {backend.name} {manifest.backend_version}, {info.spec.views}{_caution(info)}", err=True)
-    if reason := backend.why_not_run():
-        click.echo(f"It cannot run here: {reason}", err=True)
+    An fp16 or int8 engine is built after measuring the network's activations on X-rays: int8 on those of --calibrate,
+    fp16 on them or on built-in pictures.
+    """
+    from cxr_trt.engine.command import run
+
+    run(**options)
 
 
 @main.command()
@@ -246,44 +238,3 @@ def doctor() -> None:
     from cxr_trt.doctor import report
 
     report()
-
-
-def _load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> "tuple[onnx.ModelProto, GraphInfo]":
-    from cxr_trt.engine.bundle import MODEL
-    from cxr_trt.engine.manifest import read_manifest
-    from cxr_trt.export.graph_file import read_scoring_graph
-
-    if source.suffix.lower() in CHECKPOINT_SUFFIXES:
-        exported = _export(source, setting, view_set, class_maps=True, images=())
-        return exported.model, exported.info
-    if source.is_dir():
-        read_manifest(source)
-        graph = source / MODEL
-    elif not source.is_file():
-        raise UsageError(f"{source}: no such checkpoint, ONNX file or bundle")
-    elif source.suffix.lower() != ".onnx":
-        kinds = ", ".join(CHECKPOINT_SUFFIXES)
-        raise UsageError(f"{source}: neither a checkpoint ({kinds}) nor an ONNX file (.onnx) nor a bundle; rename it")
-    else:
-        graph = source
-    if setting or view_set:
-        raise UsageError("--setting and --views are fixed in an exported graph; give the checkpoint instead")
-    return read_scoring_graph(graph)
-
-
-def _export(
-    checkpoint: Path, setting: str | None, view_set: ViewSet | None, class_maps: bool, images: tuple[Path, ...]
-) -> "Export":
-    try:
-        from cxr_trt.export.export import export_checkpoint
-    except ModuleNotFoundError as error:
-        raise BackendError(f"reading a checkpoint needs {error.name}: pip install 'cxr-trt[export]'") from error
-    from cxr_trt.score.files import find_files
-
-    files = [source.path for source in find_files(images).sources] if images else []
-    click.echo(f"exporting {checkpoint} and comparing it with PyTorch ...", err=True)
-    return export_checkpoint(checkpoint, setting=setting, view_set=view_set, class_maps=class_maps, images=files)
-
-
-def _caution(info: "GraphInfo") -> str:
-    return "".join(f" ({caution})" for caution in CAUTIONS[info.weights])

@@ -73,11 +73,14 @@ class Backend(Protocol):
     """One way to run a scoring graph. `settings` is the backend's own part of the manifest: plain JSON values.
 
     share_crops: whether its engines are built so by default, because it was measured to be faster.
+    precisions: what it can compute in. half: what is not int8 in an engine of lower precision is float16.
     """
 
     name: str
     default_max_batch: int
     share_crops: bool
+    precisions: tuple[str, ...]
+    half: bool
 
     def why_not_build(self) -> str | None:
         """None if engines can be built here; else one sentence that names the install command."""

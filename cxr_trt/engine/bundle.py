@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,17 +18,38 @@ from cxr_trt.engine.parity import check_parity
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BundleError, UsageError
 from cxr_trt.export.graph_file import GraphInfo
-from cxr_trt.export.optimise import optimised
+from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.plan import FLOAT32, PLAN, Plan
+from cxr_trt.export.ranges import Images
 from cxr_trt.model.settings import CAUTIONS
 from cxr_trt.outputs import check_folder
 
 MODEL = "model.onnx"  # the scoring graph, in every bundle: any bundle can be rebuilt elsewhere
+CHECKED = 4  # images that a build is held against its scoring graph on
 
 
 def build_bundle(
-    model: onnx.ModelProto, info: GraphInfo, backend: Backend, target: Path, options: BuildOptions, *, overwrite: bool
+    model: onnx.ModelProto,
+    info: GraphInfo,
+    backend: Backend,
+    target: Path,
+    options: BuildOptions,
+    *,
+    overwrite: bool,
+    plan: Plan = FLOAT32,
+    images: Images | None = None,
 ) -> Manifest:
     """Build an engine from a scoring graph. The bundle appears at `target` whole or not at all.
+
+    Args:
+        model: the scoring graph.
+        info: its metadata.
+        backend: what the engine is for.
+        target: the folder to write.
+        options: see `BuildOptions`.
+        overwrite: whether a bundle at `target` may be replaced.
+        plan: the engine's precision.
+        images: uint8 [N, 1, size, size] to compare engine and scoring graph on; by default built-in pictures.
 
     Raises:
         UsageError: `target` exists and `overwrite` is False, is not a bundle, or cannot be written.
@@ -41,13 +63,15 @@ def build_bundle(
         folder.mkdir()
         onnx.save(model, folder / MODEL)
         share_crops = backend.share_crops if options.share_crops is None else options.share_crops
-        settings = {
-            **backend.build(optimised(model, info, share_crops=share_crops), folder, options),
-            "share_crops": share_crops,
-        }
-        settings["parity"] = None if backend.why_not_run() else _parity(backend, folder, model, info, settings)
+        graph = plan.graph(model, info, share_crops=share_crops, half=backend.half)
+        settings = {**backend.build(graph, folder, options), "share_crops": share_crops, **plan.summary()}
+        if plan.precision != "fp32":
+            (folder / PLAN).write_text(plan.to_json())
+        checked = check_pictures(info.spec.image_size)[:1] if images is None else images[:CHECKED]
+        can_run = not backend.why_not_run()
+        settings["parity"] = _parity(backend, folder, model, info, settings, plan, checked) if can_run else None
         files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
-        manifest = Manifest(info, "fp32", backend.name, backend.version(), settings, files)
+        manifest = Manifest(info, plan.precision, backend.name, backend.version(), settings, files)
         (folder / NAME).write_text(manifest.to_json())
         if target.exists():
             target.rename(old)
@@ -63,11 +87,17 @@ def build_bundle(
 
 
 def _parity(
-    backend: Backend, folder: Path, model: onnx.ModelProto, info: GraphInfo, settings: Mapping[str, Any]
-) -> float:
+    backend: Backend,
+    folder: Path,
+    model: onnx.ModelProto,
+    info: GraphInfo,
+    settings: Mapping[str, Any],
+    plan: Plan,
+    images: Images,
+) -> dict[str, Any]:
     runner = backend.open(folder, info.spec, settings)
     try:
-        return check_parity(runner, model, info.spec)
+        return asdict(check_parity(runner, model, images, plan.precision))
     finally:
         runner.close()
 

@@ -13,8 +13,8 @@ from cxr_trt.engine.backend import Backend, BuildOptions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError
 from cxr_trt.export.graph_file import GraphInfo
-from cxr_trt.export.optimise import optimised
 from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.plan import Plan
 from cxr_trt.spec import Specification
 
 CPU_BACKENDS = ("openvino", "onnxruntime")  # which one is faster depends on the processor
@@ -24,29 +24,43 @@ TIMED_RUNS = 2
 Label = TypeVar("Label")
 
 
-def choose_backend(name: str, model: onnx.ModelProto, info: GraphInfo, say: Callable[[str], None]) -> Backend:
-    """The backend of that name; for "auto", the best that can both build and run here.
+def choose_backend(
+    name: str, plan: Plan, model: onnx.ModelProto, info: GraphInfo, say: Callable[[str], None]
+) -> Backend:
+    """The backend of that name; for "auto", the best that can build and run the plan's precision here.
 
     On a GPU that is TensorRT; without one, the CPU backend that scores a picture in less time, which is measured.
 
     Args:
         name: "auto" or a key of BACKENDS.
+        plan: the engine's precision.
         model: the scoring graph, to be timed.
         info: its metadata.
         say: takes a sentence on what was measured.
 
     Raises:
-        BackendError: the named backend cannot build here; the sentence says what is missing.
+        BackendError: the named backend cannot build here, or not this precision; the sentence says what to do.
     """
+    precision = plan.precision
     if name != "auto":
-        if reason := BACKENDS[name].why_not_build():
+        backend = BACKENDS[name]
+        if reason := backend.why_not_build():
             raise BackendError(reason)
-        return BACKENDS[name]
+        if precision not in backend.precisions:
+            able = ", ".join(other for other in BACKENDS if precision in BACKENDS[other].precisions)
+            raise BackendError(f"{name} does not run {precision}; choose --backend {able}, or another --precision")
+        return backend
     for backend in map(BACKENDS.__getitem__, GPU_BACKENDS):
-        if not (backend.why_not_build() or backend.why_not_run()):
+        if precision in backend.precisions and not (backend.why_not_build() or backend.why_not_run()):
             return backend
-    graph = optimised(model, info, share_crops=True)
-    timings = measure({name: (BACKENDS[name], graph) for name in CPU_BACKENDS}, info.spec, TIMED_RUNS)
+    able_here = [BACKENDS[name] for name in CPU_BACKENDS if precision in BACKENDS[name].precisions]
+    if len(able_here) == 1:
+        return able_here[0]
+    engines = {
+        backend.name: (backend, plan.graph(model, info, share_crops=backend.share_crops, half=backend.half))
+        for backend in able_here
+    }
+    timings = measure(engines, info.spec, TIMED_RUNS)
     seconds = {backend: min(values) for backend, values in timings.items()}
     say(", ".join(f"{backend} takes {value:.2f} s an X-ray" for backend, value in seconds.items()))
     return BACKENDS[min(seconds, key=seconds.__getitem__)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from cxr_trt.errors import BundleError, CxrTrtError, GraphError
 from cxr_trt.export.graph_file import GraphInfo, load_alone
+from cxr_trt.export.plan import PLAN, Plan
 from cxr_trt.model.settings import CAUTIONS
 from cxr_trt.spec import Specification
 
@@ -106,9 +107,16 @@ def _check_files(bundle: Path, manifest: Manifest) -> None:
         if path.name != NAME and path.name not in manifest.files:
             raise BundleError(f"{path}: is not in the manifest; remove it, or {_rebuild(bundle)}")
     try:
-        load_alone(bundle / "model.onnx")
+        model = load_alone(bundle / "model.onnx")
     except GraphError as error:
         raise BundleError(str(error)) from error
+    if manifest.precision == "int8":
+        try:
+            if PLAN not in manifest.files:
+                raise BundleError(f"has no {PLAN}")
+            Plan.from_json((bundle / PLAN).read_text()).check_weights(model)
+        except BundleError as error:
+            raise BundleError(f"{bundle}: {error}; {_rebuild(bundle)}") from error
 
 
 def hash_file(path: Path) -> str:

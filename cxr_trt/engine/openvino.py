@@ -25,6 +25,8 @@ class OpenVinoBackend(CpuBackend):
     """See `Backend`."""
 
     name = "openvino"
+    precisions: tuple[str, ...] = ("fp32", "int8")
+    half = False
 
     def version(self) -> str:
         return version("openvino")

@@ -49,13 +49,21 @@ class Labels:
     values: npt.NDArray[np.bool_]
     patients: list[str] | None
 
-    def rows(self, paths: list[str], source: str | Path) -> list[int | None]:
+    def partners(self, paths: list[str], source: str | Path) -> list[int | None]:
         """For each path the row that belongs to it, or None; `source` names where the paths come from, in messages.
+
+        Raises:
+            UsageError: a name has several possible partners.
+        """
+        return _match(paths, self.images, source, self.path)
+
+    def rows(self, paths: list[str], source: str | Path) -> list[int | None]:
+        """As `partners`, where some must be.
 
         Raises:
             UsageError: a name has several possible partners, or no path has one.
         """
-        partners = _match(paths, self.images, source, self.path)
+        partners = self.partners(paths, source)
         if all(partner is None for partner in partners):
             raise UsageError(
                 f"no image of {source} is in {self.path} ({paths[0]!r} and {self.images[0]!r}, for example); "

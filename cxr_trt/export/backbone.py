@@ -1,7 +1,7 @@
 """The network as ONNX nodes, layer by layer, in the order that the rewrites ask for (paper, sec. 3)."""
 
 from cxr_trt.export.builder import GraphBuilder
-from cxr_trt.export.rewrites import EPSILON, Rewrites
+from cxr_trt.export.rewrites import EPSILON, Rewrites, affine_norm
 from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import STRIDE, Specification
 
@@ -11,9 +11,9 @@ EARLY_CHANNELS = 128  # of the maps before the first gate
 
 def early(graph: GraphBuilder, x: str, rewrites: Rewrites) -> str:
     """Normalised parts to maps before the first gate; pooled if the transition pools first."""
-    x = _norm_relu(graph, graph.conv(x, "features.conv0", stride=2, padding=3), "features.norm0")
+    x = _norm_relu(graph, graph.conv(x, "features.conv0", stride=2, padding=3), "features.norm0", rewrites)
     x = graph.node("MaxPool", [x], "features.pool0", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    return _transition(graph, _dense_block(graph, x, 1), 1, rewrites)
+    return _transition(graph, _dense_block(graph, x, 1, rewrites), 1, rewrites)
 
 
 def late(graph: GraphBuilder, x: str, settings: ModelSettings, rewrites: Rewrites) -> str:
@@ -23,19 +23,19 @@ def late(graph: GraphBuilder, x: str, settings: ModelSettings, rewrites: Rewrite
             x = _squeeze_excitation(graph, x, f"features.transition{block - 1}.se")
         if not rewrites.pool_first:
             x = _halved(graph, x, f"features.transition{block - 1}.pool")
-        x = _dense_block(graph, x, block)
+        x = _dense_block(graph, x, block, rewrites)
         if block < len(BLOCKS):
             x = _transition(graph, x, block, rewrites)
-    return _norm_relu(graph, x, "features.norm5")
+    return _norm_relu(graph, x, "features.norm5", rewrites)
 
 
-def _dense_block(graph: GraphBuilder, x: str, block: int) -> str:
+def _dense_block(graph: GraphBuilder, x: str, block: int, rewrites: Rewrites) -> str:
     features = [x]
     for i in range(1, BLOCKS[block - 1] + 1):
         layer = f"features.denseblock{block}.denselayer{i}"
         x = graph.concat(features, f"{layer}.concat", 1)
-        x = graph.conv(_norm_relu(graph, x, f"{layer}.norm1"), f"{layer}.conv1")
-        x = graph.conv(_norm_relu(graph, x, f"{layer}.norm2"), f"{layer}.conv2", padding=1)
+        x = graph.conv(_norm_relu(graph, x, f"{layer}.norm1", rewrites), f"{layer}.conv1")
+        x = graph.conv(_norm_relu(graph, x, f"{layer}.norm2", rewrites), f"{layer}.conv2", padding=1)
         features.append(x)
     return graph.concat(features, f"features.denseblock{block}", 1)
 
@@ -43,7 +43,7 @@ def _dense_block(graph: GraphBuilder, x: str, block: int) -> str:
 def _transition(graph: GraphBuilder, x: str, number: int, rewrites: Rewrites) -> str:
     """Up to where the gate stands: the convolution, after the pooling if that comes first."""
     layer = f"features.transition{number}"
-    x = _norm_relu(graph, x, f"{layer}.norm")
+    x = _norm_relu(graph, x, f"{layer}.norm", rewrites)
     if rewrites.pool_first:
         x = _halved(graph, x, f"{layer}.pool")
     return graph.conv(x, f"{layer}.conv")
@@ -53,9 +53,10 @@ def _halved(graph: GraphBuilder, x: str, name: str) -> str:
     return graph.node("AveragePool", [x], name, kernel_shape=[2, 2], strides=[2, 2])
 
 
-def _norm_relu(graph: GraphBuilder, x: str, layer: str) -> str:
+def _norm_relu(graph: GraphBuilder, x: str, layer: str, rewrites: Rewrites) -> str:
     if f"{layer}.weight" in graph.weights:  # else it is part of the convolution before it
-        x = graph.batch_norm(x, layer, EPSILON)
+        affine = affine_norm(graph.weights, layer) if rewrites.affine_norms else None
+        x = graph.affine(x, layer, *affine) if affine else graph.batch_norm(x, layer, EPSILON)
     return graph.node("Relu", [x], f"{layer}.relu")
 
 

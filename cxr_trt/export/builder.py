@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-OPSET = 18  # TensorRT 10.3, the oldest supported, reads up to 20
+OPSET = 19  # the first to quantize float16; TensorRT 10.3, the oldest supported, reads up to 20
 IR_VERSION = 9
 
 
@@ -62,6 +62,12 @@ class GraphBuilder:
     def batch_norm(self, x: str, layer: str, epsilon: float) -> str:
         keys = (f"{layer}.{part}" for part in ("weight", "bias", "running_mean", "running_var"))
         return self.node("BatchNormalization", [x, *map(self.weight, keys)], layer, epsilon=epsilon)
+
+    def affine(self, x: str, layer: str, scale: npt.NDArray[Any], shift: npt.NDArray[Any]) -> str:
+        """`x` [N, C, H, W] times `scale` [C] plus `shift` [C]."""
+        factors = self.constant(f"{layer}.scale", scale[:, None, None], np.float32)
+        terms = self.constant(f"{layer}.shift", shift[:, None, None], np.float32)
+        return self.node("Add", [self.node("Mul", [x, factors], f"{layer}.scaled"), terms], layer)
 
     def linear(self, x: str, layer: str) -> str:
         """A layer without bias: [N, inputs] to [N, outputs]."""

@@ -34,6 +34,10 @@ class GraphInfo:
     def of(cls, spec: Specification, weights: Weights, checkpoint_sha256: str) -> "GraphInfo":
         return cls(spec, weights, checkpoint_sha256, version("cxr-trt"))
 
+    def caution(self) -> str:
+        """What is to be said of the weights, in brackets, to end a sentence with; nothing if they are trained."""
+        return "".join(f" ({caution})" for caution in CAUTIONS[self.weights])
+
     def to_metadata(self) -> dict[str, str]:
         return {
             f"{PREFIX}specification": self.spec.to_json(),

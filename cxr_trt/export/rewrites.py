@@ -17,6 +17,7 @@ from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.model.settings import ModelSettings
 
 EPSILON = 1e-5  # of every batch norm
+NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
@@ -28,12 +29,14 @@ class Rewrites:
     fold_norms: a batch norm becomes part of the convolution that it follows.
     pool_first: in a transition, pool and then convolve: at a quarter of the multiplications.
     share_crops: the early layers once for all crops (`cxr_trt.export.crop_sharing`); needs pool_first.
+    affine_norms: a batch norm that stays becomes a product and a sum, which float16 holds; what a variance does not.
     """
 
     average_maps: bool = True
     fold_norms: bool = True
     pool_first: bool = True
     share_crops: bool = True
+    affine_norms: bool = False
 
     def __post_init__(self) -> None:
         if self.share_crops and not self.pool_first:
@@ -64,15 +67,25 @@ def fold_norms(weights: Weights) -> Weights:
         if conv is None:
             continue
         conv = f"{norm.rpartition('.')[0]}.{conv}"
-        scale, shift, mean, variance = (
-            folded.pop(f"{norm}.{part}").astype(np.float64)
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = scale / np.sqrt(variance + EPSILON)
+        scale, shift = affine_norm(weights, norm)
+        for part in NORM_PARTS:
+            del folded[f"{norm}.{part}"]
         kernel = weights[f"{conv}.weight"]
         folded[f"{conv}.weight"] = (kernel * scale[:, None, None, None]).astype(kernel.dtype)
-        folded[f"{conv}.bias"] = (shift - mean * scale).astype(kernel.dtype)
+        folded[f"{conv}.bias"] = shift.astype(kernel.dtype)
     return folded
+
+
+def affine_norm(weights: Weights, norm: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Scale and shift [C] of a batch norm."""
+    weight, bias, mean, variance = (weights[f"{norm}.{part}"].astype(np.float64) for part in NORM_PARTS)
+    scale = weight / np.sqrt(variance + EPSILON)
+    return scale, bias - mean * scale
+
+
+def holds_network(model: onnx.ModelProto) -> bool:
+    """Whether `read_network` can read it: whether the weights are the network's, and not another's."""
+    return any(tensor.name == "features.conv0.weight" for tensor in model.graph.initializer)
 
 
 def read_network(model: onnx.ModelProto, info: GraphInfo) -> tuple[Weights, ModelSettings]:

@@ -4,6 +4,7 @@ from cxr_trt.engine.choice import CPU_BACKENDS, GPU_BACKENDS, choose_backend
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError
 from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.plan import FLOAT32, Plan
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,7 @@ def test_auto_takes_what_measures_fastest_here(graph):
     if any(BACKENDS[name].why_not_run() is None for name in GPU_BACKENDS):
         pytest.skip("there is a GPU")
     said = []
-    backend = choose_backend("auto", *graph, said.append)
+    backend = choose_backend("auto", FLOAT32, *graph, said.append)
     seconds = {part.split()[0]: float(part.split()[2]) for part in said[0].split(", ")}
     assert set(seconds) == set(CPU_BACKENDS)
     assert seconds[backend.name] == min(seconds.values()) > 0
@@ -24,8 +25,19 @@ def test_auto_takes_what_measures_fastest_here(graph):
 @pytest.mark.parametrize("name", BACKENDS)
 def test_what_cannot_be_built_here_is_refused_with_the_reason(graph, name):
     if (reason := BACKENDS[name].why_not_build()) is None:
-        assert choose_backend(name, *graph, pytest.fail) is BACKENDS[name]
+        assert choose_backend(name, FLOAT32, *graph, pytest.fail) is BACKENDS[name]
     else:
         with pytest.raises(BackendError, match=r"pip install|NVIDIA") as caught:
-            choose_backend(name, *graph, pytest.fail)
+            choose_backend(name, FLOAT32, *graph, pytest.fail)
         assert str(caught.value) == reason
+
+
+def test_a_precision_that_a_backend_cannot_run_is_refused_with_those_that_can(graph):
+    with pytest.raises(BackendError, match=r"openvino does not run fp16; choose --backend .*onnxruntime"):
+        choose_backend("openvino", Plan("fp16"), *graph, pytest.fail)
+
+
+def test_auto_takes_a_backend_that_runs_the_precision(graph):
+    if any(BACKENDS[name].why_not_run() is None for name in GPU_BACKENDS):
+        pytest.skip("there is a GPU")
+    assert choose_backend("auto", Plan("fp16"), *graph, pytest.fail).name == "onnxruntime"

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.registry import BACKENDS
@@ -15,9 +14,6 @@ from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.rewrites import NONE, Rewrites, read_network
 from cxr_trt.export.scoring_graph import scoring_graph
-from cxr_trt.model.network import Network
-from cxr_trt.model.settings import SETTINGS
-from cxr_trt.spec import Specification
 
 ONE_BY_ONE = {
     "average_maps": replace(NONE, average_maps=True),
@@ -33,70 +29,57 @@ def run(model, images):
     return session.run(["probabilities", "class_maps"], {"images": images})
 
 
-@pytest.fixture(scope="module", params=["paper", "no-se"])
-def network(request):
-    """Random weights with batch statistics of the built-in pictures, at half the size: (weights, settings, spec)."""
-    settings = SETTINGS[request.param]
-    torch.manual_seed(5)
-    network = Network(settings)
-    pictures = torch.from_numpy(check_pictures(224)).float().expand(-1, 3, -1, -1)
-    with torch.inference_mode():
-        network.train()((pictures - 120) / 60)
-    for name, value in network.state_dict().items():
-        if "norm" in name and name.endswith(("weight", "bias")):
-            value.uniform_(0.5, 1.5) if name.endswith("weight") else value.uniform_(-0.2, 0.2)
-    weights = {key: value.numpy() for key, value in network.eval().state_dict().items()}
-    return weights, settings, Specification(image_size=256, crop_size=224)
-
-
-def build(network, rewrites, **changes):
-    weights, settings, spec = network
+def build(small_network, rewrites, **changes):
+    weights, settings, spec = small_network
     spec = replace(spec, **changes)
     return scoring_graph(weights, settings, spec, {}, class_maps=True, rewrites=rewrites)
 
 
 @pytest.fixture(scope="module")
-def plain(network):
+def plain(small_network):
     images = check_pictures(256)
-    return images, run(build(network, NONE), images)
+    return images, run(build(small_network, NONE), images)
 
 
 @pytest.mark.parametrize("name", ONE_BY_ONE)
-def test_a_rewrite_changes_rounding_alone(network, plain, name):
+def test_a_rewrite_changes_rounding_alone(small_network, plain, name):
     images, (probabilities, maps) = plain
-    found, found_maps = run(build(network, ONE_BY_ONE[name]), images)
+    found, found_maps = run(build(small_network, ONE_BY_ONE[name]), images)
     np.testing.assert_allclose(found, probabilities, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found_maps, maps, rtol=0, atol=1e-5 * np.abs(maps).max())
     assert np.ptp(probabilities) > 0.05
 
 
-def test_sharing_changes_no_bit(network, plain):
+def test_sharing_changes_no_bit(small_network, plain):
     """The same operations on the same numbers."""
     images, _ = plain
-    apart, shared = (run(build(network, replace(ONE_BY_ONE[name])), images) for name in ("pool_first", "share_crops"))
+    apart, shared = (
+        run(build(small_network, replace(ONE_BY_ONE[name])), images) for name in ("pool_first", "share_crops")
+    )
     np.testing.assert_allclose(shared[0], apart[0], rtol=0, atol=1e-7)
 
 
-def test_what_the_rewrites_leave_out(network):
-    weights, settings, _ = network
+def test_what_the_rewrites_leave_out(small_network):
+    weights, settings, _ = small_network
     before, after = (
-        Counter(node.op_type for node in build(network, r).graph.node) for r in (NONE, Rewrites(share_crops=False))
+        Counter(node.op_type for node in build(small_network, r).graph.node)
+        for r in (NONE, Rewrites(share_crops=False))
     )
     assert before["BatchNormalization"] - after["BatchNormalization"] == 1 + 58  # the stem's, and one a dense layer
-    shapes = {t.name: list(t.dims) for t in build(network, Rewrites()).graph.initializer}
+    shapes = {t.name: list(t.dims) for t in build(small_network, Rewrites()).graph.initializer}
     assert shapes["transfer.conv.weight"] == [14, 1024, 1, 1]
     assert weights["transfer.conv.weight"].shape[0] == 14 * settings.maps_per_finding
 
 
 @pytest.mark.parametrize("view_set", ["ten-crop", "center"])
-def test_all_rewrites_pass_the_full_check_of_onnx(network, view_set):
-    onnx.checker.check_model(build(network, Rewrites(), views=view_set), full_check=True)
+def test_all_rewrites_pass_the_full_check_of_onnx(small_network, view_set):
+    onnx.checker.check_model(build(small_network, Rewrites(), views=view_set), full_check=True)
 
 
-def test_the_network_is_read_back_from_its_graph(network):
-    weights, settings, spec = network
+def test_the_network_is_read_back_from_its_graph(small_network):
+    weights, settings, spec = small_network
     info = GraphInfo.of(spec, "untrained", "0" * 64)
-    found, found_settings = read_network(build(network, NONE), info)
+    found, found_settings = read_network(build(small_network, NONE), info)
     assert found_settings == settings
     for key, value in weights.items():
         if not key.endswith("num_batches_tracked"):
@@ -104,10 +87,13 @@ def test_the_network_is_read_back_from_its_graph(network):
 
 
 @pytest.mark.parametrize("share_crops", [True, False])
-def test_tensorrt_rtx_builds_the_rewritten_graph(network, tmp_path, share_crops):
+def test_tensorrt_rtx_builds_the_rewritten_graph(small_network, tmp_path, share_crops):
     backend = BACKENDS["tensorrt-rtx"]
     if reason := backend.why_not_build():
         pytest.skip(reason)
-    graph, options = build(network, Rewrites(share_crops=share_crops)), BuildOptions(2, lambda phase, fraction: None)
+    graph, options = (
+        build(small_network, Rewrites(share_crops=share_crops)),
+        BuildOptions(2, lambda phase, fraction: None),
+    )
     backend.build(graph, tmp_path, options)
     assert (tmp_path / "engine.plan").stat().st_size > 20e6

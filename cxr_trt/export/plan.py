@@ -1,0 +1,87 @@
+"""How an engine's graph is made from the scoring graph, in which precision."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import onnx
+
+from cxr_trt.errors import BundleError
+from cxr_trt.export.calibration import Calibration, unit_of, weights_hash
+from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.export.half import half_precision
+from cxr_trt.export.optimise import optimised
+from cxr_trt.export.quantize import quantize
+from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.precision import PRECISIONS, Precision
+
+PLAN = "precision.json"  # in a bundle, but for float32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to make an engine's graph from the scoring graph.
+
+    float32: layers that stay float32 in a float16 graph, because their activations would not fit.
+    headroom: for each layer, float16's largest number divided by the largest activation that was seen.
+    calibration: for int8.
+    """
+
+    precision: Precision = "fp32"
+    float32: tuple[str, ...] = ()
+    headroom: Mapping[str, float] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The inverse of `to_json`. Raises BundleError for anything else."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            calibration = fields.pop("calibration")
+            plan = cls(**fields, calibration=calibration and Calibration.from_mapping(calibration))
+            if plan.precision not in PRECISIONS or (plan.precision == "int8") != (plan.calibration is not None):
+                raise ValueError("no such precision, or a calibration too many or too few")
+            return replace(plan, float32=tuple(map(str, plan.float32)))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise BundleError("its record of the precision is damaged or of another version of cxr-trt") from error
+
+    def check_weights(self, model: onnx.ModelProto) -> None:
+        """Raise BundleError if the plan was calibrated for other weights than those of a scoring graph."""
+        if self.calibration and self.calibration.weights_sha256 != weights_hash(model):
+            raise BundleError("its calibration was made for other weights")
+
+    def summary(self) -> dict[str, Any]:
+        """What a manifest says of it: plain JSON values."""
+        least = min(self.headroom, key=self.headroom.__getitem__, default=None)
+        summary: dict[str, Any] = {
+            "float32_layers": list(self.float32),
+            "least_headroom": least and {"layer": least, "times": round(self.headroom[least], 1)},
+        }
+        if calibration := self.calibration:
+            units = {unit_of(layer) for layer in calibration.thresholds}
+            floating = sorted({*calibration.sensitivity} - units)
+            summary["int8"] = {**calibration.origin(), "floating_point_layers": floating}
+        return summary
+
+    def graph(self, model: onnx.ModelProto, info: GraphInfo, *, share_crops: bool, half: bool) -> onnx.ModelProto:
+        """The graph of an engine.
+
+        Args:
+            model: the scoring graph that this plan was made for.
+            info: its metadata.
+            share_crops: see `cxr_trt.export.rewrites.Rewrites`.
+            half: whether float16 is what int8 leaves; else that is float32.
+        """
+        typed = self.precision == "fp16" or (half and self.precision == "int8")
+        graph = optimised(model, info, Rewrites(share_crops=share_crops, affine_norms=typed))
+        if self.calibration:
+            graph = quantize(graph, self.calibration.thresholds)
+        return half_precision(graph, self.float32) if typed else graph
+
+
+FLOAT32 = Plan()

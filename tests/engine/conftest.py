@@ -1,0 +1,50 @@
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cxr_trt.cli import main
+from cxr_trt.images import decode
+from cxr_trt.preprocess import preprocess
+
+
+@pytest.fixture(scope="session")
+def chests(tmp_path_factory, radiographs):
+    """A folder of 18 PNGs: one radiograph, turned, shifted and with other contrast."""
+    folder = tmp_path_factory.mktemp("chests")
+    picture = preprocess(decode((radiographs / "RG1_UNCR.dcm").read_bytes()).pixels, 512)
+    rng = np.random.default_rng(0)
+    for i in range(18):
+        turn = cv2.getRotationMatrix2D((256, 256), rng.uniform(-8, 8), rng.uniform(0.95, 1.15))
+        turn[:, 2] += rng.uniform(-20, 20, 2)
+        moved = cv2.warpAffine(picture, turn, (512, 512), borderMode=cv2.BORDER_REPLICATE)
+        shade = np.clip(moved * rng.uniform(0.8, 1.1) + rng.uniform(-15, 15), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{i:08d}_000.png"), shade)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def graph(center_bundle, tmp_path_factory):
+    """The file of the shipped model's graph for the centre crop."""
+    return shutil.copy(center_bundle / "model.onnx", tmp_path_factory.mktemp("graph") / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def int8(graph, chests, tmp_path_factory):
+    bundle = tmp_path_factory.mktemp("int8") / "int8.cxr"
+    arguments = ("--precision", "int8", "--calibrate", chests, "--backend", "openvino")
+    result = CliRunner().invoke(
+        main, ["build-engine", *map(str, (graph, "-o", bundle, *arguments, "--calibration-images", 16))]
+    )
+    assert result.exit_code == 0, result.output
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def fp16(graph, tmp_path_factory):
+    bundle = tmp_path_factory.mktemp("fp16") / "fp16.cxr"
+    result = CliRunner().invoke(main, ["build-engine", *map(str, (graph, "-o", bundle, "--precision", "fp16"))])
+    assert result.exit_code == 0, result.output
+    return bundle

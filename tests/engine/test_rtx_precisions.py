@@ -1,0 +1,49 @@
+"""NVIDIA's parser and builder take every graph that we make: each setting, view set and precision, on the CPU."""
+
+import numpy as np
+import pytest
+
+from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.export.calibration import Calibration
+from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.export.plan import FLOAT32, Plan
+from cxr_trt.export.scoring_graph import scoring_graph
+from cxr_trt.model.settings import SETTINGS
+from cxr_trt.spec import Specification
+from cxr_trt.views import VIEW_SETS
+
+RTX = BACKENDS["tensorrt-rtx"]
+
+
+def weights(setting):
+    """Random weights of the full network."""
+    torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
+    from cxr_trt.model.network import Network
+
+    torch.manual_seed(0)
+    return {key: value.numpy() for key, value in Network(SETTINGS[setting]).state_dict().items()}
+
+
+def plans(model):
+    layers = [node.name for node in model.graph.node if node.op_type == "Conv" and "block" in node.name]
+    calibration = Calibration("", 0, "", 0, "max", dict.fromkeys(layers, 4.0), {})
+    return FLOAT32, Plan("fp16"), Plan("int8", calibration=calibration)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("view_set", VIEW_SETS)
+def test_all_precisions_build(setting, view_set, tmp_path):
+    if reason := RTX.why_not_build():
+        pytest.skip(reason)
+    settings = SETTINGS[setting]
+    pooling = {name: getattr(settings, name) for name in ("k_max", "k_min", "alpha")}
+    spec = Specification(views=view_set, **pooling)
+    info = GraphInfo.of(spec, "untrained", "0" * 64)
+    model = scoring_graph(weights(setting), settings, spec, info.to_metadata(), class_maps=True)
+    sizes = []
+    for plan in plans(model):
+        graph = plan.graph(model, info, share_crops=False, half=RTX.half)
+        RTX.build(graph, tmp_path, BuildOptions(2, lambda phase, fraction: None))
+        sizes.append((tmp_path / "engine.plan").stat().st_size)
+    assert np.argsort(sizes).tolist() == [2, 1, 0]  # the smaller the type, the smaller the engine
