@@ -62,6 +62,10 @@ $(RADIOGRAPHS): .venv/base
 benchmark-cpu: .venv/base
 	$(BIN)/python benchmarks/cpu.py
 
+# AUC of every precision and CPU backend against PyTorch on the test images of CXR14_DIR; hours, resumable.
+parity: .venv/dev
+	$(BIN)/python benchmarks/parity.py $(CXR14_DIR) build/parity
+
 # The TensorRT plugin, where cxr-trt looks for it; needs a C++ compiler. TENSORRT_ROOT and CUDA_HOME say what to use.
 plugin: .venv/base
 	$(BIN)/python plugins/build.py
