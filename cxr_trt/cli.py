@@ -63,7 +63,7 @@ def graph_options(command: Any) -> Any:
             "--views",
             "view_set",
             type=click.Choice(VIEW_SETS),
-            help="Default: what suits the checkpoint.",
+            help="Default: what the source has. All but ten-crop are faster and less exact: docs/views.md.",
         ),
     ):
         command = option(command)
@@ -226,6 +226,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
         click.echo(manifest.to_json(), nl=False)
         return
     spec = manifest.graph.spec
+    views = f"{len(spec.view_list())} of {spec.view_size} pixels from {spec.image_size}"
+    windows = f", {len(spec.windows)} windows of {spec.crop_size} in each" if len(spec.windows) > 1 else ""
     show_facts(
         {
             "bundle": f"{bundle} (all {len(manifest.files)} files unchanged)",
@@ -233,7 +235,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
             "weights": f"{manifest.graph.weights}, checkpoint {manifest.graph.checkpoint_sha256[:16]}",
             "backend": f"{manifest.backend} {manifest.backend_version}, {manifest.precision}",
             "settings": json.dumps(manifest.settings),
-            "views": f"{spec.views}: {len(spec.view_list())} of {spec.crop_size} pixels from {spec.image_size}",
+            "views": f"{spec.views}: {views}{windows}",
             "pooling": f"k_max {spec.k_max}, k_min {spec.k_min}, alpha {spec.alpha}",
             "preprocessing": spec.preprocessing,
         }
@@ -252,6 +254,7 @@ def _load_source(source: Path, setting: str | None, view_set: ViewSet | None) ->
     from cxr_trt.engine.bundle import MODEL
     from cxr_trt.engine.manifest import read_manifest
     from cxr_trt.export.graph_file import read_scoring_graph
+    from cxr_trt.export.other_views import with_views
 
     if source.suffix.lower() in CHECKPOINT_SUFFIXES:
         exported = _export(source, setting, view_set, class_maps=True, images=())
@@ -266,9 +269,10 @@ def _load_source(source: Path, setting: str | None, view_set: ViewSet | None) ->
         raise UsageError(f"{source}: neither a checkpoint ({kinds}) nor an ONNX file (.onnx) nor a bundle; rename it")
     else:
         graph = source
-    if setting or view_set:
-        raise UsageError("--setting and --views are fixed in an exported graph; give the checkpoint instead")
-    return read_scoring_graph(graph)
+    if setting:
+        raise UsageError("--setting is fixed in an exported graph; give the checkpoint instead")
+    model, info = read_scoring_graph(graph)
+    return with_views(model, info, view_set) if view_set else (model, info)
 
 
 def _export(

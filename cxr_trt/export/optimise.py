@@ -3,7 +3,7 @@
 import onnx
 
 from cxr_trt.export.graph_file import GraphInfo
-from cxr_trt.export.rewrites import Rewrites, read_network
+from cxr_trt.export.rewrites import Rewrites, holds_network, read_network
 from cxr_trt.export.scoring_graph import scoring_graph
 
 CLASS_MAPS = "class_maps"
@@ -20,7 +20,7 @@ def optimised(model: onnx.ModelProto, info: GraphInfo, *, share_crops: bool) -> 
     Returns:
         A model with the same inputs, outputs and metadata, and the same results but for rounding.
     """
-    if not any(tensor.name == "features.conv0.weight" for tensor in model.graph.initializer):
+    if not holds_network(model):
         return model
     weights, settings = read_network(model, info)
     metadata = {prop.key: prop.value for prop in model.metadata_props}

@@ -75,6 +75,11 @@ def fold_norms(weights: Weights) -> Weights:
     return folded
 
 
+def holds_network(model: onnx.ModelProto) -> bool:
+    """Whether `read_network` can read it: whether the weights are the network's, and not another's."""
+    return any(tensor.name == "features.conv0.weight" for tensor in model.graph.initializer)
+
+
 def read_network(model: onnx.ModelProto, info: GraphInfo) -> tuple[Weights, ModelSettings]:
     """The state dict and the settings of the network that a scoring graph without rewrites was built from."""
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
