@@ -9,7 +9,7 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin plugin-budget plugin-benchmark plugin-mutants \
+.PHONY: demo test test-slow test-oldest lint benchmark-cpu frontier roofline plugin plugin-budget plugin-benchmark plugin-mutants \
     train-demo reproduce hostile faults fuzz soak clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
@@ -61,6 +61,14 @@ $(RADIOGRAPHS): .venv/base
 
 benchmark-cpu: .venv/base
 	$(BIN)/python benchmarks/cpu.py
+
+# What each view set costs and how well it scores: docs/views.md. Wants CXR14_DIR; half an hour on two processors.
+frontier: .venv/base
+	CXR14_DIR=$(CXR14_DIR) $(BIN)/python -m benchmarks.frontier
+
+# The least time that an X-ray can take on a GPU, by arithmetic and memory traffic: docs/roofline.md.
+roofline: .venv/base
+	$(BIN)/python -m benchmarks.roofline
 
 # The TensorRT plugin, where cxr-trt looks for it; needs a C++ compiler. TENSORRT_ROOT and CUDA_HOME say what to use.
 plugin: .venv/base
