@@ -62,6 +62,7 @@ def main(
     model: Path, data: Path, backend_name: str, limit: int | None, resamples: int, json_path: Path, page: Path
 ) -> None:
     """Measure, and write both files."""
+    made = provenance(("onnx", backend_name))
     graph, info = read_scoring_graph(model)
     names, patients, labels = read_test_side(data / "labels.csv", limit)
     images = load_images([data / "images" / name for name in names], info.spec.image_size, info.spec.fit)
@@ -69,7 +70,7 @@ def main(
         engines = {view_set: _engine(graph, info, view_set, backend_name, stack) for view_set in VIEW_SETS}
         scores, seconds = score_interleaved(engines, images)
     result = {
-        **provenance(("onnx", backend_name)),
+        **made,
         "backend": backend_name,
         "weights": info.weights,
         "checkpoint_sha256": info.checkpoint_sha256,
