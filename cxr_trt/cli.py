@@ -103,8 +103,9 @@ def export(
 @click.argument("source", type=path_option)
 @click.option("-o", "--output", type=path_option, required=True, help="The bundle to write: NAME.cxr.")
 @click.option("--backend", "backend_name", type=click.Choice(BACKEND_NAMES), default="auto", show_default=True)
-@click.option("--max-batch", type=click.IntRange(1), help="X-rays in a call. Default: 1 on a CPU, 8 on a GPU.")
+@click.option("--max-batch", type=click.IntRange(1), help="X-rays in a call. Default: timed on a CPU, 8 on a GPU.")
 @click.option("--share-crops/--no-share-crops", default=None, help="Compute what crops share once. Default: on a CPU.")
+@click.option("--tune/--no-tune", default=True, help="On a CPU: time streams and batches here (default).")
 @click.option("--plugin/--no-plugin", default=True, help="TensorRT: the pooling as a CUDA plugin (default).")
 @graph_options
 @overwrite_option
@@ -114,6 +115,7 @@ def build_engine(
     backend_name: str,
     max_batch: int | None,
     share_crops: bool | None,
+    tune: bool,
     plugin: bool,
     setting: str | None,
     view_set: ViewSet | None,
@@ -123,13 +125,15 @@ def build_engine(
     from cxr_trt.engine.backend import BuildOptions
     from cxr_trt.engine.bundle import build_bundle, check_target
     from cxr_trt.engine.choice import choose_backend
+    from cxr_trt.engine.tuning import ways
     from cxr_trt.progress import PhaseProgress
 
     check_target(output, overwrite)
     model, info = _load_source(source, setting, view_set)
     backend = choose_backend(backend_name, model, info, lambda sentence: click.echo(sentence, err=True))
     with PhaseProgress() as progress:
-        options = BuildOptions(max_batch or backend.default_max_batch, progress, share_crops, plugin)
+        batch, tried = max_batch or backend.default_max_batch, tuple(ways(max_batch)) if tune else ()
+        options = BuildOptions(batch, progress, share_crops, plugin, tried)
         manifest = build_bundle(model, info, backend, output, options, overwrite=overwrite)
     click.echo(f"{output}: {backend.name} {manifest.backend_version}, {info.spec.views}{_caution(info)}", err=True)
     if reason := backend.why_not_run():

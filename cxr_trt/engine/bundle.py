@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from cxr_trt.engine.backend import Backend, BuildOptions, Outputs
+from cxr_trt.engine.backend import Backend, BuildOptions, Outputs, joined
 from cxr_trt.engine.manifest import NAME, Manifest, hash_file, read_manifest
 from cxr_trt.engine.parity import check_parity
 from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.engine.tuning import tuned
 from cxr_trt.errors import BundleError, UsageError
 from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.optimise import optimised
@@ -45,6 +46,8 @@ def build_bundle(
             **backend.build(optimised(model, info, share_crops=share_crops), folder, options),
             "share_crops": share_crops,
         }
+        if options.ways and backend.on_cpu:
+            settings = tuned(backend, folder, info.spec, settings, options.ways, options.report)
         settings["parity"] = None if backend.why_not_run() else _parity(backend, folder, model, info, settings)
         files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
         manifest = Manifest(info, "fp32", backend.name, backend.version(), settings, files)
@@ -146,9 +149,7 @@ class Engine:
             self._runner.run(batches[i : i + self.max_batch], class_maps)
             for i in range(0, len(batches), self.max_batch)
         ]
-        maps = [part.class_maps for part in parts if part.class_maps is not None]
-        probabilities = [part.probabilities for part in parts]
-        return Outputs(np.concatenate(probabilities), np.concatenate(maps) if maps else None)
+        return joined(parts)
 
     def close(self) -> None:
         self._runner.close()

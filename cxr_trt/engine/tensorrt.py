@@ -38,6 +38,7 @@ class TensorRTBackend:
 
     share_crops = False  # no GPU has shown yet that it is faster there
     default_max_batch = 8
+    on_cpu = False
 
     def __init__(self, package: Literal["tensorrt", "tensorrt_rtx"]) -> None:
         self.name = package.replace("_", "-")
