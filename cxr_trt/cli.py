@@ -219,6 +219,20 @@ def compare(**options: Any) -> None:
 
 @main.command()
 @click.argument("bundle", type=path_option)
+@click.argument("paths", nargs=-1, type=path_option)
+@click.option("--runs", type=click.IntRange(1), default=10, show_default=True, help="Of the engine alone.")
+@click.option("--workers", type=click.IntRange(1), help="Decoding processes. Default: one a processor.")
+@click.option("--json", "json_path", type=path_option, help="Also write the result here, in full precision.")
+@overwrite_option
+def benchmark(**options: Any) -> None:
+    """Say how fast BUNDLE is here: the engine alone, and from the files in PATHS to a table."""
+    from cxr_trt.benchmark.command import run
+
+    run(**options)
+
+
+@main.command()
+@click.argument("bundle", type=path_option)
 @click.option("--json", "as_json", is_flag=True, help="The manifest as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Say what BUNDLE is, after checking every file of it against its hash."""
