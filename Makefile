@@ -9,8 +9,8 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin plugin-budget plugin-benchmark plugin-mutants \
-    train-demo reproduce hostile faults fuzz soak clean
+.PHONY: demo test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier roofline parity plugin \
+    plugin-budget plugin-benchmark plugin-mutants train-demo reproduce hostile faults fuzz soak clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
@@ -59,12 +59,31 @@ $(RADIOGRAPHS): .venv/base
 	$(PIP) --editable '.[dev]' torch==2.14.1 torchvision==0.29.1
 	@touch $@
 
-benchmark-cpu: .venv/base
-	$(BIN)/python benchmarks/cpu.py
+# Each writes its page in docs/ and its numbers in benchmarks/results/, and wants an idle machine: the engines beside
+# PyTorch and others; the rewrites of the graph, one by one; reading and decoding alone; up to 100,000 files.
+bench: .venv/dev
+	$(BIN)/python -m benchmarks.peers
+
+bench-rewrites: .venv/base
+	$(BIN)/python -m benchmarks.rewrites
+
+feed-rate: .venv/dev
+	$(BIN)/python -m benchmarks.feed
+
+growth: .venv/base
+	$(BIN)/python -m benchmarks.growth
+
+# What each view set costs and how well it scores: docs/views.md. Wants CXR14_DIR; half an hour on two processors.
+frontier: .venv/base
+	CXR14_DIR=$(CXR14_DIR) $(BIN)/python -m benchmarks.frontier
+
+# The least time that an X-ray can take on a GPU, by arithmetic and memory traffic: docs/roofline.md.
+roofline: .venv/base
+	$(BIN)/python -m benchmarks.roofline
 
 # AUC of every precision and CPU backend against PyTorch on the test images of CXR14_DIR; hours, resumable.
 parity: .venv/dev
-	$(BIN)/python benchmarks/parity.py $(CXR14_DIR) build/parity
+	$(BIN)/python -m benchmarks.parity $(CXR14_DIR) build/parity
 
 # The TensorRT plugin, where cxr-trt looks for it; needs a C++ compiler. TENSORRT_ROOT and CUDA_HOME say what to use.
 plugin: .venv/base

@@ -1,6 +1,6 @@
 """The AUC of every precision and CPU backend against PyTorch, on the test images, with the shipped model and ten crops.
 
-    make parity     writes benchmarks/results/parity.json and parity.md; hours; goes on where it was stopped
+    make parity     writes benchmarks/results/parity.json and docs/parity.md; hours; goes on where it was stopped
 
 Calibration is on training images of other patients. float16 is ONNX Runtime's float32 with every result rounded: what
 a GPU's float16 does to the scores but for the order of its sums.
@@ -10,15 +10,14 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from cpu import ROOT, commit, processor
 
+from benchmarks.result import ROOT, made_by, provenance, table, write
 from cxr_trt.engine.backend import BuildOptions, ScoringEngine
 from cxr_trt.engine.bundle import Engine, build_bundle
 from cxr_trt.engine.calibration_images import choose_images
@@ -39,9 +38,13 @@ from train.split import write_split
 from train.start import start_weights
 
 MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
-RESULTS = ROOT / "benchmarks" / "results"
 MANY = 100  # positives that a finding needs for its own difference to be judged
 RESAMPLES = 1000
+TEXT = """\
+{images} test images of a subset of ChestX-ray14, ten crops, the shipped demonstration model, whose AUC says nothing of
+the method. Differences to PyTorch are paired; intervals are over resampled patients. `largest of a finding`: largest
+difference in AUC of a finding with over {many} positives; `of a probability`: of any image and finding.
+"""
 
 
 def quiet(phase: str, fraction: float) -> None:
@@ -133,7 +136,7 @@ def main() -> None:
         found[name] = scores(opened(), sources, arguments.folder / f"{name.replace(' ', '-')}.journal")
         print(json.dumps(row(found["pytorch fp32"], found[name], sources, labels), indent=1), flush=True)
     if not arguments.images:
-        write({name: row(found["pytorch fp32"], values, sources, labels) for name, values in found.items()}, sources)
+        publish({name: row(found["pytorch fp32"], values, sources, labels) for name, values in found.items()}, sources)
 
 
 def row(reference: np.ndarray, values: np.ndarray, sources: list[Source], labels: Labels) -> dict[str, Any]:
@@ -152,36 +155,20 @@ def row(reference: np.ndarray, values: np.ndarray, sources: list[Source], labels
     }
 
 
-def write(rows: dict[str, dict[str, Any]], sources: list[Source]) -> None:
-    """Write parity.json and parity.md."""
-    content = {
-        "date": date.today().isoformat(),
-        "commit": commit(),
-        "processor": processor(),
-        "images": len(sources),
-        "engines": rows,
-    }
-    (RESULTS / "parity.json").write_text(json.dumps(content, indent=2) + "\n")
-    lines = [
-        "# AUC of each precision against PyTorch",
-        "",
-        f"{len(sources)} test images of a subset of ChestX-ray14, ten crops, the shipped demonstration model (its AUC "
-        "says nothing of the method's). Differences are paired, intervals over resampled patients.",
-        "",
-        f"Made by `make parity` on {content['date']}, commit {content['commit']}, {content['processor']}.",
-        "",
-        "| engine | mean AUC | minus PyTorch's | 95 % interval | largest of a finding with over 100 positives | "
-        "largest difference of a probability |",
-        "|---|---|---|---|---|---|",
-    ]
+def publish(rows: dict[str, dict[str, Any]], sources: list[Source]) -> None:
+    """Write the numbers and the page."""
+    result = {**provenance(("torch", "onnxruntime", "openvino")), "images": len(sources), "engines": rows}
+    cells = []
     for name, values in rows.items():
         mean, largest = values["auc"]["mean"], values["auc"]["largest"]
-        probability = values["largest_difference_of_a_probability"]
-        lines.append(
-            f"| {name} | {mean['b']:.4f} | {mean['difference']:+.5f} | {mean['low']:+.5f} to {mean['high']:+.5f} | "
-            f"{largest['difference']:.5f} ({largest['finding']}) | {probability:.1e} |"
-        )
-    (RESULTS / "parity.md").write_text("\n".join(lines) + "\n")
+        interval = f"{mean['low']:+.5f} to {mean['high']:+.5f}"
+        finding = f"{largest['difference']:.5f} ({largest['finding']})"
+        probability = f"{values['largest_difference_of_a_probability']:.1e}"
+        cells.append((name, f"{mean['b']:.4f}", f"{mean['difference']:+.5f}", interval, finding, probability))
+    columns = ("engine", "mean AUC", "less PyTorch's", "95 % interval", "largest of a finding", "of a probability")
+    page = f"# AUC of each precision against PyTorch\n\n{TEXT.format(images=len(sources), many=MANY)}\n"
+    page += f"{table(columns, cells)}\n{made_by('make parity', result)}"
+    write(result, ROOT / "benchmarks" / "results" / "parity.json", page, ROOT / "docs" / "parity.md")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def graph_options(command: Any) -> Any:
             "--views",
             "view_set",
             type=click.Choice(VIEW_SETS),
-            help="Default: what suits the checkpoint.",
+            help="Default: what the source has. All but ten-crop are faster and less exact: docs/views.md.",
         ),
     ):
         command = option(command)
@@ -99,8 +99,9 @@ def export(
 @click.argument("source", type=path_option)
 @click.option("-o", "--output", type=path_option, required=True, help="The bundle to write: NAME.cxr.")
 @click.option("--backend", "backend_name", type=click.Choice(BACKEND_NAMES), default="auto", show_default=True)
-@click.option("--max-batch", type=click.IntRange(1), help="X-rays in a call. Default: 1 on a CPU, 8 on a GPU.")
+@click.option("--max-batch", type=click.IntRange(1), help="X-rays in a call. Default: timed on a CPU, 8 on a GPU.")
 @click.option("--share-crops/--no-share-crops", default=None, help="Compute what crops share once. Default: on a CPU.")
+@click.option("--tune/--no-tune", default=True, help="On a CPU: time streams and batches here (default).")
 @click.option("--plugin/--no-plugin", default=True, help="TensorRT: the pooling as a CUDA plugin (default).")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Default: that of a bundle, else fp32.")
 @click.option("--calibrate", type=path_option, multiple=True, help="X-rays for int8: folders or files, no test images.")
@@ -207,6 +208,20 @@ def compare(**options: Any) -> None:
 
 @main.command()
 @click.argument("bundle", type=path_option)
+@click.argument("paths", nargs=-1, type=path_option)
+@click.option("--runs", type=click.IntRange(1), default=10, show_default=True, help="Of the engine alone.")
+@click.option("--workers", type=click.IntRange(1), help="Decoding processes. Default: one a processor.")
+@click.option("--json", "json_path", type=path_option, help="Also write the result here, in full precision.")
+@overwrite_option
+def benchmark(**options: Any) -> None:
+    """Say how fast BUNDLE is here: the engine alone, and from the files in PATHS to a table."""
+    from cxr_trt.benchmark.command import run
+
+    run(**options)
+
+
+@main.command()
+@click.argument("bundle", type=path_option)
 @click.option("--json", "as_json", is_flag=True, help="The manifest as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Say what BUNDLE is, after checking every file of it against its hash."""
@@ -218,6 +233,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
         click.echo(manifest.to_json(), nl=False)
         return
     spec = manifest.graph.spec
+    views = f"{len(spec.view_list())} of {spec.view_size} pixels from {spec.image_size}"
+    windows = f", {len(spec.windows)} windows of {spec.crop_size} in each" if len(spec.windows) > 1 else ""
     show_facts(
         {
             "bundle": f"{bundle} (all {len(manifest.files)} files unchanged)",
@@ -225,7 +242,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
             "weights": f"{manifest.graph.weights}, checkpoint {manifest.graph.checkpoint_sha256[:16]}",
             "backend": f"{manifest.backend} {manifest.backend_version}, {manifest.precision}",
             "settings": json.dumps(manifest.settings),
-            "views": f"{spec.views}: {len(spec.view_list())} of {spec.crop_size} pixels from {spec.image_size}",
+            "views": f"{spec.views}: {views}{windows}",
             "pooling": f"k_max {spec.k_max}, k_min {spec.k_min}, alpha {spec.alpha}",
             "preprocessing": spec.preprocessing,
         }

@@ -11,10 +11,9 @@ from typing import Any, get_args
 from cxr_trt.errors import GraphError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.preprocess import PREPROCESSING, Fit
-from cxr_trt.views import VIEW_SETS, View, ViewSet, views
+from cxr_trt.views import STRIDE, VIEW_SETS, View, ViewSet, Window, views, windows
 
 LARGEST = 4096  # pixels a side, and more than any other number of a specification
-STRIDE = 32  # pixels of a crop to one cell of its class maps
 ROOM = 16  # what image and crop differ by is a multiple of it, so that merged class maps stay small
 
 
@@ -51,16 +50,36 @@ class Specification:
                 f"crops of {self.crop_size} from {self.image_size} pixels cannot be scored: the crop must be a "
                 f"multiple of {STRIDE}, and smaller than the image by none or a multiple of {ROOM}"
             )
+        if self.views == "dense" and room % (2 * STRIDE):
+            raise GraphError(
+                f"crops of {self.crop_size} from {self.image_size} pixels have no dense views: the crop must be "
+                f"smaller than the image by a multiple of {2 * STRIDE}; choose other --views"
+            )
 
     def view_list(self) -> tuple[View, ...]:
         return views(self.views, self.image_size, self.crop_size)
 
     @property
+    def view_size(self) -> int:
+        """Side in pixels of a view."""
+        return self.image_size if self.views == "dense" else self.crop_size
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """The parts of a view's class maps that are pooled, each to a score a finding."""
+        return windows(self.views, self.image_size, self.crop_size)
+
+    @property
+    def repeats_itself(self) -> bool:
+        """Whether several crops would be the same pixels, as a crop is the whole image."""
+        return self.crop_size == self.image_size and self.views not in ("center", "center-mirror")
+
+    @property
     def class_map_region(self) -> tuple[int, int]:
         """(offset, side) in pixels of the resized image: the square that the output `class_maps` covers."""
-        crops = self.view_list()
-        start = min(view.y for view in crops)
-        return start, max(view.y for view in crops) + self.crop_size - start
+        all_views = self.view_list()
+        start = min(view.y for view in all_views)
+        return start, max(view.y for view in all_views) + self.view_size - start
 
     @property
     def class_map_cell(self) -> int:

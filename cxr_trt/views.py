@@ -1,29 +1,64 @@
-"""View sets: which crops of the resized X-ray the network sees (paper, sec. 4.2)."""
+"""View sets: what of the resized X-ray the network sees, and which parts of its class maps count (paper, sec. 4.2)."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
-ViewSet = Literal["ten-crop", "center"]
+ViewSet = Literal["ten-crop", "five-crop", "center-mirror", "center", "dense"]
 VIEW_SETS: tuple[ViewSet, ...] = get_args(ViewSet)
+STRIDE = 32  # pixels of a view to one cell of its class maps
 
 
 @dataclass(frozen=True)
 class View:
-    """A square crop; its upper left corner in pixels of the resized image; mirrored left to right after cutting."""
+    """A square that the network sees at once; its upper left corner in pixels of the resized image.
+
+    `mirrored`: left to right, after cutting.
+    """
 
     y: int
     x: int
     mirrored: bool
 
 
+class Window(NamedTuple):
+    """A part of a view's class maps that is pooled alone: upper left cell, height and width in cells."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+
 def views(view_set: ViewSet, image_size: int, crop_size: int) -> tuple[View, ...]:
     """The views of a set, in the order in which the scoring graph stacks them.
 
-    Ten-crop is the four corners and the centre, then the same five mirrored. With 512 and 448 pixels the offsets
-    are 0 and 64 for the corners and 32 for the centre, all multiples of the network's stride of 32.
+    Ten-crop is the four corners and the centre, then the same five mirrored; five-crop leaves out the mirrored ones.
+    With 512 and 448 pixels the offsets are 0 and 64 for the corners and 32 for the centre, all multiples of the
+    network's stride of 32. Dense is the whole image and its mirror image.
     """
+    middle = (image_size - crop_size) // 2
+    offsets = {
+        "ten-crop": _corners_and_center(image_size, crop_size),
+        "five-crop": _corners_and_center(image_size, crop_size),
+        "center-mirror": [(middle, middle)],
+        "center": [(middle, middle)],
+        "dense": [(0, 0)],
+    }[view_set]
+    mirrored = (False,) if view_set in ("center", "five-crop") else (False, True)
+    return tuple(View(y, x, mirror) for mirror in mirrored for y, x in offsets)
+
+
+def windows(view_set: ViewSet, image_size: int, crop_size: int) -> tuple[Window, ...]:
+    """What is pooled of each view's class maps: all of them, or for dense the five that lie where the crops do.
+
+    The image must be larger than the crop by none or a multiple of 64 pixels, so that the crops lie on cells.
+    """
+    crop = crop_size // STRIDE
+    if view_set != "dense":
+        return (Window(0, 0, crop, crop),)
+    return tuple(Window(y // STRIDE, x // STRIDE, crop, crop) for y, x in _corners_and_center(image_size, crop_size))
+
+
+def _corners_and_center(image_size: int, crop_size: int) -> list[tuple[int, int]]:
     far, middle = image_size - crop_size, (image_size - crop_size) // 2
-    if view_set == "center":
-        return (View(middle, middle, mirrored=False),)
-    offsets = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
-    return tuple(View(y, x, mirrored) for mirrored in (False, True) for y, x in offsets)
+    return [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]

@@ -29,7 +29,8 @@ from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.network import Network
 from cxr_trt.outputs import replacing
-from cxr_trt.spec import STRIDE, Specification
+from cxr_trt.spec import Specification
+from cxr_trt.views import STRIDE
 from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, Images

@@ -13,7 +13,8 @@ else:
 
 from cxr_trt.errors import UsageError
 from cxr_trt.model.settings import SETTINGS
-from cxr_trt.spec import ROOM, STRIDE
+from cxr_trt.spec import ROOM
+from cxr_trt.views import STRIDE
 
 RECIPES = Path(__file__).with_name("recipes")
 

@@ -1,6 +1,6 @@
 """What a backend is: it builds an engine from a scoring graph, and opens an engine to run it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -54,33 +54,43 @@ class Runner(Protocol):
         ...
 
 
+class Way(NamedTuple):
+    """How a CPU engine uses the processors: batches side by side, and X-rays in a call of `run`, divided among them."""
+
+    streams: int
+    max_batch: int
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """How to build.
 
     max_batch: X-rays (not crops) in a call. report: called with (phase, fraction done 0..1) while building.
     share_crops: see `cxr_trt.export.rewrites.Rewrites`; None: as the backend proposes.
-    plugin: whether TensorRT may take the pooling's plugin.
+    plugin: whether TensorRT may take the pooling's plugin. ways: to be timed on a CPU (`cxr_trt.engine.tuning`); the
+    best takes the place of `max_batch`. None: one stream.
     """
 
     max_batch: int
     report: Callable[[str, float], None]
     share_crops: bool | None = None
     plugin: bool = True
+    ways: tuple[Way, ...] = ()
 
 
 class Backend(Protocol):
     """One way to run a scoring graph. `settings` is the backend's own part of the manifest: plain JSON values.
 
-    share_crops: whether its engines are built so by default, because it was measured to be faster.
-    precisions: what it can compute in. half: what is not int8 in an engine of lower precision is float16.
+    share_crops: whether its engines are built so by default, because it was measured to be faster. on_cpu: whether its
+    engines take `streams` among their settings, and float32 for what is not int8; else that is float16.
+    precisions: what it can compute in.
     """
 
     name: str
     default_max_batch: int
     share_crops: bool
     precisions: tuple[str, ...]
-    half: bool
+    on_cpu: bool
 
     def why_not_build(self) -> str | None:
         """None if engines can be built here; else one sentence that names the install command."""
@@ -118,6 +128,7 @@ class CpuBackend:
 
     default_max_batch = 1
     share_crops = True
+    on_cpu = True
 
     def why_not_build(self) -> None:
         return None
@@ -127,3 +138,11 @@ class CpuBackend:
 
     def why_not_open(self, settings: Mapping[str, Any]) -> None:
         return None
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """The outputs of a batch that was run in parts."""
+    if len(parts) == 1:
+        return parts[0]
+    maps = [part.class_maps for part in parts if part.class_maps is not None]
+    return Outputs(np.concatenate([part.probabilities for part in parts]), np.concatenate(maps) if maps else None)

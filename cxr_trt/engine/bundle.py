@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from cxr_trt.engine.backend import Backend, BuildOptions, Outputs
+from cxr_trt.engine.backend import Backend, BuildOptions, Outputs, joined
 from cxr_trt.engine.manifest import NAME, Manifest, hash_file, read_manifest
 from cxr_trt.engine.parity import check_parity
 from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.engine.tuning import tuned
 from cxr_trt.errors import BundleError, UsageError
 from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.pictures import check_pictures
@@ -63,10 +64,12 @@ def build_bundle(
         folder.mkdir()
         onnx.save(model, folder / MODEL)
         share_crops = backend.share_crops if options.share_crops is None else options.share_crops
-        graph = plan.graph(model, info, share_crops=share_crops, half=backend.half)
+        graph = plan.graph(model, info, share_crops=share_crops, half=not backend.on_cpu)
         settings = {**backend.build(graph, folder, options), "share_crops": share_crops, **plan.summary()}
         if plan.precision != "fp32":
             (folder / PLAN).write_text(plan.to_json())
+        if options.ways and backend.on_cpu:
+            settings = tuned(backend, folder, info.spec, settings, options.ways, options.report)
         checked = check_pictures(info.spec.image_size)[:1] if images is None else images[:CHECKED]
         can_run = not backend.why_not_run()
         settings["parity"] = _parity(backend, folder, model, info, settings, plan, checked) if can_run else None
@@ -176,9 +179,7 @@ class Engine:
             self._runner.run(batches[i : i + self.max_batch], class_maps)
             for i in range(0, len(batches), self.max_batch)
         ]
-        maps = [part.class_maps for part in parts if part.class_maps is not None]
-        probabilities = [part.probabilities for part in parts]
-        return Outputs(np.concatenate(probabilities), np.concatenate(maps) if maps else None)
+        return joined(parts)
 
     def close(self) -> None:
         self._runner.close()

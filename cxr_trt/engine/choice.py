@@ -57,7 +57,7 @@ def choose_backend(
     if len(able_here) == 1:
         return able_here[0]
     engines = {
-        backend.name: (backend, plan.graph(model, info, share_crops=backend.share_crops, half=backend.half))
+        backend.name: (backend, plan.graph(model, info, share_crops=backend.share_crops, half=not backend.on_cpu))
         for backend in able_here
     }
     timings = measure(engines, info.spec, TIMED_RUNS)

@@ -10,6 +10,7 @@ from cxr_trt.engine.calibration_images import CalibrationImages, choose_images
 from cxr_trt.engine.choice import choose_backend
 from cxr_trt.engine.planning import plan_half, plan_int8
 from cxr_trt.engine.source import Source, load_source
+from cxr_trt.engine.tuning import ways
 from cxr_trt.errors import UsageError
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.plan import FLOAT32, Plan
@@ -24,6 +25,7 @@ def run(
     backend_name: str,
     max_batch: int | None,
     share_crops: bool | None,
+    tune: bool,
     plugin: bool,
     precision: Precision | None,
     calibrate: tuple[Path, ...],
@@ -55,7 +57,8 @@ def run(
         plan = _plan(loaded, precision or loaded.plan.precision, images, method, progress)
     backend = choose_backend(backend_name, plan, model, info, lambda sentence: click.echo(sentence, err=True))
     with PhaseProgress() as progress:
-        options = BuildOptions(max_batch or backend.default_max_batch, progress, share_crops, plugin)
+        batch, tried = max_batch or backend.default_max_batch, tuple(ways(max_batch)) if tune else ()
+        options = BuildOptions(batch, progress, share_crops, plugin, tried)
         manifest = build_bundle(
             model,
             info,

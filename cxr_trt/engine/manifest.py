@@ -48,9 +48,10 @@ class Manifest:
             raise TypeError("not a text")
         if self.graph.weights not in CAUTIONS:
             raise TypeError("its kind of weights is unknown")
-        batch = self.settings.get("max_batch", 1)
-        if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
-            raise ValueError(f"max_batch is not between 1 and {MAX_BATCH}")
+        for name in ("max_batch", "streams"):
+            number = self.settings.get(name, 1)
+            if type(number) is not int or not 1 <= number <= MAX_BATCH:
+                raise ValueError(f"{name} is not between 1 and {MAX_BATCH}")
 
     def _fields(self) -> dict[str, Any]:
         return {**_derived(self.graph), "format": FORMAT, **dataclasses.asdict(self)}

@@ -11,7 +11,7 @@ import onnx
 import onnx.inliner
 import openvino
 
-from cxr_trt.engine.backend import BuildOptions, CpuBackend, Outputs
+from cxr_trt.engine.backend import BuildOptions, CpuBackend, Outputs, joined
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
 
@@ -26,7 +26,6 @@ class OpenVinoBackend(CpuBackend):
 
     name = "openvino"
     precisions: tuple[str, ...] = ("fp32", "int8")
-    half = False
 
     def version(self) -> str:
         return version("openvino")
@@ -45,36 +44,43 @@ class OpenVinoBackend(CpuBackend):
         finally:
             inlined.unlink(missing_ok=True)
         options.report("convert", 1.0)
-        return {"max_batch": options.max_batch}
+        return {"max_batch": options.max_batch, "streams": 1}
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OpenVinoRunner":
-        return OpenVinoRunner(folder / IR, spec, settings["max_batch"])
+        return OpenVinoRunner(folder / IR, spec, settings["max_batch"], settings["streams"])
 
 
 class OpenVinoRunner:
-    """A compiled model with one stream on all cores."""
+    """A compiled model on all cores, with a request for each stream."""
 
-    def __init__(self, ir: Path, spec: Specification, max_batch: int) -> None:
+    def __init__(self, ir: Path, spec: Specification, max_batch: int, streams: int) -> None:
         self.max_batch = max_batch
         core = openvino.Core()
         try:
             model = core.read_model(ir)
-            batch = openvino.Dimension(1, max_batch)
+            batch = openvino.Dimension(1, -(-max_batch // streams))
             model.reshape(openvino.PartialShape([batch, 1, spec.image_size, spec.image_size]))
-            self._request = core.compile_model(model, "CPU", PROPERTIES).create_infer_request()
+            compiled = core.compile_model(model, "CPU", {**PROPERTIES, "NUM_STREAMS": streams})
+            self._requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {ir}: {error}") from error
         self.has_class_maps = len(model.outputs) > 1
 
     def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
+        parts = np.array_split(images, min(len(images), len(self._requests)))
+        running = self._requests[: len(parts)]
         try:
-            results = self._request.infer([images], share_inputs=True)
+            for request, part in zip(running, parts, strict=True):
+                request.start_async([part], share_inputs=True)
+            for request in running:
+                request.wait()
         except RuntimeError as error:
             raise BackendError(
                 f"OpenVINO failed; build with a lower --max-batch if memory is short: {error}"
             ) from error
-        maps = results["class_maps"] if class_maps else None
-        return Outputs(results["probabilities"], maps)
+        names = ["probabilities", "class_maps"] if class_maps else ["probabilities"]
+        results = [[request.get_tensor(name).data.copy() for name in names] for request in running]
+        return joined([Outputs(values[0], values[1] if class_maps else None) for values in results])
 
     def close(self) -> None:
-        self._request = None
+        self._requests = []

@@ -10,6 +10,7 @@ from cxr_trt.engine.bundle import MODEL
 from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.export.graph_file import GraphInfo, read_scoring_graph
+from cxr_trt.export.other_views import with_views
 from cxr_trt.export.plan import FLOAT32, PLAN, Plan
 from cxr_trt.model.settings import CHECKPOINT_SUFFIXES
 from cxr_trt.score.files import find_files
@@ -48,9 +49,12 @@ def load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> 
         raise UsageError(f"{source}: neither a checkpoint ({kinds}) nor an ONNX file (.onnx) nor a bundle; rename it")
     else:
         graph = source
-    if setting or view_set:
-        raise UsageError("--setting and --views are fixed in an exported graph; give the checkpoint instead")
-    return Source(*read_scoring_graph(graph), plan)
+    if setting:
+        raise UsageError("--setting is fixed in an exported graph; give the checkpoint instead")
+    model, info = read_scoring_graph(graph)
+    if view_set:
+        model, info = with_views(model, info, view_set)
+    return Source(model, info, plan)
 
 
 def export_checked(

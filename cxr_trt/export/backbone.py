@@ -3,7 +3,8 @@
 from cxr_trt.export.builder import GraphBuilder
 from cxr_trt.export.rewrites import EPSILON, Rewrites, affine_norm
 from cxr_trt.model.settings import ModelSettings
-from cxr_trt.spec import STRIDE, Specification
+from cxr_trt.spec import Specification
+from cxr_trt.views import STRIDE
 
 BLOCKS = (6, 12, 24, 16)  # layers of DenseNet-121's dense blocks
 EARLY_CHANNELS = 128  # of the maps before the first gate
@@ -17,7 +18,7 @@ def early(graph: GraphBuilder, x: str, rewrites: Rewrites) -> str:
 
 
 def late(graph: GraphBuilder, x: str, settings: ModelSettings, rewrites: Rewrites) -> str:
-    """Maps before the first gate to features [N * views, 1024, crop / 32, crop / 32] (paper, sec. 3.1)."""
+    """Maps before the first gate to features [N * views, 1024, view / 32, view / 32] (paper, sec. 3.1)."""
     for block in range(2, len(BLOCKS) + 1):
         if settings.squeeze_excitation:
             x = _squeeze_excitation(graph, x, f"features.transition{block - 1}.se")
@@ -73,7 +74,7 @@ def transfer(graph: GraphBuilder, features: str, settings: ModelSettings, spec: 
     maps = graph.conv(features, "transfer.conv")
     if settings.maps_per_finding == 1:
         return maps
-    cells = spec.crop_size // STRIDE
+    cells = spec.view_size // STRIDE
     by_finding = graph.reshape(
         maps, "transfer.by_finding", [-1, len(spec.findings), settings.maps_per_finding, cells, cells]
     )

@@ -52,8 +52,8 @@ def export_checkpoint(
     """
     checkpoint = load_checkpoint(path, setting)
     spec = replace(checkpoint.spec, views=view_set or checkpoint.spec.views)
-    if spec.views == "ten-crop" and spec.crop_size == spec.image_size:
-        raise CheckpointError(f"{path}: scores whole images, so all ten crops would be equal; leave --views out")
+    if spec.repeats_itself:
+        raise CheckpointError(f"{path}: scores whole images, so all crops would be equal; leave --views out")
     info = GraphInfo.of(spec, checkpoint.weights, checkpoint.sha256)
     weights = {key: tensor.numpy() for key, tensor in checkpoint.network.state_dict().items()}
     model = scoring_graph(weights, checkpoint.network.settings, spec, info.to_metadata(), class_maps=class_maps)

@@ -2,8 +2,7 @@
 
 ONNX Runtime runs the body; a TensorRT plugin of the same name (plugins/) can stand in for it. Both take float32 or
 float16 and compute in float32, and neither lets 0 times infinity into a score when alpha is 0. For NaN the body gives
-what the backend's TopK makes of it; the plugin and PyTorch take it for the largest number. The plugin's `windows` are
-not in the function: a scoring graph pools whole maps.
+what the backend's TopK makes of it; the plugin and PyTorch take it for the largest number.
 """
 
 import onnx
@@ -13,35 +12,69 @@ DOMAIN, NAME, DOMAIN_VERSION = "cxr_trt", "MaxMinPool", 1
 
 BODY = """
 <domain: "{domain}", opset_import: ["" : {opset}]>
-{name} <k_max: int, k_min: int, alpha: float> (maps) => (scores)
+{name} <k_max: int, k_min: int, alpha: float{windows_attribute}> (maps) => (scores)
 {{
     maps32 = Cast <to: int = 1> (maps)
     merge_cells = Constant <value_ints: ints = [0, 0, -1]> ()
-    cells = Reshape (maps32, merge_cells)
     one = Constant <value_ints: ints = [1]> ()
     last_axis = Constant <value_ints: ints = [2]> ()
     k_max_scalar = Constant <value_int: int = @k_max> ()
     k_max_vector = Reshape (k_max_scalar, one)
-    largest, largest_at = TopK <axis: int = 2, largest: int = 1> (cells, k_max_vector)
-    high = ReduceMean <keepdims: int = 1> (largest, last_axis)
     k_min_scalar = Constant <value_int: int = @k_min> ()
     k_min_vector = Reshape (k_min_scalar, one)
-    smallest, smallest_at = TopK <axis: int = 2, largest: int = 0> (cells, k_min_vector)
-    low = ReduceMean <keepdims: int = 1> (smallest, last_axis)
     alpha_scalar = Constant <value_float: float = @alpha> ()
-    weighted_low = Mul (alpha_scalar, low)
     zero = Constant <value_float: float = 0.0> ()
     without_low = Equal (alpha_scalar, zero)
-    counted_low = Where (without_low, zero, weighted_low)
-    column = Add (high, counted_low)
+{columns}
     scores = Transpose <perm: ints = [0, 2, 1]> (column)
 }}
 """
 
+COLUMN = """
+    cells{i} = Reshape ({maps}, merge_cells)
+    largest{i}, largest_at{i} = TopK <axis: int = 2, largest: int = 1> (cells{i}, k_max_vector)
+    high{i} = ReduceMean <keepdims: int = 1> (largest{i}, last_axis)
+    smallest{i}, smallest_at{i} = TopK <axis: int = 2, largest: int = 0> (cells{i}, k_min_vector)
+    low{i} = ReduceMean <keepdims: int = 1> (smallest{i}, last_axis)
+    weighted_low{i} = Mul (alpha_scalar, low{i})
+    counted_low{i} = Where (without_low, zero, weighted_low{i})
+    column{i} = Add (high{i}, counted_low{i})
+"""
 
-def max_min_pool_function(opset: int) -> onnx.FunctionProto:
-    """The function MaxMinPool(maps [N, C, H, W]; k_max, k_min, alpha) -> float32 scores [N, 1, C]."""
-    return parser.parse_function(BODY.format(domain=DOMAIN, name=NAME, opset=opset))
+NUMBERS = """
+    numbers = Constant <value_ints: ints = @windows> ()
+    rows_and_columns = Constant <value_ints: ints = [2, 3]> ()
+"""
+
+WINDOW = """
+    at{i} = Constant <value_ints: ints = [{at}]> ()
+    middle{i} = Constant <value_ints: ints = [{middle}]> ()
+    behind{i} = Constant <value_ints: ints = [{behind}]> ()
+    starts{i} = Slice (numbers, at{i}, middle{i})
+    sizes{i} = Slice (numbers, middle{i}, behind{i})
+    ends{i} = Add (starts{i}, sizes{i})
+    window{i} = Slice (maps32, starts{i}, ends{i}, rows_and_columns)
+"""
+
+
+def max_min_pool_function(opset: int, windows: int = 0) -> onnx.FunctionProto:
+    """The function MaxMinPool(maps [N, C, H, W]; k_max, k_min, alpha) -> float32 scores [N, 1, C].
+
+    With a number of windows, it is for nodes with the attribute `windows`, which has four numbers for each of them (y,
+    x, height and width in cells), and gives scores [N, windows, C]: those of these parts of the maps.
+    """
+    if not windows:
+        columns = COLUMN.format(i="", maps="maps32")
+    else:
+        parts = [
+            WINDOW.format(i=i, at=4 * i, middle=4 * i + 2, behind=4 * i + 4) + COLUMN.format(i=i, maps=f"window{i}")
+            for i in range(windows)
+        ]
+        joined = ", ".join(f"column{i}" for i in range(windows))
+        columns = f"{NUMBERS}{''.join(parts)}    column = Concat <axis: int = 2> ({joined})"
+    attribute = ", windows: ints" if windows else ""
+    body = BODY.format(domain=DOMAIN, name=NAME, opset=opset, windows_attribute=attribute, columns=columns)
+    return parser.parse_function(body)
 
 
 def without_body(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ the views are cut, scored and merged is written here once.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from cxr_trt.export.crop_sharing import CELL, Piece, Rectangle, crops, plan, wor
 from cxr_trt.export.pooling import DOMAIN, DOMAIN_VERSION, NAME, max_min_pool_function
 from cxr_trt.export.rewrites import NONE, Rewrites, average_maps, fold_norms
 from cxr_trt.model.settings import ModelSettings
-from cxr_trt.spec import STRIDE, Specification
+from cxr_trt.spec import Specification
+from cxr_trt.views import STRIDE
 
 
 def scoring_graph(
@@ -51,11 +53,14 @@ def scoring_graph(
     graph, findings = GraphBuilder(weights), len(spec.findings)
     features = late(graph, _early_maps(graph, spec, rewrites), settings, rewrites)
     maps = transfer(graph, features, settings, spec)
-    attributes = {"k_max": spec.k_max, "k_min": spec.k_min, "alpha": spec.alpha}
+    attributes: dict[str, Any] = {"k_max": spec.k_max, "k_min": spec.k_min, "alpha": spec.alpha}
+    windows = spec.windows if len(spec.windows) > 1 else ()
+    if windows:
+        attributes["windows"] = list(chain(*windows))
     scores = graph.node(NAME, [maps], "pool", domain=DOMAIN, **attributes)
-    views = len(spec.view_list())
     scaled = _at_operating_points(graph, graph.node("Sigmoid", [scores], "sigmoid"), spec)
-    per_view = graph.reshape(scaled, "per_view", [-1, views, findings])
+    pooled = len(spec.view_list()) * len(spec.windows)
+    per_view = graph.reshape(scaled, "per_view", [-1, pooled, findings])
     graph.reduce_mean(per_view, "probabilities", [1])
     outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", findings])]
     if class_maps:
@@ -65,7 +70,7 @@ def scoring_graph(
     return graph.model(
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 1, spec.image_size, spec.image_size])],
         outputs,
-        [max_min_pool_function(OPSET)],
+        [max_min_pool_function(OPSET, len(windows))],
         {"": OPSET, DOMAIN: DOMAIN_VERSION},
         metadata,
     )
@@ -97,10 +102,10 @@ def _parts(graph: GraphBuilder, grey: str, parts: Sequence[Rectangle], spec: Spe
 def _early_maps(graph: GraphBuilder, spec: Specification, rewrites: Rewrites) -> str:
     """Images to the views' maps before the first gate: [N * views, 128, cells, cells], an image's views together."""
     grey = graph.node("Cast", ["images"], "grey", to=TensorProto.FLOAT)
-    views = spec.view_list()
-    if not rewrites.share_crops or not worth_sharing(views, spec.image_size, spec.crop_size):
-        return early(graph, _parts(graph, grey, crops(views, spec.image_size, spec.crop_size), spec, "view"), rewrites)
-    sources = plan(views, spec.image_size, spec.crop_size)
+    geometry = spec.view_list(), spec.image_size, spec.view_size
+    if not rewrites.share_crops or not worth_sharing(*geometry):
+        return early(graph, _parts(graph, grey, crops(*geometry), spec, "view"), rewrites)
+    sources = plan(*geometry)
     places: dict[Rectangle, tuple[str, int]] = {}
     by_size: dict[tuple[int, int], list[Rectangle]] = {}
     for piece in (piece for lines in sources for line in lines for piece in line):
@@ -116,7 +121,7 @@ def _early_maps(graph: GraphBuilder, spec: Specification, rewrites: Rewrites) ->
         by_image = graph.reshape(maps, f"{name}.by_image", shape)
         places |= {part: (by_image, i) for i, part in enumerate(parts)}
     joined = [_join(graph, lines, places, f"view{i}") for i, lines in enumerate(sources)]
-    cells = spec.crop_size // CELL
+    cells = spec.view_size // CELL
     return graph.reshape(graph.concat(joined, "views", 1), "early", [-1, EARLY_CHANNELS, cells, cells])
 
 
@@ -134,7 +139,7 @@ def _join(graph: GraphBuilder, lines: list[list[Piece]], places: Mapping[Rectang
 
 
 def _at_operating_points(graph: GraphBuilder, p: str, spec: Specification) -> str:
-    """Probabilities [N * views, 1, 14], scaled below and above the operating points; as they are without any."""
+    """Probabilities [N * views, windows, 14], scaled below and above the operating points; as they are without any."""
     if not spec.operating_points:
         return p
     points = np.asarray(spec.operating_points)
@@ -149,7 +154,7 @@ def _at_operating_points(graph: GraphBuilder, p: str, spec: Specification) -> st
 
 def _merge(graph: GraphBuilder, maps: str, spec: Specification, side: int) -> None:
     """All views' class maps, mirrored ones turned back, averaged where they overlap: the output `class_maps`."""
-    findings, cells, views = len(spec.findings), spec.crop_size // STRIDE, len(spec.view_list())
+    findings, cells, views = len(spec.findings), spec.view_size // STRIDE, len(spec.view_list())
     by_view = graph.reshape(maps, "maps.by_view", [-1, views, findings, cells * cells])
     by_finding = graph.node("Transpose", [by_view], "maps.by_finding", perm=[0, 2, 1, 3])
     rows = graph.reshape(by_finding, "maps.rows", [-1, findings, views * cells * cells])
@@ -161,7 +166,7 @@ def _merge(graph: GraphBuilder, maps: str, spec: Specification, side: int) -> No
 def _merge_matrix(spec: Specification) -> npt.NDArray[np.float64]:
     """[views * h * w, H * W]: column j averages the views' cells that lie on cell j of the merged map."""
     start, side = spec.class_map_region
-    cell, cells, views = spec.class_map_cell, spec.crop_size // STRIDE, spec.view_list()
+    cell, cells, views = spec.class_map_cell, spec.view_size // STRIDE, spec.view_list()
     parts = STRIDE // cell  # of the merged map to a side of a view's cell
     matrix = np.zeros((len(views), cells, cells, side // cell, side // cell))
     y, x = np.mgrid[: cells * parts, : cells * parts]

@@ -23,7 +23,8 @@ from torch import Tensor
 from cxr_trt.errors import CheckpointError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.settings import ModelSettings
-from cxr_trt.spec import STRIDE, Specification
+from cxr_trt.spec import Specification
+from cxr_trt.views import STRIDE
 
 COUNTER = "num_batches_tracked"  # missing in old files, and of no influence
 CLASSIFIER = ("classifier.weight", "classifier.bias")

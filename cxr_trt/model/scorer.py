@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from cxr_trt.model.network import Network
-from cxr_trt.spec import STRIDE, Specification
+from cxr_trt.spec import Specification
+from cxr_trt.views import STRIDE
 
 
 class Scorer(nn.Module):
@@ -21,9 +22,9 @@ class Scorer(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalise, cut the views, run the network on each, average the probabilities (paper, sec. 4.2)."""
+        """Normalise, cut the views, run the network on each, pool, average the probabilities (paper, sec. 4.2)."""
         normalised = (images / 255 - self.mean) / self.std
-        size = self.spec.crop_size
+        size = self.spec.view_size
         (start, side), cell = self.spec.class_map_region, self.spec.class_map_cell
         total = images.new_zeros((len(images), len(self.spec.findings), side // cell, side // cell)).float()
         count = torch.zeros_like(total)
@@ -31,7 +32,9 @@ class Scorer(nn.Module):
         for view in self.spec.view_list():
             crop = normalised[:, :, view.y : view.y + size, view.x : view.x + size]
             maps = self.network.class_maps(crop.flip(-1) if view.mirrored else crop)
-            probabilities.append(self._at_operating_points(torch.sigmoid(self.network.pool(maps))))
+            for top, left, height, width in self.spec.windows:
+                scores = self.network.pool(maps[:, :, top : top + height, left : left + width])
+                probabilities.append(self._at_operating_points(torch.sigmoid(scores)))
             maps = maps.repeat_interleave(STRIDE // cell, 2).repeat_interleave(STRIDE // cell, 3)
             rows, columns = (
                 slice((offset - start) // cell, (offset - start + size) // cell) for offset in (view.y, view.x)

@@ -5,9 +5,13 @@ import onnx
 import pytest
 
 from cxr_trt.engine.bundle import Engine
+from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.scoring_graph import scoring_graph
 from cxr_trt.images import decode
+from cxr_trt.model.settings import SETTINGS
 from cxr_trt.preprocess import preprocess
+from cxr_trt.spec import Specification
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
 
@@ -49,13 +53,14 @@ def evaluated(network, images, view_set):
     """The evaluation of the paper's section 4.2, with crops cut in NumPy; shares nothing with the exporter."""
     import torch
 
-    offsets = {"center": [(32, 32)], "ten-crop": [(0, 0), (0, 64), (64, 0), (64, 64), (32, 32)]}[view_set]
+    five = [(0, 0), (0, 64), (64, 0), (64, 64), (32, 32)]
+    offsets = five if view_set in ("ten-crop", "five-crop") else [(32, 32)]
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     results = []
     for image in images:
         rgb = (np.repeat(image[:, :, None], 3, axis=2) / 255.0 - mean) / std
         crops = [rgb[y : y + 448, x : x + 448] for y, x in offsets]
-        if view_set == "ten-crop":
+        if view_set in ("ten-crop", "center-mirror"):
             crops += [np.fliplr(crop) for crop in crops]
         batch = torch.tensor(np.stack(crops).transpose(0, 3, 1, 2), dtype=torch.float32)
         with torch.inference_mode():
@@ -71,6 +76,37 @@ def test_center_crop_is_the_papers_evaluation(network, center_model, build, cxr1
     with Engine(build(center_model, backend)) as engine:
         probabilities = engine.run(images).probabilities
     np.testing.assert_allclose(probabilities, evaluated(network, images, "center"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("view_set", ["center-mirror", "five-crop"])
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_other_crops_are_those_of_the_papers_evaluation(network, demo_weights, build, radiograph, backend, view_set):
+    spec = Specification(views=view_set)
+    metadata = GraphInfo.of(spec, "untrained", "0" * 64).to_metadata()
+    model = scoring_graph(demo_weights, SETTINGS["paper"], spec, metadata, class_maps=True)
+    with Engine(build(model, backend)) as engine:
+        probabilities = engine.run(radiograph[None]).probabilities
+    np.testing.assert_allclose(probabilities, evaluated(network, [radiograph], view_set), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_dense_is_the_network_on_the_whole_image(network, demo_weights, build, radiograph, backend):
+    import torch
+
+    spec = Specification(views="dense")
+    metadata = GraphInfo.of(spec, "untrained", "0" * 64).to_metadata()
+    model = scoring_graph(demo_weights, SETTINGS["paper"], spec, metadata, class_maps=True)
+    with Engine(build(model, backend)) as engine:
+        probabilities, class_maps = engine.run(radiograph[None], class_maps=True)
+    rgb = (np.stack([radiograph] * 3) / 255 - np.array(spec.mean)[:, None, None]) / np.array(spec.std)[:, None, None]
+    passes = torch.tensor(np.stack([rgb, rgb[:, :, ::-1]]), dtype=torch.float32)
+    with torch.inference_mode():
+        maps = network.class_maps(passes).numpy()
+    parts = [maps[:, :, y : y + 14, x : x + 14] for y, x in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))]
+    scores = np.stack([part.max((2, 3)) + 0.7 * part.min((2, 3)) for part in parts])
+    np.testing.assert_allclose(probabilities[0], (1 / (1 + np.exp(-scores))).mean((0, 1)), rtol=0, atol=1e-5)
+    merged = (maps[0] + maps[1, :, :, ::-1]) / 2
+    np.testing.assert_allclose(class_maps[0], merged, rtol=0, atol=1e-5 * np.abs(merged).max())
 
 
 def test_ten_crop_is_the_papers_evaluation(network, ten_crop_engines, cxr14):

@@ -7,15 +7,16 @@ from cxr_trt.engine.bundle import Engine
 from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BundleError
-from cxr_trt.views import VIEW_SETS
+from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.other_views import with_views
 
 pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx]'")
 
 
-@pytest.fixture(scope="module", params=VIEW_SETS)
-def bundle(request, demo_model, center_model, build):
-    models = {"ten-crop": onnx.load(demo_model), "center": center_model}
-    return build(models[request.param], "tensorrt-rtx", max_batch=4)
+@pytest.fixture(scope="module", params=["ten-crop", "center", "dense"])
+def bundle(request, demo_model, build):
+    model, _ = with_views(*read_scoring_graph(demo_model), request.param)
+    return build(model, "tensorrt-rtx", max_batch=4)
 
 
 def test_the_builder_accepts_the_scoring_graph(bundle):
@@ -34,7 +35,7 @@ def test_without_a_gpu_it_says_why_it_cannot_run(bundle):
         Engine(bundle)
 
 
-def test_it_can_be_rebuilt_for_the_cpu(bundle, build, center_model):
+def test_it_can_be_rebuilt_for_the_cpu(bundle, build):
     rebuilt = build(onnx.load(bundle / "model.onnx"), "onnxruntime")
     with Engine(rebuilt) as engine:
         assert engine.spec == read_manifest(bundle).graph.spec

@@ -43,7 +43,7 @@ def test_all_precisions_build(setting, view_set, tmp_path):
     model = scoring_graph(weights(setting), settings, spec, info.to_metadata(), class_maps=True)
     sizes = []
     for plan in plans(model):
-        graph = plan.graph(model, info, share_crops=False, half=RTX.half)
+        graph = plan.graph(model, info, share_crops=False, half=True)
         RTX.build(graph, tmp_path, BuildOptions(2, lambda phase, fraction: None))
         sizes.append((tmp_path / "engine.plan").stat().st_size)
     assert np.argsort(sizes).tolist() == [2, 1, 0]  # the smaller the type, the smaller the engine

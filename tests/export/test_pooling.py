@@ -11,15 +11,16 @@ from cxr_trt.export.pooling import DOMAIN, DOMAIN_VERSION, NAME, max_min_pool_fu
 
 
 def pooling_model(shape, element=TensorProto.FLOAT, **attributes):
+    windows = len(attributes.get("windows", ())) // 4
     graph = helper.make_graph(
         [helper.make_node(NAME, ["maps"], ["scores"], domain=DOMAIN, **attributes)],
         "pooling",
         [helper.make_tensor_value_info("maps", element, shape)],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [shape[0], 1, shape[1]])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [shape[0], windows or 1, shape[1]])],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(
-        graph, functions=[max_min_pool_function(OPSET)], opset_imports=opsets, ir_version=IR_VERSION
+        graph, functions=[max_min_pool_function(OPSET, windows)], opset_imports=opsets, ir_version=IR_VERSION
     )
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -37,6 +38,27 @@ def test_function_is_equation_4(k_max, k_min, alpha):
     ascending = np.sort(maps.reshape(3, 14, -1).astype(np.float64), axis=2)
     expected = ascending[:, :, -k_max:].mean(2) + alpha * ascending[:, :, :k_min].mean(2)
     np.testing.assert_allclose(run(model, maps), expected[:, None], rtol=1e-6, atol=1e-6)
+
+
+WINDOWS = [(0, 0, 5, 7), (4, 6, 1, 1), (1, 2, 3, 4), (0, 3, 5, 2), (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("count", [1, len(WINDOWS)])
+def test_windows_are_pooled_one_by_one(count):
+    maps = np.random.default_rng(0).normal(size=(3, 14, 5, 7)).astype(np.float32)
+    flat = [number for window in WINDOWS[:count] for number in window]
+    scores = run(pooling_model(maps.shape, k_max=1, k_min=1, alpha=0.7, windows=flat), maps)
+    parts = [maps[:, :, y : y + h, x : x + w] for y, x, h, w in WINDOWS[:count]]
+    expected = np.stack([part.max((2, 3)) + 0.7 * part.min((2, 3)) for part in parts], 1)
+    np.testing.assert_allclose(scores, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_window_has_its_own_largest_and_smallest_cells():
+    maps = np.arange(2 * 3 * 4, dtype=np.float32).reshape(1, 2, 3, 4)
+    scores = run(pooling_model(maps.shape, k_max=2, k_min=3, alpha=-1.0, windows=[1, 1, 2, 2, 0, 0, 3, 4]), maps)
+    # of 5, 6, 9, 10: (10 + 9) / 2 - (5 + 6 + 9) / 3; of 0 to 11: (11 + 10) / 2 - (0 + 1 + 2) / 3
+    first = [9.5 - 20 / 3, 10.5 - 1]
+    np.testing.assert_allclose(scores, [[[first[0]] * 2, [first[1]] * 2]], rtol=1e-6)
 
 
 def test_half_precision_is_computed_in_float32():

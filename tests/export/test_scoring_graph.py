@@ -39,8 +39,10 @@ def random_network(settings):
 CASES = {**SETTINGS, "k of 5 and 20": ModelSettings(k_max=5, k_min=20, alpha=0.3)}
 
 
-@pytest.mark.parametrize("view_set", VIEW_SETS)
-@pytest.mark.parametrize("name", CASES)
+PAIRS = [(name, view_set) for name in CASES for view_set in ("center", "dense")] + [("paper", v) for v in VIEW_SETS[:3]]
+
+
+@pytest.mark.parametrize(("name", "view_set"), PAIRS)
 def test_graph_agrees_with_pytorch(name, view_set, tmp_path):
     network = random_network(CASES[name])
     model, spec = export(network, view_set)
@@ -84,7 +86,7 @@ def test_mirroring_the_image_mirrors_ten_crop_class_maps(chexnet):
     np.testing.assert_allclose(plain[1], mirrored[1][..., ::-1], atol=1e-4)
 
 
-@pytest.mark.parametrize("view_set", VIEW_SETS)
+@pytest.mark.parametrize("view_set", ["center", "dense"])
 def test_a_wrong_weight_is_noticed(chexnet, view_set):
     model, spec = export(chexnet, view_set)
     weight = next(t for t in model.graph.initializer if t.name == "features.denseblock4.denselayer16.conv2.weight")
@@ -99,6 +101,32 @@ def test_nan_is_noticed():
     model, spec = export(network, "center")
     with pytest.raises(GraphError, match="Are all weights finite"):
         verify(model, Scorer(network, spec), check_pictures(512)[:1])
+
+
+def test_dense_views_are_the_network_on_the_whole_image_pooled_where_the_crops_lie(chexnet):
+    """Straight from the definition: no view, window or cell of the project's own."""
+    picture = check_pictures(512)[:1]
+    model, spec = export(chexnet, "dense")
+    probabilities, class_maps = run(model, picture)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+    image = (torch.from_numpy(picture).float().expand(1, 3, 512, 512) / 255 - mean) / std
+    with torch.inference_mode():
+        maps = chexnet.class_maps(image), chexnet.class_maps(image.flip(3))
+    expected = torch.stack(
+        [
+            torch.sigmoid(chexnet.pool(of_pass[:, :, y // 32 : y // 32 + 14, x // 32 : x // 32 + 14]))
+            for of_pass in maps
+            for y, x in ((0, 0), (0, 64), (64, 0), (64, 64), (32, 32))
+        ]
+    ).mean(0)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    merged = (maps[0] + maps[1].flip(3)) / 2
+    assert class_maps.shape == (1, 14, 16, 16)
+    np.testing.assert_allclose(class_maps, merged, atol=1e-4 * float(merged.abs().max()))
+    windows = next(
+        a.ints for n in model.graph.node if n.op_type == "MaxMinPool" for a in n.attribute if a.name == "windows"
+    )
+    assert list(windows) == [0, 0, 14, 14, 0, 2, 14, 14, 2, 0, 14, 14, 2, 2, 14, 14, 1, 1, 14, 14]
 
 
 @pytest.mark.parametrize("view_set", VIEW_SETS)

@@ -14,6 +14,8 @@ import pytest
 from onnx import helper
 from toolchain import HERE, PLUGINS, cuda_headers, require_gxx, require_nvcc
 
+from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.other_views import with_views
 from cxr_trt.export.pooling import DOMAIN, NAME
 from plugins import build
 
@@ -101,8 +103,8 @@ def parse(library, demo_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("parser")
     watcher = compile_driver(folder / "watcher.so", "-shared", "-fPIC")
 
-    def run(**attributes):
-        model = onnx.load(demo_model)
+    def run(view_set="ten-crop", **attributes):
+        model, _ = with_views(*read_scoring_graph(demo_model), view_set)
         (node,) = (node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, NAME))
         changed = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         changed |= attributes
@@ -120,6 +122,12 @@ def test_the_exported_node_becomes_the_plugin(parse):
     assert done.stdout == "log 4 MaxMinPool: k_max 1, k_min 1, alpha 0.700000, 0 windows\n"
     assert done.returncode == -signal.SIGABRT
     assert done.stderr.endswith("terminate called without an active exception\n")
+
+
+def test_the_windows_of_dense_views_reach_the_plugin(parse):
+    done = parse("dense")
+    assert done.stdout == "log 4 MaxMinPool: k_max 1, k_min 1, alpha 0.700000, 5 windows\n"
+    assert done.returncode == -signal.SIGABRT
 
 
 def test_windows_can_be_added_to_the_node(parse):

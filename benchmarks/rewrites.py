@@ -1,27 +1,22 @@
 """Seconds an X-ray of the CPU backends, and what each exact rewrite of the graph gives; on the shipped model.
 
-    make benchmark-cpu      writes benchmarks/results/cpu.json
+    make bench-rewrites      writes benchmarks/results/rewrites.json
 
 All engines score the same picture in turn, in one process, so that what else the machine does hits all alike.
 """
 
 import json
-import os
-import platform
 import statistics
-import subprocess
 from dataclasses import replace
-from datetime import date
-from pathlib import Path
 
+from benchmarks.result import ROOT, provenance
 from cxr_trt.engine.choice import measure
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.export.graph_file import read_scoring_graph
 from cxr_trt.export.rewrites import NONE, Rewrites, read_network
 from cxr_trt.export.scoring_graph import scoring_graph
 
-ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "cpu.json"
+RESULT = ROOT / "benchmarks" / "results" / "rewrites.json"
 NAMES = ("onnxruntime", "openvino")
 ROUNDS = 7
 REWRITES = {
@@ -34,20 +29,9 @@ REWRITES = {
 }
 
 
-def processor() -> str:
-    """The processor's name as Linux gives it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-
-
-def commit() -> str:
-    """The short hash of the commit that is checked out."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def main() -> None:
     """Measure, print and write the result."""
+    made = provenance(NAMES)
     model, info = read_scoring_graph(ROOT / "cxr_trt" / "models" / "demo.onnx")
     weights, settings = read_network(model, info)
     engines = {
@@ -60,10 +44,7 @@ def main() -> None:
     }
     seconds = measure(engines, info.spec, ROUNDS)
     result = {
-        "date": date.today().isoformat(),
-        "commit": commit(),
-        "machine": f"{processor()}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}",
-        "versions": {name: BACKENDS[name].version() for name in NAMES},
+        **made,
         "rounds": ROUNDS,
         "ten crops, seconds an X-ray": {
             name: {label: _summary(seconds[name, label], seconds[name, "none"]) for label in REWRITES} for name in NAMES

@@ -1,0 +1,255 @@
+"""This project's engines and what else one can do with the same weights, side by side: docs/benchmark.md.
+
+    make bench     a quarter of an hour on two idle processors; writes benchmarks/results/peers.json and a plot too
+
+Each contestant is a process of its own (`benchmarks.contestants`). They take turns, so that what else the machine does
+hits all alike, and each round begins with another one.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.contestants import export_plain
+from benchmarks.pictures import make_pictures, radiograph
+from benchmarks.result import ROOT, made_by, provenance, table, write
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.preprocess import preprocess
+
+MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
+PACKAGES = ("openvino", "onnxruntime", "torch", "torchvision", "pillow", "opencv-python-headless", "tensorrt")
+SAME = 1e-3  # of a probability: what separates float32 implementations, and PIL's grey from ours
+BASELINE = "PyTorch eager"
+COMMAND = "make bench"
+TEXT = """\
+# Benchmark
+
+The shipped network's weights and {files} files ({size} x {size}, PNG) for all; medians of {rounds} rounds in turn, on
+{workers} decoding processes or DataLoader workers.
+
+- **engine**: seconds an X-ray, from what is in memory to its probabilities: the uint8 picture for this project, the ten
+  normalised float crops for the others, whose cutting and normalising is not counted here.
+- **files**: seconds an X-ray, from files to a CSV table.
+- **times faster**: than PyTorch eager with ten crops stacked, as re-implementations of CheXNet do it; the median of the
+  rounds' ratios.
+- **memory**: the most that the process had, and the largest of its decoders, in MiB.
+
+{rows}
+`plain export` is `torch.onnx.export` of the network, fed with ten float crops. Probabilities of one picture differ by
+{difference:.1e} at most from PyTorch's in the rows of ten crops in float32, and the benchmark fails above {same:.0e}.
+{gpu}
+
+![seconds an X-ray](benchmark.png)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contestant: what it is called, how `benchmarks.contestants` makes it, whether its numbers are PyTorch's."""
+
+    name: str
+    kind: str
+    path: Path
+    device: str
+    is_exact: bool
+
+
+class Process:
+    """A running contestant."""
+
+    def __init__(self, row: Row, workers: int, picture: Path, files: Path) -> None:
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        arguments = [row.kind, row.path, row.device, workers, picture, files]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.contestants", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        self._read()  # ready
+
+    def ask(self, command: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise click.ClickException(f"a contestant ended with exit code {self._process.wait()}; see above")
+        return json.loads(line)
+
+
+@click.command()
+@click.option("--files", "count", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
+@click.option("--only", multiple=True, help="Rows whose name begins so, besides the baseline: for a trial.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results/peers.json")
+@click.option("--page", type=click.Path(path_type=Path), default=ROOT / "docs" / "benchmark.md")
+def main(count: int, rounds: int, only: tuple[str, ...], json_path: Path, page: Path) -> None:
+    """Measure, and write the three files."""
+    made = provenance(PACKAGES)
+    workers = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = make_pictures(folder / "files", "PNG", count)
+        picture = folder / "picture.npy"
+        np.save(picture, preprocess(radiograph(), 512))
+        rows = [row for row in contestants(folder) if row.name == BASELINE or not only or row.name.startswith(only)]
+        processes: dict[str, Process] = {}
+        try:
+            for row in rows:
+                processes[row.name] = Process(row, workers, picture, files)
+            measured = measure(processes, rounds, folder)
+        finally:
+            for process in processes.values():
+                process.close()
+    result = {**made, "rounds": rounds, "files": count, "size": 1024, "workers": workers, "rows": {}}
+    reference = np.array(measured[BASELINE]["probabilities"])
+    for row in rows:
+        own = measured[row.name]
+        difference = float(np.abs(np.array(own.pop("probabilities")) - reference).max())
+        if row.is_exact and not difference <= SAME:
+            raise click.ClickException(f"{row.name} differs from {BASELINE} by {difference:.1e}; nothing was written")
+        result["rows"][row.name] = {**summary(own, measured[BASELINE]), "exact": row.is_exact, "difference": difference}
+    write(result, json_path, to_markdown(result), page)
+    draw(result, page.with_suffix(".png"))
+    click.echo(page.read_text(encoding="utf-8"))
+
+
+def contestants(folder: Path) -> Iterable[Row]:
+    """Build or export what the rows need, and say which there are; rows on a GPU only where there is one."""
+    plain = folder / "plain.onnx"
+    export_plain(MODEL, plain)
+    gpu = BACKENDS["tensorrt"].why_not_run() is None or _torch_sees_a_gpu()
+    yield Row(BASELINE, "eager", MODEL, "cpu", is_exact=True)
+    yield Row("torch.compile", "compile", MODEL, "cpu", is_exact=True)
+    yield Row("ONNX Runtime, plain export", "onnxruntime", plain, "cpu", is_exact=True)
+    yield Row("OpenVINO, plain export", "openvino", plain, "cpu", is_exact=True)
+    for backend in ("onnxruntime", "openvino"):
+        yield _bundle(folder, backend, "ten-crop", "cpu")
+    for views in ("five-crop", "dense", "center"):
+        yield _bundle(folder, "openvino", views, "cpu")
+    if gpu:
+        yield Row("PyTorch eager, GPU", "eager", MODEL, "cuda", is_exact=True)
+        yield Row("torch.compile, GPU", "compile", MODEL, "cuda", is_exact=True)
+        if "CUDAExecutionProvider" in _providers():
+            yield Row("ONNX Runtime, plain export, GPU", "onnxruntime", plain, "cuda", is_exact=True)
+        if BACKENDS["tensorrt"].why_not_run() is None:
+            yield _bundle(folder, "tensorrt", "ten-crop", "cuda")
+
+
+def _bundle(folder: Path, backend: str, views: str, device: str) -> Row:
+    """Build a bundle as a user does."""
+    bundle = folder / f"{backend}-{views}.cxr"
+    command = [sys.executable, "-m", "cxr_trt", "build-engine", MODEL, "-o", bundle, "--backend", backend]
+    subprocess.run([*map(str, command), "--views", views], check=True, cwd=ROOT)
+    return Row(f"cxr-trt {backend}, {views}", "bundle", bundle, device, is_exact=views == "ten-crop")
+
+
+def _torch_sees_a_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _providers() -> list[str]:
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())
+
+
+def measure(processes: dict[str, Process], rounds: int, folder: Path) -> dict[str, dict[str, Any]]:
+    """Seconds of each round by contestant, for the engine alone and for all files; probabilities; memory."""
+    names = list(processes)
+    measured: dict[str, dict[str, Any]] = {name: {"engine": [], "files": []} for name in names}
+    for number in range(rounds):
+        start = number % len(names)
+        for name in names[start:] + names[:start]:
+            answer = processes[name].ask("alone")
+            measured[name]["engine"].append(answer["seconds"])
+            measured[name]["probabilities"] = answer["probabilities"]
+            measured[name]["files"].append(processes[name].ask(f"files {folder / 'table.csv'}")["seconds"])
+    for name in names:
+        measured[name]["memory"] = processes[name].ask("memory")
+    return measured
+
+
+def summary(own: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
+    """Medians, all values, and the median of the rounds' ratios to the baseline."""
+    return {
+        **{
+            what: {
+                "median": statistics.median(own[what]),
+                "seconds": own[what],
+                "times faster": statistics.median(b / a for a, b in zip(own[what], baseline[what], strict=True)),
+            }
+            for what in ("engine", "files")
+        },
+        "memory": own["memory"],
+    }
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """The page of a result."""
+    rows = [
+        (
+            name,
+            f"{own['engine']['median']:.3f}",
+            f"{own['engine']['times faster']:.2f}",
+            f"{own['files']['median'] / result['files']:.3f}",
+            f"{own['files']['times faster']:.2f}",
+            f"{own['memory']['own']:.0f}, {own['memory']['largest child']:.0f}",
+        )
+        for name, own in result["rows"].items()
+    ]
+    columns = ("", "engine", "times faster", "files", "times faster", "memory")
+    has_gpu = any("GPU" in name or "tensorrt" in name for name in result["rows"])
+    text = TEXT.format(
+        **{key: result[key] for key in ("files", "size", "rounds", "workers")},
+        rows=table(columns, rows),
+        difference=max(own["difference"] for own in result["rows"].values() if own["exact"]),
+        same=SAME,
+        gpu="" if has_gpu else "There was no GPU, so there is no row of one.",
+    )
+    return f"{text}\n{made_by(COMMAND, result)}"
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """A bar a contestant: seconds an X-ray from files to table."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(result["rows"])
+    values = [result["rows"][name]["files"]["median"] / result["files"] for name in names]
+    figure, axes = pyplot.subplots(figsize=(8, 0.4 * len(names) + 1), layout="constrained")
+    colours = ["tab:blue" if name.startswith("cxr-trt") else "tab:gray" for name in names]
+    axes.barh(names, values, color=colours)
+    axes.bar_label(axes.containers[0], fmt="%.2f", padding=3)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"seconds an X-ray, files to table; {result['machine']}, {result['date']}")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks.peers")

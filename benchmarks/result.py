@@ -1,0 +1,43 @@
+"""What every committed result says of itself, and the files that it consists of."""
+
+import json
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from cxr_trt.benchmark.machine import describe_machine, versions
+
+ROOT = Path(__file__).parents[1]
+
+
+def provenance(packages: Iterable[str]) -> dict[str, Any]:
+    """Date, commit, machine and versions of a measurement that is made now."""
+    git = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip(),
+        "machine": describe_machine(),
+        "versions": versions(packages),
+    }
+
+
+def made_by(command: str, result: Mapping[str, Any]) -> str:
+    """The line of a Markdown page that says where it comes from."""
+    named = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return f"Made by `{command}` on {result['date']}, commit {result['commit']}, {result['machine']}; {named}.\n"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write(result: Mapping[str, Any], json_path: Path, page: str, page_path: Path) -> None:
+    """Write the numbers as JSON and the page about them."""
+    for path, text in ((json_path, json.dumps(result, indent=2) + "\n"), (page_path, page)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,132 @@
+"""The command `cxr-trt benchmark`: how fast a bundle scores files here, and which part takes the time."""
+
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr_trt.benchmark.machine import describe_machine
+from cxr_trt.benchmark.roofline import find_gpu, layers, seconds
+from cxr_trt.engine.bundle import MODEL, Engine
+from cxr_trt.engine.cuda import gpu
+from cxr_trt.errors import UsageError
+from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.optimise import optimised
+from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.outputs import check_output, replacing
+from cxr_trt.report.terminal import show_facts
+from cxr_trt.score.decoders import Decoders, Limits, Request
+from cxr_trt.score.files import Source, find_files
+from cxr_trt.score.pipeline import score
+from cxr_trt.score.tables import write_table
+
+PERCENTILES = (95, 99)
+
+
+def run(
+    bundle: Path, paths: tuple[Path, ...], runs: int, workers: int | None, json_path: Path | None, overwrite: bool
+) -> None:
+    """Measure, print and write.
+
+    Raises:
+        CxrTrtError: the bundle, a path or the output cannot be used, or none of the files can be read.
+    """
+    if json_path:
+        check_output(json_path, (".json",), overwrite=overwrite)
+    sources = find_files(paths).sources if paths else ()
+    start = time.perf_counter()
+    with Engine(bundle) as engine:
+        opening = time.perf_counter() - start
+        result: dict[str, Any] = {
+            "machine": describe_machine(),
+            "backend": f"{engine.manifest.backend} {engine.manifest.backend_version}",
+            "precision": engine.manifest.precision,
+            "views": engine.spec.views,
+            "engine": engine.fingerprint,
+            "max_batch": engine.max_batch,
+            "seconds_to_open": opening,
+            **engine_alone(engine, runs),
+        }
+        if sources:
+            result |= from_files(engine, sources, workers or os.cpu_count() or 1)
+        if engine.manifest.backend.startswith("tensorrt"):
+            result |= against_the_limit(engine, bundle, result["seconds_an_xray"]["median"])
+    result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    show_facts({name.replace("_", " "): _shown(value) for name, value in result.items()})
+    if json_path:
+        with replacing(json_path) as partial:
+            partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def engine_alone(engine: Engine, runs: int) -> dict[str, Any]:
+    """Seconds of a single X-ray, and an X-ray in full batches: from uint8 pictures in memory to probabilities."""
+    pictures = np.resize(check_pictures(engine.spec.image_size), (engine.max_batch, 1, *[engine.spec.image_size] * 2))
+    single = _timed(lambda: engine.run(pictures[:1]), runs)
+    full = _timed(lambda: engine.run(pictures), runs) if engine.max_batch > 1 else single
+    return {
+        "seconds_of_one_xray": _distribution(single),
+        "seconds_an_xray": _distribution([value / engine.max_batch for value in full]),
+    }
+
+
+def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[str, Any]:
+    """Files a second: to a table, and only to the engine, by `workers` decoding processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        rows = [result.row for result in score(engine, sources, workers=workers)]
+        write_table(Path(folder, "scores.csv"), ".csv", rows, engine.spec)
+        to_table = time.perf_counter() - start
+    if all(row.error for row in rows):
+        raise UsageError(f"none of the {len(rows)} files could be read; there is nothing to measure")
+    start = time.perf_counter()
+    with Decoders(workers, engine.spec.image_size, Limits(), engine.spec.fit) as decoders:
+        for _ in decoders.map((Request(source) for source in sources), workers + engine.max_batch):
+            pass
+        to_engine = time.perf_counter() - start
+    return {
+        "files": len(rows),
+        "files_with_errors": sum(row.error is not None for row in rows),
+        "workers": workers,
+        "files_a_second_to_the_table": len(rows) / to_table,
+        "files_a_second_to_the_engine": len(rows) / to_engine,
+    }
+
+
+def against_the_limit(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
+    """How often the roofline's least time the engine takes, on a GPU that the roofline knows."""
+    peaks = find_gpu(gpu().name)
+    if not peaks:
+        return {"gpu": gpu().name}
+    model, info = read_scoring_graph(bundle / MODEL)
+    found = layers(optimised(model, info, Rewrites(share_crops=engine.manifest.settings["share_crops"])))
+    limit = seconds(found, peaks, engine.manifest.precision, engine.max_batch)
+    return {"gpu": gpu().name, "limit_not_measured": limit, "times_the_limit": measured / limit}
+
+
+def _timed(call: Callable[[], Any], runs: int) -> list[float]:
+    call()  # the first is slower
+    values = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        values.append(time.perf_counter() - start)
+    return values
+
+
+def _distribution(values: list[float]) -> dict[str, float]:
+    named = {f"p{percentile}": float(np.percentile(values, percentile)) for percentile in PERCENTILES}
+    return {"median": statistics.median(values), "min": min(values), **named, "max": max(values)}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(number)}" for name, number in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
