@@ -1,6 +1,5 @@
 """Decoding behind a wall: real crashes, hangs and memory, each of one row."""
 
-import io
 import os
 import signal
 import struct
@@ -12,10 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
+from pydicom.uid import RLELossless
+from seeds import content, radiograph
 
 from cxr_trt.errors import BackendError
 from cxr_trt.score.decoders import START, Decoders, Limits, Request
@@ -72,19 +70,8 @@ def test_a_file_that_takes_too_much_memory_costs_one_row(tmp_path):
 
 def slow_dicom(side):
     """RLE in runs of two pixels, which pydicom expands one by one in Python."""
-    made = Dataset()
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = RLELossless
-    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
-    made.Rows = made.Columns = side
-    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
-    made.PixelRepresentation, made.SamplesPerPixel = 0, 1
-    made.PhotometricInterpretation = "MONOCHROME2"
-    made.PixelData = encapsulate([struct.pack("<16I", 1, 64, *[0] * 14) + b"\xff\x50" * (side * side // 2)])
-    file = io.BytesIO()
-    made.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+    runs = struct.pack("<16I", 1, 64, *[0] * 14) + b"\xff\x50" * (side * side // 2)
+    return content(radiograph(np.zeros((side, side)), 8, RLELossless, PixelData=encapsulate([runs])))
 
 
 def test_a_file_that_takes_too_long_costs_one_row(tmp_path):
