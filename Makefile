@@ -10,7 +10,7 @@ RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
 .PHONY: demo test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier roofline parity plugin \
-    plugin-budget plugin-benchmark plugin-mutants train-demo reproduce hostile faults fuzz soak clean
+    plugin-budget plugin-benchmark plugin-mutants train-demo reproduce hostile faults fuzz soak false-alarms clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
@@ -110,6 +110,10 @@ fuzz: .venv/dev
 
 soak: .venv/dev
 	$(BIN)/python tests/studies/soak.py
+
+# How often the checks for a frontal chest X-ray doubt a real one; wants CXR14_DIR, see below.
+false-alarms: .venv/dev
+	$(BIN)/python tests/studies/false_alarms.py $(CXR14_DIR)
 
 # Plants bugs in the CUDA kernel and says which tests see them; needs g++ and nvcc.
 plugin-mutants: .venv/dev

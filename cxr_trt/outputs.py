@@ -17,6 +17,8 @@ def check_output(path: Path, suffixes: Collection[str], *, overwrite: bool) -> N
         raise UsageError(f"{path}: the name must end in {' or '.join(suffixes)}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; choose another path")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a regular file; choose another path")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists; add --overwrite to replace it, or choose another path")
     check_folder(path.parent)
@@ -73,7 +75,7 @@ def _lock_file(path: Path, what: Path) -> TextIO:
             stream.close()
             raise UsageError(f"{what}: process {holder} is writing there; wait for it or stop it") from error
         except OSError as error:
-            raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another path") from error
+            raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from error
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class FileProgress:
         self.done += 1
         self.errors += error
         self.known += known
-        note = f"{self.files_per_second:.2f} files/s" + (f", {self.errors} errors" if self.errors else "")
+        note = f"{self.files_per_second:.2f} files/s" + (f", errors: {self.errors}" if self.errors else "")
         self._bar.update(self._task, completed=self.done, note=note)
         now = time.monotonic()
         if self._plain and now - self._last_line >= SECONDS_BETWEEN_LINES:

@@ -16,6 +16,12 @@ def test_a_folder_that_cannot_be_written_is_named(as_nobody):
         check_folder(as_nobody / "readable" / "new")
 
 
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(UsageError, match=r"a\.csv is not a regular file"):
+        check_output(tmp_path / "a.csv", (".csv",), overwrite=True)
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(UsageError, match="No space left"), replacing(tmp_path / "a") as partial:

@@ -26,7 +26,7 @@ HALF = np.array(
 CELLS = 8
 ALIKE = 0.2
 """The left half of a mean chest X-ray of 8 x 8 cells, standardised (the training part of a subset of ChestX-ray14), and
-the least correlation with it of a picture that is not doubted. `tests/images/test_checks.py` measures false alarms."""
+the least correlation with it of a picture that is not doubted. `make false-alarms` counts false alarms."""
 NEGATIVE = -0.4  # a correlation below: black and white are exchanged
 
 EMPTY = 0.6  # share of the pixels that have one and the same grey

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cxr_trt.errors import CheckpointError, UsageError
+from cxr_trt.errors import CheckpointError, GraphError, UsageError
 from cxr_trt.model.layouts import adapt
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import CAUTIONS, SETTINGS, ModelSettings, Weights
@@ -75,18 +75,11 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
         tensors, settings, spec = adapted.weights, adapted.settings, adapted.spec
     else:
         settings = _settings(path, header, setting)
-        image_size, crop_size = header.get("sizes", SIZES)
-        spec = Specification(
-            image_size=image_size,
-            crop_size=crop_size,
-            k_max=settings.k_max,
-            k_min=settings.k_min,
-            alpha=settings.alpha,
-        )
+        spec = _spec(path, header, settings)
     network = Network(settings)
     _fill(network, tensors, path)
     weights = header.get("weights", "trained")
-    if weights not in CAUTIONS:
+    if not isinstance(weights, str) or weights not in CAUTIONS:
         raise CheckpointError(f"{path}: its header does not fit this version (weights are {weights!r})")
     return Checkpoint(network.eval(), spec, weights, hashlib.sha256(path.read_bytes()).hexdigest())
 
@@ -105,6 +98,23 @@ def _settings(path: Path, header: dict[str, Any], setting: str | None) -> ModelS
             f"{path}: was saved as {settings}, which is not --setting {setting}; leave the option out"
         )
     return settings
+
+
+def _spec(path: Path, header: dict[str, Any], settings: ModelSettings) -> Specification:
+    try:
+        image_size, crop_size = header.get("sizes", SIZES)
+        spec = Specification(
+            image_size=image_size,
+            crop_size=crop_size,
+            k_max=settings.k_max,
+            k_min=settings.k_min,
+            alpha=settings.alpha,
+        )
+        if not spec.is_reasonable():
+            raise ValueError("sizes or an alpha that no network of this project has")
+    except (TypeError, ValueError, GraphError) as error:
+        raise CheckpointError(f"{path}: its header does not fit this version ({error})") from error
+    return spec
 
 
 def _fill(network: Network, weights: dict[str, Tensor], path: Path) -> None:

@@ -70,7 +70,10 @@ def adapt(weights: Mapping[str, Tensor], path: Path) -> Adapted | None:
     named = torchvision_keys(weights)
     if not all(key in named for key in (*CLASSIFIER, "features.conv0.weight")):
         return None
-    channels, outputs = named["features.conv0.weight"].shape[1], len(named["classifier.bias"])
+    first, weight, bias = (named[key] for key in ("features.conv0.weight", *CLASSIFIER))
+    if (first.ndim, weight.ndim, bias.ndim) != (4, 2, 1) or len(weight) != len(bias):
+        raise CheckpointError(f"{path}: its classifier or its first convolution has a shape that no DenseNet has")
+    channels, outputs = first.shape[1], len(bias)
     if (channels, outputs) == (3, len(FINDINGS)):
         rows, settings = list(range(outputs)), POOLED
         spec = Specification(image_size=256, crop_size=CROP, fit="center-square", k_max=CELLS, alpha=0.0)
@@ -94,6 +97,8 @@ def adapt(weights: Mapping[str, Tensor], path: Path) -> Adapted | None:
 
 
 def _torchxrayvision(points: Tensor | None, rows: list[int], path: Path) -> tuple[ModelSettings, Specification]:
+    if points is not None and points.shape != (len(XRV_OUTPUTS),):
+        raise CheckpointError(f"{path}: has {points.numel()} operating points, not one for each of its outputs")
     operating = () if points is None else tuple(points.double()[rows].tolist())
     if missing := [name for name, point in zip(FINDINGS, operating, strict=False) if not 0 < point < 1]:
         raise CheckpointError(

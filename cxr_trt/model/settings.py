@@ -34,6 +34,8 @@ class ModelSettings:
     channels: int = 3
 
     def __post_init__(self) -> None:
+        if type(self.squeeze_excitation) is not bool:
+            raise UsageError(f"squeeze_excitation is {self.squeeze_excitation!r}; it must be true or false")
         for name, most in (("maps_per_finding", 1024), ("k_max", 4096), ("k_min", 4096), ("channels", 3)):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:

@@ -1,6 +1,7 @@
 """Files of weights, read without running code from them: safetensors, and PyTorch's state dicts."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,18 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
-            return json.loads((file.metadata() or {}).get(HEADER, "{}")), weights
-    except (SafetensorError, OSError, ValueError) as error:
+            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            if not isinstance(header, dict):
+                raise ValueError("its header is no object")
+            return header, weights
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error}); save it again") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
+        if _is_compressed(path):
+            raise ValueError("its content is compressed, which PyTorch never does")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -46,6 +52,25 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: not a state dict; save it with torch.save(model.state_dict(), path)")
+    if not isinstance(content, dict) or not all(_is_plain(key, value) for key, value in content.items()):
+        raise CheckpointError(f"{path}: not a plain state dict; save it with torch.save(model.state_dict(), path)")
     return content
+
+
+def _is_compressed(path: Path) -> bool:
+    """Whether the file would give more bytes than it has: an archive of a megabyte can hold a gigabyte of zeros."""
+    if not zipfile.is_zipfile(path):  # of an old version of PyTorch
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return sum(member.file_size for member in archive.infolist()) > path.stat().st_size
+
+
+def _is_plain(key: object, value: object) -> bool:
+    """Whether it is a name and a dense tensor on the CPU that claims no more elements than it has."""
+    return (
+        isinstance(key, str)
+        and isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )

@@ -385,6 +385,17 @@ def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
     assert [name for name in used if not hasattr(owners[name[0]], name[1])] == []
 
 
+def test_a_plan_may_not_bring_code_for_the_host() -> None:
+    """Read in the source: a runtime to ask needs a GPU."""
+    tree = ast.parse(inspect.getsource(tensorrt_runtime))
+    set_here = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and "host_code" in ast.unparse(node)
+    ]
+    assert set_here == ["self._runtime.engine_host_code_allowed = False"]
+
+
 @pytest.fixture(params=["tensorrt", "tensorrt_rtx"])
 def backend(request: pytest.FixtureRequest) -> TensorRTBackend:
     chosen = TensorRTBackend(request.param)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
-from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
@@ -19,7 +18,6 @@ from pydicom.uid import (
     MPEG2MPML,
     UID,
     DeflatedExplicitVRLittleEndian,
-    DigitalXRayImageStorageForPresentation,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLosslessRPCL,
@@ -31,6 +29,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from seeds import content, radiograph
 
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
@@ -38,39 +37,6 @@ from cxr_trt.images.dicom import PLUGINS, _stored_values
 from cxr_trt.preprocess import preprocess
 
 STRETCHED = "no VOI LUT or window, stretched from the smallest to the largest value"
-
-
-def dataset(stored: Any, bits: int = 12, syntax: UID = ExplicitVRLittleEndian, **elements: Any) -> Dataset:
-    """A radiograph of one frame: uncompressed stored values [H, W] or [H, W, 3], and any further elements."""
-    array = np.atleast_2d(stored)
-    signed = array.min() < 0
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
-    made = Dataset()
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = syntax
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = DigitalXRayImageStorageForPresentation
-    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = UID("1.2.3")
-    made.Rows, made.Columns = array.shape[:2]
-    made.BitsAllocated = 8 if bits <= 8 else 16
-    made.BitsStored, made.HighBit = bits, bits - 1
-    made.PixelRepresentation = int(signed)
-    made.SamplesPerPixel = 1
-    made.PhotometricInterpretation = "MONOCHROME2"
-    if array.ndim == 3:
-        made.SamplesPerPixel = 3
-        made.PlanarConfiguration = 0
-        made.PhotometricInterpretation = "RGB"
-    made.PixelData = array.astype(f"{order}{'i' if signed else 'u'}{made.BitsAllocated // 8}").tobytes()
-    made["PixelData"].VR = "OB" if bits <= 8 else "OW"
-    for name, value in elements.items():
-        setattr(made, name, value)
-    return made
-
-
-def content(made: Dataset) -> bytes:
-    file = io.BytesIO()
-    made.save_as(file, enforce_file_format=True)
-    return file.getvalue()
 
 
 def grey(made: Dataset) -> list[float]:
@@ -107,7 +73,7 @@ WINDOWS = [
 
 @pytest.mark.parametrize(("elements", "stored", "expected"), WINDOWS)
 def test_window(elements: dict[str, Any], stored: list[int], expected: list[float]) -> None:
-    np.testing.assert_allclose(grey(dataset(stored, **elements)), expected, atol=1e-3)
+    np.testing.assert_allclose(grey(radiograph(stored, **elements)), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -118,14 +84,14 @@ def test_every_bit_depth(bits: int, syntax: UID) -> None:
     """A linear window over the whole range: c - 0.5 = (2^bits - 1) / 2, w - 1 = 2^bits - 1."""
     top = 2**bits - 1
     stored = [0, 1, top // 3, top - 1, top]
-    image = decode(content(dataset(stored, bits, syntax, **window(2 ** (bits - 1), 2**bits))))
+    image = decode(content(radiograph(stored, bits, syntax, **window(2 ** (bits - 1), 2**bits))))
     np.testing.assert_allclose(image.pixels[0], np.array(stored) * (255 / top), atol=1e-3)
     assert image.format == "DICOM"
     assert image.warnings == ()
 
 
 def test_unused_high_bits_are_ignored() -> None:
-    np.testing.assert_allclose(grey(dataset([0, 4095 + 0xF000], **window(2048, 4096))), [0, 255], atol=1e-3)
+    np.testing.assert_allclose(grey(radiograph([0, 4095 + 0xF000], **window(2048, 4096))), [0, 255], atol=1e-3)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16])
@@ -134,11 +100,11 @@ def test_signed_values_of_every_bit_depth(bits: int) -> None:
     half = 2 ** (bits - 1)
     stored = [-half, -1, 0, half - 1]
     expected = [0, (half - 1) * 255 / (2 * half - 1), half * 255 / (2 * half - 1), 255]
-    np.testing.assert_allclose(grey(dataset(stored, bits, **window(0, 2 * half))), expected, atol=1e-3)
+    np.testing.assert_allclose(grey(radiograph(stored, bits, **window(0, 2 * half))), expected, atol=1e-3)
 
 
 def test_signed_values() -> None:
-    np.testing.assert_allclose(grey(dataset([-2048, -1, 2047], **window(0, 4096))), [0, 127.4689, 255], atol=1e-3)
+    np.testing.assert_allclose(grey(radiograph([-2048, -1, 2047], **window(0, 4096))), [0, 127.4689, 255], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -152,13 +118,13 @@ def test_signed_values() -> None:
 def test_rescale_comes_before_the_window(
     slope: float, intercept: float, stored: list[int], expected: list[float]
 ) -> None:
-    made = dataset(stored, RescaleSlope=slope, RescaleIntercept=intercept, **window(1000, 2000, "LINEAR_EXACT"))
+    made = radiograph(stored, RescaleSlope=slope, RescaleIntercept=intercept, **window(1000, 2000, "LINEAR_EXACT"))
     np.testing.assert_allclose(grey(made), expected, atol=1e-3)
 
 
 def test_modality_lut_comes_before_the_window() -> None:
     modality = lut(4, 10, 16, [0, 1000, 1500, 2000])
-    made = dataset([0, 10, 11, 12, 13, 99], ModalityLUTSequence=modality, **window(1000, 2000, "LINEAR_EXACT"))
+    made = radiograph([0, 10, 11, 12, 13, 99], ModalityLUTSequence=modality, **window(1000, 2000, "LINEAR_EXACT"))
     np.testing.assert_allclose(grey(made), [0, 0, 127.5, 191.25, 255, 255], atol=1e-3)
 
 
@@ -166,7 +132,7 @@ def test_modality_lut_comes_before_the_window() -> None:
 def test_voi_lut(syntax: UID) -> None:
     """Values before the first entry get the first, values after the last get the last (C.11.2.1.1)."""
     table = np.array([1023, 0, 2047, 4095], ">u2" if syntax == ExplicitVRBigEndian else "<u2").tobytes()
-    made = dataset([0, 100, 101, 102, 103, 104, 4095], syntax=syntax, VOILUTSequence=lut(4, 100, 12, table))
+    made = radiograph([0, 100, 101, 102, 103, 104, 4095], syntax=syntax, VOILUTSequence=lut(4, 100, 12, table))
     expected = np.array([1023, 1023, 0, 2047, 4095, 4095, 4095]) * (255 / 4095)
     np.testing.assert_allclose(grey(made), expected, atol=1e-3)
 
@@ -175,34 +141,34 @@ def test_voi_lut(syntax: UID) -> None:
 def test_voi_lut_of_4096_entries_of_8_bits(packed: bool) -> None:
     entries = np.arange(4096) // 16
     table = entries.astype("u1" if packed else "<u2").tobytes()
-    made = dataset([0, 255, 256, 2048, 4095], VOILUTSequence=lut(4096, 0, 8, table))
+    made = radiograph([0, 255, 256, 2048, 4095], VOILUTSequence=lut(4096, 0, 8, table))
     assert grey(made) == [0, 15, 16, 128, 255]
 
 
 def test_voi_lut_of_65536_entries_is_written_as_0() -> None:
     table = (65535 - np.arange(65536)).astype("<u2").tobytes()
-    made = dataset([0, 65535, 65278], 16, VOILUTSequence=lut(0, 0, 16, table))
+    made = radiograph([0, 65535, 65278], 16, VOILUTSequence=lut(0, 0, 16, table))
     assert grey(made) == [255, 0, 1]
 
 
 def test_voi_lut_after_rescale_and_with_negative_first_value() -> None:
-    made = dataset([0, 1, 2], RescaleSlope=1, RescaleIntercept=-1, VOILUTSequence=lut(3, -1, 8, [0, 51, 255]))
+    made = radiograph([0, 1, 2], RescaleSlope=1, RescaleIntercept=-1, VOILUTSequence=lut(3, -1, 8, [0, 51, 255]))
     assert grey(made) == [0, 51, 255]
 
 
 def test_voi_lut_goes_before_a_window() -> None:
-    made = dataset([0, 1], VOILUTSequence=lut(2, 0, 8, [255, 51]), **window(2000, 101))
+    made = radiograph([0, 1], VOILUTSequence=lut(2, 0, 8, [255, 51]), **window(2000, 101))
     assert grey(made) == [255, 51]
 
 
 def test_a_voi_lut_that_leaves_most_of_its_range_unused_is_named() -> None:
-    image = decode(content(dataset([0, 1], VOILUTSequence=lut(2, 0, 16, [0, 4095]))))
+    image = decode(content(radiograph([0, 1], VOILUTSequence=lut(2, 0, 16, [0, 4095]))))
     assert image.warnings == ("the VOI LUT reaches only 4095 of 65535, the picture may be too dark",)
 
 
 @pytest.mark.parametrize("elements", [{}, {"WindowCenter": None, "WindowWidth": None}])
 def test_without_voi_the_values_are_stretched(elements: dict[str, Any]) -> None:
-    image = decode(content(dataset([100, 200, 500], **elements)))
+    image = decode(content(radiograph([100, 200, 500], **elements)))
     assert image.pixels.tolist() == [[0, 63.75, 255]]
     assert image.warnings == (STRETCHED,)
 
@@ -210,7 +176,7 @@ def test_without_voi_the_values_are_stretched(elements: dict[str, Any]) -> None:
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("elements", [{}, window(7, 1), {"PixelPaddingValue": 7}])
 def test_a_constant_image_is_finite(photometric: str, elements: dict[str, Any]) -> None:
-    made = dataset([7, 7, 7], PhotometricInterpretation=photometric, **elements)
+    made = radiograph([7, 7, 7], PhotometricInterpretation=photometric, **elements)
     assert len(set(grey(made))) == 1
     assert np.isfinite(grey(made)).all()
 
@@ -225,7 +191,7 @@ def test_a_constant_image_is_finite(photometric: str, elements: dict[str, Any]) 
     ],
 )
 def test_monochrome1_is_inverted_once(elements: dict[str, Any], expected: list[float], shape: dict[str, Any]) -> None:
-    made = dataset([0, 1500, 4000], PhotometricInterpretation="MONOCHROME1", **elements, **shape)
+    made = radiograph([0, 1500, 4000], PhotometricInterpretation="MONOCHROME1", **elements, **shape)
     np.testing.assert_allclose(grey(made), expected, atol=1)
     assert not [warning for warning in decode(content(made)).warnings if "Presentation" in warning]
 
@@ -236,7 +202,7 @@ def test_monochrome1_is_inverted_once(elements: dict[str, Any], expected: list[f
 def test_the_photometric_interpretation_wins_with_a_warning(
     photometric: str, shape: str, expected: list[float]
 ) -> None:
-    made = dataset(
+    made = radiograph(
         [0, 4000],
         PhotometricInterpretation=photometric,
         PresentationLUTShape=shape,
@@ -262,7 +228,7 @@ def test_the_photometric_interpretation_wins_with_a_warning(
 def test_padding_is_black_and_does_not_stretch(
     stored: list[int], elements: dict[str, Any], expected: list[float]
 ) -> None:
-    assert grey(dataset(stored, **elements)) == expected
+    assert grey(radiograph(stored, **elements)) == expected
 
 
 COLOUR = [[[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]]
@@ -272,20 +238,20 @@ LUMA = [76, 150, 29, 90]
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
 @pytest.mark.parametrize("factor", [1, 257])
 def test_colour_becomes_luma_with_a_warning(factor: int, syntax: UID) -> None:
-    image = decode(content(dataset(np.array(COLOUR) * factor, 8 if factor == 1 else 16, syntax)))
+    image = decode(content(radiograph(np.array(COLOUR) * factor, 8 if factor == 1 else 16, syntax)))
     np.testing.assert_allclose(image.pixels[0], LUMA, atol=0.5)
     assert image.warnings == ("colour image, converted to grey",)
 
 
 def test_ybr_becomes_luma() -> None:
     """Y of YBR_FULL is the BT.601 luma itself (C.7.6.3.1.2)."""
-    made = dataset([[[76, 128, 128], [200, 128, 128]]], 8, PhotometricInterpretation="YBR_FULL")
+    made = radiograph([[[76, 128, 128], [200, 128, 128]]], 8, PhotometricInterpretation="YBR_FULL")
     np.testing.assert_allclose(grey(made), [76, 200], atol=1)
 
 
 def test_palette_colour_is_an_error() -> None:
     with pytest.raises(ImageError, match="PALETTE COLOR"):
-        grey(dataset([0, 1], 8, PhotometricInterpretation="PALETTE COLOR"))
+        grey(radiograph([0, 1], 8, PhotometricInterpretation="PALETTE COLOR"))
 
 
 def phantom(bits: int) -> np.ndarray:
@@ -316,7 +282,7 @@ def change_syntax(source: bytes, syntax: UID, folder: Path) -> bytes:
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless])
 def test_lossless_compression_changes_nothing(bits: int, syntax: UID, tmp_path: Path) -> None:
-    made = dataset(phantom(bits), bits, **window(2 ** (bits - 1), 2**bits))
+    made = radiograph(phantom(bits), bits, **window(2 ** (bits - 1), 2**bits))
     plain = content(made)
     if syntax in (JPEGLosslessSV1, JPEGLSLossless):
         packed = change_syntax(plain, syntax, tmp_path)
@@ -330,7 +296,7 @@ def test_lossless_compression_changes_nothing(bits: int, syntax: UID, tmp_path: 
 @pytest.mark.parametrize("colour", [False, True])
 def test_jpeg_baseline(colour: bool) -> None:
     samples = phantom(8).astype(np.uint8)
-    made = dataset(np.dstack([samples] * 3) if colour else samples, 8)
+    made = radiograph(np.dstack([samples] * 3) if colour else samples, 8)
     jpeg = cv2.imencode(".jpg", np.dstack([samples] * 3) if colour else samples)[1].tobytes()
     if colour:
         made.PhotometricInterpretation = "YBR_FULL_422"
@@ -415,11 +381,11 @@ def test_real_radiographs_are_the_same_in_jpeg_2000(radiographs: Path, name: str
 )
 def test_what_cannot_be_shown_is_an_error(elements: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ImageError, match=sentence):
-        grey(dataset([[0, 1], [2, 3]], **elements))
+        grey(radiograph([[0, 1], [2, 3]], **elements))
 
 
 def test_float_pixels_are_an_error() -> None:
-    made = dataset([0, 1])
+    made = radiograph([0, 1])
     del made.PixelData
     made.FloatPixelData = np.zeros(2, "<f4").tobytes()
     with pytest.raises(ImageError, match="floating-point"):
@@ -427,14 +393,14 @@ def test_float_pixels_are_an_error() -> None:
 
 
 def test_a_file_without_pixels_is_an_error() -> None:
-    made = dataset([0, 1])
+    made = radiograph([0, 1])
     del made.PixelData
     with pytest.raises(ImageError, match="no pixel data"):
         grey(made)
 
 
 def test_an_unknown_transfer_syntax_is_an_error() -> None:
-    made = dataset(phantom(8), 8)
+    made = radiograph(phantom(8), 8)
     made.PixelData = encapsulate([b"\0" * 100])
     made.file_meta.TransferSyntaxUID = MPEG2MPML
     with pytest.raises(ImageError, match=r"transfer syntax MPEG2 .* not supported"):
@@ -442,7 +408,7 @@ def test_an_unknown_transfer_syntax_is_an_error() -> None:
 
 
 def test_a_second_hidden_frame_is_an_error() -> None:
-    made = dataset(phantom(8), 8)
+    made = radiograph(phantom(8), 8)
     made.compress(RLELossless, encoding_plugin="pydicom")
     frame = get_frame(made.PixelData, 0, number_of_frames=1)
     made.PixelData = encapsulate([frame, frame])
@@ -454,7 +420,7 @@ def test_a_second_hidden_frame_is_an_error() -> None:
 def test_a_truncated_file_is_an_error_at_every_length(
     syntax: UID, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    made = dataset(phantom(12))
+    made = radiograph(phantom(12))
     if syntax == JPEGLosslessSV1:
         whole = change_syntax(content(made), syntax, tmp_path)
     else:
@@ -483,7 +449,7 @@ def test_a_truncated_file_is_an_error_at_every_length(
     ],
 )
 def test_a_jpeg_header_that_would_crash_gdcm_is_an_error(offset: int, value: int, tmp_path: Path) -> None:
-    data = bytearray(change_syntax(content(dataset(phantom(12), **window(2048, 4096))), JPEGLosslessSV1, tmp_path))
+    data = bytearray(change_syntax(content(radiograph(phantom(12), **window(2048, 4096))), JPEGLosslessSV1, tmp_path))
     data[data.index(b"\xff\xd8\xff\xc3") + offset] = value
     with pytest.raises(ImageError, match="JPEG data"):
         decode(bytes(data))
@@ -491,7 +457,7 @@ def test_a_jpeg_header_that_would_crash_gdcm_is_an_error(offset: int, value: int
 
 @pytest.mark.parametrize("odd", [b"JFIF\0\2\1", b"Adobe\0\x64\0\0\0\0\x25"])
 def test_a_jpeg_application_segment_that_would_crash_gdcm_is_an_error(odd: bytes) -> None:
-    made = dataset(phantom(8), 8)
+    made = radiograph(phantom(8), 8)
     made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     jpeg = cv2.imencode(".jpg", phantom(8).astype(np.uint8))[1].tobytes()
     segment = (b"\xff\xee" if odd[:1] == b"A" else b"\xff\xe0") + struct.pack(">H", 2 + len(odd)) + odd
@@ -502,7 +468,7 @@ def test_a_jpeg_application_segment_that_would_crash_gdcm_is_an_error(odd: bytes
 
 def test_a_truncated_frame_is_an_error() -> None:
     for syntax, plugin in [(RLELossless, "pydicom"), (JPEG2000Lossless, "pylibjpeg")]:
-        made = dataset(phantom(12))
+        made = radiograph(phantom(12))
         made.compress(syntax, encoding_plugin=plugin)
         frame = get_frame(made.PixelData, 0, number_of_frames=1)
         made.PixelData = encapsulate([frame[: len(frame) // 2]])
@@ -512,7 +478,7 @@ def test_a_truncated_frame_is_an_error() -> None:
 
 def test_what_pydicom_warns_about_reaches_nobody(capfd: pytest.CaptureFixture[str]) -> None:
     """Here too many bytes of pixel data; warnings are errors in this test run, in every thread."""
-    whole = content(dataset([[0, 100], [200, 500]], PixelData=np.array([0, 100, 200, 500, 9, 9], "<u2").tobytes()))
+    whole = content(radiograph([[0, 100], [200, 500]], PixelData=np.array([0, 100, 200, 500, 9, 9], "<u2").tobytes()))
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # threads take turns inside a decode
     try:

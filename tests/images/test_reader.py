@@ -1,4 +1,3 @@
-import io
 import struct
 
 import cv2
@@ -6,9 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, SecondaryCaptureImageStorage
+from pydicom.uid import JPEG2000Lossless, RLELossless
+from seeds import content, radiograph
 
 from cxr_trt.errors import ImageError
 from cxr_trt.images import HEAD_BYTES, Image, decode, image_format
@@ -17,23 +15,10 @@ SAMPLES = np.random.default_rng(0).integers(0, 256, (36, 40), np.uint8)
 
 
 def dicom(compression: str | None = None, plugin: str = "") -> bytes:
-    made = Dataset()
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
-    made.Rows, made.Columns = SAMPLES.shape
-    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
-    made.PixelRepresentation, made.SamplesPerPixel = 0, 1
-    made.PhotometricInterpretation = "MONOCHROME1"
-    made.WindowCenter, made.WindowWidth = 128, 256
-    made.PixelData = SAMPLES.tobytes()
-    made["PixelData"].VR = "OB"
+    made = radiograph(SAMPLES, 8, PhotometricInterpretation="MONOCHROME1", WindowCenter=128, WindowWidth=256)
     if compression:
         made.compress(compression, encoding_plugin=plugin)
-    file = io.BytesIO()
-    made.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+    return content(made)
 
 
 FILES = {

@@ -1,5 +1,6 @@
 import json
 import os
+import zipfile
 
 import pytest
 import torch
@@ -57,6 +58,9 @@ def test_a_setting_that_contradicts_the_header_is_refused(saved):
         ({"maps_per_finding": 10**9}, "maps_per_finding is 1000000000; it must be from 1 to 1024"),
         ({"channels": "3"}, "channels is '3'; it must be from 1 to 3"),
         ({"layers": 5}, "unexpected keyword argument 'layers'"),
+        ({"squeeze_excitation": [0]}, r"squeeze_excitation is \[0\]; it must be true or false"),
+        ({"alpha": "0.7"}, "sizes or an alpha that no network of this project has"),
+        ({"alpha": 1e999}, "sizes or an alpha that no network of this project has"),
     ],
 )
 def test_a_header_that_asks_for_an_odd_network_is_refused(saved, fields, sentence):
@@ -64,6 +68,26 @@ def test_a_header_that_asks_for_an_odd_network_is_refused(saved, fields, sentenc
     with pytest.raises(CheckpointError, match=sentence) as caught:
         load_checkpoint(saved)
     assert str(saved) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("3", "null", "[]", "[" * 100_000, '{"settings": 3}'),
+        *(
+            f'{{"settings": {{}}, "sizes": {sizes}}}'
+            for sizes in ("5", "[1]", '["512", "448"]', "[1e9, 1e9]", "[32, 0]")
+        ),
+        '{"settings": {}, "sizes": [1000000000, 1000000000]}',
+        '{"settings": {"maps_per_finding": 1}, "weights": ["trained"]}',
+    ],
+)
+def test_a_header_that_makes_no_sense_is_one_sentence(saved, header):
+    save_file(load_file(saved), saved, metadata={"cxr_trt": header})
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(saved)
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_and_unexpected_keys_are_named(saved):
@@ -86,6 +110,36 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="not a plain state dict"):
         load_checkpoint(tmp_path / "evil.pt", "paper")
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {1: torch.zeros(1)},
+        {"a": 1},
+        [torch.zeros(1)],
+        {"state_dict": {"a": None}},
+        {"a": torch.zeros(3, device="meta")},
+        {"a": torch.zeros(1).expand(10**13)},
+    ],
+)
+def test_what_is_no_plain_state_dict_is_refused(tmp_path, weights):
+    torch.save(weights, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="not a plain state dict; save it with"):
+        load_checkpoint(tmp_path / "a.pt", "paper")
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(1 << 20)}, tmp_path / "a.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as whole,
+        zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as b,
+    ):
+        for member in whole.infolist():
+            b.writestr(member.filename, whole.read(member))
+    assert (tmp_path / "b.pt").stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match="its content is compressed"):
+        load_checkpoint(tmp_path / "b.pt", "paper")
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pt"])

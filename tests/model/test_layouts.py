@@ -164,6 +164,31 @@ def test_what_does_not_fit_is_refused_and_named(chexnet, xrv, tmp_path):
         load_checkpoint(path, "chexnet")
 
 
+NONSENSE = {
+    "features.conv0.weight": torch.zeros(64, 1, 7, 7),
+    "classifier.weight": torch.zeros(18, 1024),
+    "classifier.bias": torch.zeros(18),
+    "op_threshs": torch.zeros(18),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"features.conv0.weight": torch.zeros(64)}, "a shape that no DenseNet has"),
+        ({"classifier.weight": torch.zeros(18)}, "a shape that no DenseNet has"),
+        ({"classifier.bias": torch.tensor(0.0)}, "a shape that no DenseNet has"),
+        ({"classifier.weight": torch.zeros(3, 1024)}, "a shape that no DenseNet has"),
+        ({"op_threshs": torch.zeros(3)}, "has 3 operating points"),
+        ({"op_threshs": torch.zeros(18, 18)}, "has 324 operating points"),
+    ],
+)
+def test_shapes_that_make_no_sense_are_refused(tmp_path, changes, sentence):
+    torch.save({**NONSENSE, **changes}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=sentence):
+        load_checkpoint(tmp_path / "a.pt")
+
+
 def test_the_whole_model_of_torchxrayvision_is_a_pickle_and_refused(xrv, tmp_path):
     torch.save(xrv, tmp_path / "nih-densenet121-best.pt")
     with pytest.raises(CheckpointError, match=r"save it with torch\.save\(model\.state_dict\(\), path\)"):

@@ -4,11 +4,13 @@ python tests/plugins/budget.py [ARCHITECTURE ...]    only these, such as 75 120;
 """
 
 import ctypes
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,7 +200,8 @@ def main() -> None:
     chosen = [int(arch) for arch in sys.argv[1:]] or ARCHITECTURES
     with tempfile.TemporaryDirectory() as folder:
         occupancy = Occupancy(Path(folder))
-        measured = {arch: measure(arch) for arch in chosen}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            measured = dict(zip(chosen, pool.map(measure, chosen), strict=True))
         for arch, kernels in measured.items():
             print(row(arch, kernels, occupancy))
             for kernel in kernels:

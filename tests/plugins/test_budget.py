@@ -1,6 +1,8 @@
 """The compiled kernel stays within its budget, and plugins/BUDGET.md is what the compiler says."""
 
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from budget import ARCHITECTURES, BLOCK, TABLE, Kernel, Occupancy, compiler, floor, measure, nvdisasm, problems, row
@@ -13,12 +15,20 @@ def occupancy(tmp_path_factory):
     return Occupancy(tmp_path_factory.mktemp("occupancy"))
 
 
-@pytest.mark.parametrize("arch", [75, 120])  # all of them: make plugin-budget
-def test_no_kernel_is_over_the_budget(arch, occupancy):
+@pytest.fixture(scope="module")
+def measured():
+    """Futures of the kernels, by architecture: a compiler for each processor works ahead of the tests."""
     require_nvcc()
     if nvdisasm() is None:
         pytest.skip("needs pip install nvidia-cuda-nvdisasm")
-    kernels = measure(arch)
+    pool = ThreadPoolExecutor(os.cpu_count())
+    yield {arch: pool.submit(measure, arch) for arch in ARCHITECTURES}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_no_kernel_is_over_the_budget(arch, measured, occupancy):
+    kernels = measured[arch].result()
     assert len(kernels) == 12
     assert [(kernel, found) for kernel in kernels if (found := problems(kernel))] == []
     committed = TABLE.read_text()

@@ -1,7 +1,7 @@
 """The planted bugs fit the sources; that tests see them is what `make plugin-mutants` shows."""
 
 import pytest
-from mutants import BUGS, CHECKS, PLUGINS, is_for
+from mutants import BUGS, CHECKS, EQUIVALENT, PLUGINS, is_for
 
 
 @pytest.mark.parametrize(("name", "file", "old", "new"), BUGS, ids=[bug[0] for bug in BUGS])
@@ -13,3 +13,7 @@ def test_a_bug_can_be_planted_and_has_a_check(name, file, old, new):
 
 def test_bugs_have_different_names():
     assert len({name for name, *_ in BUGS}) == len(BUGS)
+
+
+def test_only_planted_bugs_are_argued_to_be_equivalent():
+    assert EQUIVALENT.keys() <= {name for name, *_ in BUGS}

@@ -1,7 +1,7 @@
 """Decoding behind a wall: real crashes, hangs and memory, each of one row."""
 
-import io
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -12,10 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
+from pydicom.uid import RLELossless
+from seeds import content, radiograph
 
 from cxr_trt.errors import BackendError
 from cxr_trt.score.decoders import START, Decoders, Limits, Request
@@ -72,19 +71,8 @@ def test_a_file_that_takes_too_much_memory_costs_one_row(tmp_path):
 
 def slow_dicom(side):
     """RLE in runs of two pixels, which pydicom expands one by one in Python."""
-    made = Dataset()
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = RLELossless
-    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
-    made.Rows = made.Columns = side
-    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
-    made.PixelRepresentation, made.SamplesPerPixel = 0, 1
-    made.PhotometricInterpretation = "MONOCHROME2"
-    made.PixelData = encapsulate([struct.pack("<16I", 1, 64, *[0] * 14) + b"\xff\x50" * (side * side // 2)])
-    file = io.BytesIO()
-    made.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+    runs = struct.pack("<16I", 1, 64, *[0] * 14) + b"\xff\x50" * (side * side // 2)
+    return content(radiograph(np.zeros((side, side)), 8, RLELossless, PixelData=encapsulate([runs])))
 
 
 def test_a_file_that_takes_too_long_costs_one_row(tmp_path):
@@ -95,6 +83,31 @@ def test_a_file_that_takes_too_long_costs_one_row(tmp_path):
     assert found["b.dcm"].error == "reading takes longer than 1 s; copy or export the file again"
     assert found["a.png"].image is not None
     assert found["c.png"].image is not None
+
+
+def test_the_time_for_a_file_ends_with_it(tmp_path):
+    """A decoder that waits for the next file is not ended, or that file would be blamed."""
+    (tmp_path / "a.png").write_bytes(picture(0))
+    requests = [Request(source) for source in find_files(tmp_path).sources]
+    with Decoders(1, 64, Limits(seconds=2)) as decoders:
+        list(decoders.map(requests, 1))
+        before = children()
+        time.sleep(2.5)
+        ((_, answer),) = decoders.map(requests, 1)
+        assert answer.error is None
+        assert children() == before
+
+
+def test_a_decoder_writes_no_files_says_nothing_and_does_not_hear_ctrl_c(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    with Decoders(1, 64, LIMITS) as decoders:
+        list(decoders.map([Request(source) for source in find_files(tmp_path).sources], 1))
+        (pid,) = children()
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        for limit in ("Max file size", "Max core file size"):
+            assert re.search(rf"^{limit} +0 +0 ", limits, re.M)
+        assert {str(Path(f"/proc/{pid}/fd/{number}").readlink()) for number in (1, 2)} == {os.devnull}
+        assert os.getsid(pid) == pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])

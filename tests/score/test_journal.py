@@ -221,21 +221,26 @@ COUNT = 400
 SIGNALS = [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")]
 
 
-@pytest.mark.parametrize(("number", "code", "sentence"), SIGNALS)
-def test_a_signal_ends_in_a_message_and_the_same_command_goes_on(cheap_bundle, tmp_path, number, code, sentence):
+@pytest.fixture
+def many_xrays(tmp_path):
     (tmp_path / "xrays").mkdir()
     for i in range(COUNT):
         (tmp_path / "xrays" / f"{i:03}.png").write_bytes(picture(i))
-    arguments = [tmp_path / "xrays", "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    return tmp_path / "xrays"
+
+
+def signalled(arguments, wal, number, **handlers):
+    """Runs the command and sends it a signal once there are rows, with other handlers if so wanted: code, messages."""
+    handlers = {"SIGINT": signal.default_int_handler, **handlers}  # background jobs are deaf to it
     process = subprocess.Popen(
         command(*arguments),
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background jobs are deaf to it
+        preexec_fn=lambda: [signal.signal(signal.Signals[name], handler) for name, handler in handlers.items()],
     )
     deadline = time.monotonic() + 120
     try:
-        while not ((wal := tmp_path / "a.csv.journal-wal").exists() and wal.stat().st_size > 30_000):
+        while not (wal.exists() and wal.stat().st_size > 30_000):
             assert time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(number)
@@ -243,7 +248,16 @@ def test_a_signal_ends_in_a_message_and_the_same_command_goes_on(cheap_bundle, t
     finally:
         process.kill()
         process.communicate()
-    assert process.returncode == code
+    return process.returncode, messages
+
+
+@pytest.mark.parametrize(("number", "code", "sentence"), SIGNALS)
+def test_a_signal_ends_in_a_message_and_the_same_command_goes_on(
+    cheap_bundle, many_xrays, tmp_path, number, code, sentence
+):
+    arguments = [many_xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    returned, messages = signalled(arguments, tmp_path / "a.csv.journal-wal", number)
+    assert returned == code
     assert sentence in messages
     assert "Traceback" not in messages
     assert f"are kept in {tmp_path / 'a.csv.journal'}; the same command again goes on" in messages
@@ -257,3 +271,11 @@ def test_a_signal_ends_in_a_message_and_the_same_command_goes_on(cheap_bundle, t
     assert finished.returncode == 0, finished.stderr
     assert f"scored {COUNT} of {COUNT} files ({rows} of them in an earlier run)" in finished.stderr
     assert list(rows_of(tmp_path / "a.csv")) == [f"{i:03}.png" for i in range(COUNT)]
+
+
+def test_under_nohup_a_run_outlives_its_terminal(cheap_bundle, many_xrays, tmp_path):
+    arguments = [many_xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
+    wal = tmp_path / "a.csv.journal-wal"
+    code, messages = signalled(arguments, wal, signal.SIGHUP, SIGHUP=signal.SIG_IGN)
+    assert code == 0, messages
+    assert len(rows_of(tmp_path / "a.csv")) == COUNT

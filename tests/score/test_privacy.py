@@ -1,6 +1,7 @@
 """What DICOM says of a patient stays in the file: no output of a run holds any of it, not even of a damaged file."""
 
 import io
+import os
 import sqlite3
 import subprocess
 import sys
@@ -107,3 +108,37 @@ def test_the_marks_would_be_found(xrays):
     with warnings.catch_warnings(), pytest.raises(ValueError, match=MARK[:6]):
         warnings.simplefilter("ignore")
         int(dcmread(io.BytesIO((xrays / "NumberOfFrames.dcm").read_bytes())).get("NumberOfFrames"))
+
+
+LISTEN = """
+import sys
+def listen(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "os.fork"):
+        sys.stderr.write(f"{event} {arguments}\\n")
+sys.addaudithook(listen)
+from cxr_trt.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_nothing_is_sent_anywhere(demo_model, xrays, tmp_path):
+    """ONNX Runtime and OpenVINO by themselves would: they leave a number for the user in HOME, and OpenVINO forks."""
+    home = tmp_path / "home"
+    home.mkdir()
+    silent = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY")
+    environment = {name: value for name, value in os.environ.items() if name not in silent}
+    for arguments in (
+        ["doctor"],
+        ["build-engine", demo_model, "-o", tmp_path / "e.cxr", "--backend", "openvino"],
+        ["score", xrays / "good.dcm", "-e", tmp_path / "e.cxr", "-o", tmp_path / "a.csv"],
+    ):
+        process = subprocess.run(
+            [sys.executable, "-c", LISTEN, *map(str, arguments)],
+            env={**environment, "HOME": str(home)},
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == 0, process.stderr
+        assert "socket" not in process.stderr
+        assert "os.fork" not in process.stderr
+        assert not list(home.iterdir())

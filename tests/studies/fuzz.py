@@ -10,11 +10,9 @@ import json
 import random
 import resource
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,13 +20,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 from cheap_engine import cheap_bundle, cheap_model
+from mutations import changed_checkpoint, changed_graph, changed_json, mutated, repacked, with_checksums
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 from seeds import GREY, content, dataset, jpeg, png
 from study import ROOT, header, table
 
-from cxr_trt.engine.manifest import _hash, read_manifest
+from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import CxrTrtError
 from cxr_trt.export.graph_file import read_scoring_graph
 from cxr_trt.score.decoders import Decoders, Limits, Request
@@ -36,65 +34,7 @@ from cxr_trt.score.files import Source
 
 LIMITS = Limits(memory=1 << 30, seconds=20)
 FAILED = ("the decoder failed", "reading takes longer", "decoding takes too much memory")
-ODD = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f")
 CASES = {"PNG": 4500, "JPEG": 4500, "DICOM": 7000, "manifest": 1500, "ONNX": 2000, "checkpoint": 500}
-
-
-def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """One to six changes: bits, odd values, pieces cut out, doubled or taken from another seed, an early end."""
-    result = bytearray(data)
-    for _ in range(rng.randint(1, 6)):
-        at, length = rng.randrange(len(result) + 1), rng.choice((1, 2, 4, 16, 200))
-        match rng.randrange(7):
-            case 0 | 1:
-                if at < len(result):
-                    result[at] ^= 1 << rng.randrange(8)
-            case 2:
-                odd = rng.choice(ODD)
-                result[at : at + len(odd)] = odd
-            case 3:
-                del result[at : at + length]
-            case 4:
-                result[at:at] = result[at : at + length]
-            case 5:
-                other = rng.choice(others)
-                start = rng.randrange(len(other))
-                result[at : at + length] = other[start : start + length]
-            case 6:
-                if rng.random() < 0.3:
-                    del result[at:]
-    return bytes(result)
-
-
-def with_checksums(data: bytes) -> bytes:
-    """A PNG whose chunks have the checksums of what they hold, so that what was changed is read at all."""
-    result = bytearray(data)
-    position = 8
-    while position + 12 <= len(result):
-        end = position + 8 + struct.unpack_from(">I", result, position)[0]
-        if end + 4 > len(result):
-            break
-        result[end : end + 4] = struct.pack(">I", zlib.crc32(result[position + 4 : end]))
-        position = end + 4
-    return bytes(result)
-
-
-def repacked(data: bytes, rng: random.Random) -> bytes:
-    """A PNG of one chunk of pixels, of which the inflated bytes or the header are changed."""
-    start = data.index(b"IDAT") - 4
-    length = struct.unpack_from(">I", data, start)[0]
-    pixels = zlib.decompress(data[start + 8 : start + 8 + length])
-    head = bytearray(data[:start])
-    if rng.random() < 0.5:
-        changed = bytearray(pixels)
-        for _ in range(rng.randint(1, 6)):
-            changed[rng.randrange(len(changed))] = rng.randrange(256)
-        pixels = bytes(changed)
-    else:
-        head[rng.randrange(16, 29)] ^= 1 << rng.randrange(8)
-    packed = zlib.compress(pixels)
-    body = struct.pack(">I", len(packed)) + b"IDAT" + packed + b"\0\0\0\0" + data[start + 12 + length :]
-    return with_checksums(bytes(head) + body)
 
 
 def image_seeds() -> dict[str, list[bytes]]:
@@ -196,48 +136,14 @@ def loader(kind: str, folder: Path) -> tuple[list[bytes], Callable[[bytes, rando
     seeds = [save(weights, {"cxr_trt": header}), save(weights), (folder / "seed.pt").read_bytes()]
 
     def read_checkpoint(data: bytes, rng: random.Random) -> object:
+        is_changed = rng.random() < 0.5
+        if is_changed:
+            data = changed_checkpoint(rng)
         path = folder / ("a.pt" if data[:2] == b"PK" else "a.safetensors")
         path.write_bytes(data)
-        return load_checkpoint(path, "chexnet")
+        return load_checkpoint(path, None if is_changed else "chexnet")
 
     return seeds, read_checkpoint
-
-
-VALUES = (None, True, -1, 0, 2**63, 1e308, "", "x" * 1000, [], {}, [[]], "../../etc/passwd", "\0", {"a": {"b": []}})
-
-
-def changed_json(data: bytes, rng: random.Random) -> bytes:
-    """Another value somewhere, in a manifest that agrees with its own hash."""
-    tree = json.loads(data)
-    node: Any = tree
-    while True:
-        key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
-        if not isinstance(node[key], dict | list) or not node[key] or rng.random() < 0.3:
-            node[key] = rng.choice(VALUES)
-            fields = {name: value for name, value in tree.items() if name != "sha256"}
-            return (json.dumps({**fields, "sha256": _hash(fields)}, indent=2) + "\n").encode()
-        node = node[key]
-
-
-def changed_graph(data: bytes, rng: random.Random) -> bytes:
-    """Another name, number, type or text in some node, tensor or property of the model."""
-    model = onnx.ModelProto.FromString(data)
-    match rng.randrange(5):
-        case 0:
-            rng.choice(model.graph.node).op_type = rng.choice(("Loop", "If", "Nothing", "", "Scan", "Cast"))
-        case 1:
-            rng.choice(model.graph.initializer).dims[:] = rng.choice(([2**62], [-1], [0], [2**31, 2**31], []))
-        case 2:
-            prop = rng.choice(model.metadata_props)
-            prop.value = rng.choice((prop.value + " ", "", "[" * 5000, "null", prop.value.replace("512", "9" * 18)))
-        case 3:
-            tensor = rng.choice(model.graph.initializer)
-            tensor.data_type, tensor.raw_data = rng.randrange(30), rng.randbytes(rng.randrange(20))
-        case 4:
-            node = rng.choice(model.graph.node)
-            del node.input[:]
-            node.output.append(rng.choice(("images", "probabilities", "")))
-    return model.SerializeToString()
 
 
 def read_all(kind: str, first: int, count: int, seed: int) -> None:

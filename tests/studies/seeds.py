@@ -1,4 +1,4 @@
-"""Small image files from which studies make hostile ones."""
+"""Small image files for tests, and from which studies make hostile ones."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 GREY = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (36, 40), np.uint8), (0, 0), 2)
 
@@ -28,23 +28,38 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def dataset(syntax: str = ExplicitVRLittleEndian, frame: bytes | None = None, **elements: Any) -> Dataset:
-    """GREY as a radiograph of 8 bits; `frame` holds it compressed in another transfer syntax."""
+def radiograph(stored: Any, bits: int = 12, syntax: str = ExplicitVRLittleEndian, **elements: Any) -> Dataset:
+    """A radiograph of one frame: uncompressed stored values [H, W] or [H, W, 3], and any further elements."""
+    array = np.atleast_2d(stored)
+    signed = array.min() < 0
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = UID(syntax)
     made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
-    made.Rows, made.Columns = GREY.shape
-    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
-    made.PixelRepresentation, made.SamplesPerPixel = 0, 1
+    made.Rows, made.Columns = array.shape[:2]
+    made.BitsAllocated = 8 if bits <= 8 else 16
+    made.BitsStored, made.HighBit = bits, bits - 1
+    made.PixelRepresentation = int(signed)
+    made.SamplesPerPixel = 1
     made.PhotometricInterpretation = "MONOCHROME2"
-    made.WindowCenter, made.WindowWidth = 128, 256
-    made.PixelData = GREY.tobytes() if frame is None else encapsulate([frame])
-    made["PixelData"].VR = "OB"
+    if array.ndim == 3:
+        made.SamplesPerPixel = 3
+        made.PlanarConfiguration = 0
+        made.PhotometricInterpretation = "RGB"
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    made.PixelData = array.astype(f"{order}{'i' if signed else 'u'}{made.BitsAllocated // 8}").tobytes()
+    made["PixelData"].VR = "OB" if bits <= 8 else "OW"
     for name, value in elements.items():
         setattr(made, name, value)
     return made
+
+
+def dataset(syntax: str = ExplicitVRLittleEndian, frame: bytes | None = None, **elements: Any) -> Dataset:
+    """GREY as a radiograph of 8 bits with a window; `frame` holds it compressed in another transfer syntax."""
+    if frame is not None:
+        elements["PixelData"] = encapsulate([frame])
+    return radiograph(GREY, 8, syntax, **{"WindowCenter": 128, "WindowWidth": 256, **elements})
 
 
 def content(made: Dataset) -> bytes:

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -12,13 +13,18 @@ ROOT = Path(__file__).parents[2]
 
 def header(title: str, command: str, text: str) -> str:
     """The head of a Markdown file: title, command, date, commit, machine, and what the table says."""
-    git = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     where = f"{processor}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    return f"# {title}\n\n{text}\n\nMade by `{command}` on {date}, commit {commit}, {where}.\n"
+    return f"# {title}\n\n{text}\n\nMade by `{command}` on {date}, commit {commit()}, {where}.\n"
+
+
+@cache
+def commit() -> str:
+    """What git says of the working tree when it is first asked: a study that writes its page twice changes it."""
+    git = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def table(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:

@@ -39,3 +39,8 @@ def test_a_short_soak(tmp_path):
     """Growth is for the long run; here the study works, every file has its row and nothing is left over."""
     study("soak.py", "--files", 1000, "--no-plot", "--any-growth", "--output", tmp_path / "soak.md")
     assert "| temporary files |" in (tmp_path / "soak.md").read_text()
+
+
+def test_a_sample_of_real_chest_x_rays(cxr14, tmp_path):
+    study("false_alarms.py", cxr14, "--every", 10, "--output", tmp_path / "false-alarms.md")
+    assert "| all | 306 |" in (tmp_path / "false-alarms.md").read_text()
