@@ -1,10 +1,13 @@
 """The command `cxr-trt evaluate`: Markdown to standard output, JSON to a file, remarks to standard error."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from cxr_trt.evaluate import calibration
 from cxr_trt.evaluate.auc import Evaluation, evaluate, to_json, to_markdown
 from cxr_trt.evaluate.curves import SUFFIXES, check_plots, save_curves
 from cxr_trt.evaluate.tables import Matched, read_matched
@@ -16,6 +19,7 @@ def run(
     labels: Path,
     json_path: Path | None,
     curves: Path | None,
+    reliability: Path | None,
     resamples: int,
     seed: int,
     overwrite: bool,
@@ -27,19 +31,27 @@ def run(
     """
     if json_path:
         check_output(json_path, (".json",), overwrite=overwrite)
-    if curves:
-        check_output(curves, SUFFIXES, overwrite=overwrite)
+    for picture in filter(None, (curves, reliability)):
+        check_output(picture, SUFFIXES, overwrite=overwrite)
         check_plots()
     matched = read_matched(scores, labels)
     patients = matched.patients if matched.patients is not None else range(len(matched.scores))
     evaluation = evaluate(matched.scores, matched.labels, patients, resamples=resamples, seed=seed)
+    content = to_json(evaluation)
     click.echo(to_markdown(evaluation))
+    if reliability or matched.calibrated is not None:
+        matched.check_probabilities(scores)
+        errors = calibration.evaluate_calibration(matched)
+        content["calibration"] = calibration.to_json(errors)
+        click.echo("\n" + calibration.to_markdown(errors))
     for remark in _remarks(evaluation, matched):
         click.echo(remark, err=True)
     if json_path:
-        _write(json_path, evaluation, matched)
+        _write(json_path, content, matched)
     if curves:
         save_curves(curves, matched.scores, matched.labels, evaluation)
+    if reliability:
+        calibration.save_reliability(reliability, matched)
     return 1 if matched.errors or matched.unlabelled else 0
 
 
@@ -63,8 +75,9 @@ def _remarks(evaluation: Evaluation, matched: Matched) -> list[str]:
     return remarks
 
 
-def _write(path: Path, evaluation: Evaluation, matched: Matched) -> None:
-    content = to_json(evaluation) | {
+def _write(path: Path, results: Mapping[str, Any], matched: Matched) -> None:
+    content = {
+        **results,
         "resampled": "patients" if matched.patients is not None else "images",
         "scores_with_errors": matched.errors,
         "scores_without_labels": matched.unlabelled,

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from cxr_trt.calibrate.calibration import CALIBRATED, POSITIVE
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.score.files import SUFFIXES
@@ -26,15 +28,26 @@ class Matched:
     """The images that have both scores and labels, in the order of SCORES.
 
     scores: float64 [N, 14]; labels: bool [N, 14]; patients: [N], or None if LABELS does not name them.
+    engines: the fingerprints in SCORES, None if it has no such column.
+    calibrated, positive: float64 and bool [N, 14], NaN and False where nothing was fitted; None if SCORES has neither.
     errors: rows of SCORES that say why there is no score; unlabelled, unscored: rows without a partner.
     """
 
     scores: npt.NDArray[np.float64]
     labels: npt.NDArray[np.bool_]
     patients: list[str] | None
+    engines: frozenset[str | None] | None
+    calibrated: npt.NDArray[np.float64] | None
+    positive: npt.NDArray[np.bool_] | None
     errors: int
     unlabelled: int
     unscored: int
+
+    def check_probabilities(self, path: Path) -> None:
+        """Raise UsageError, which names the table, unless all scores and calibrated ones lie between 0 and 1."""
+        for values in (self.scores, self.calibrated):
+            if values is not None and (np.nanmin(values, initial=0) < 0 or np.nanmax(values, initial=1) > 1):
+                raise UsageError(f"{path}: some scores are below 0 or above 1; calibration needs probabilities")
 
 
 @dataclass(frozen=True)
@@ -90,13 +103,12 @@ def read_matched(scores: Path, labels: Path) -> Matched:
         UsageError: a table cannot be read, lacks a column, names an image twice, has labels other than 0 and 1 or
             scores that are no numbers; a name has several possible partners; or no image has both.
     """
-    scored = _read(scores, ("path", *FINDINGS), optional=("error",), text=("path", "error"))
+    texts = ("path", "error", "engine", *POSITIVE)
+    scored = _read(scores, ("path", *FINDINGS), optional=("error", "engine", *CALIBRATED, *POSITIVE), text=texts)
     all_paths, truth = _names(scored, "path", scores), read_labels(labels)
-    failed = np.array(
-        [bool(reason) for reason in scored["error"].to_pylist()]
-        if "error" in scored.schema.names
-        else [False] * len(all_paths)
-    )
+    columns = scored.schema.names
+    errors = scored["error"].to_pylist() if "error" in columns else [None] * len(all_paths)
+    failed = np.array([bool(reason) for reason in errors])
     if failed.all():
         raise UsageError(f"{scores}: every row is an error row; there is nothing to evaluate")
     kept = np.flatnonzero(~failed)
@@ -106,10 +118,14 @@ def read_matched(scores: Path, labels: Path) -> Matched:
     _check(np.isfinite(probabilities), probabilities, paths, scores, "must be a number")
     found = np.array([partner is not None for partner in partners])
     rows = [partner for partner in partners if partner is not None]
+    has_calibration = {*CALIBRATED, *POSITIVE} <= set(columns)
     return Matched(
         scores=probabilities[found],
         labels=truth.values[rows],
         patients=[truth.patients[row] for row in rows] if truth.patients else None,
+        engines=frozenset(scored["engine"].to_pylist()) if "engine" in columns else None,
+        calibrated=_matrix(scored, CALIBRATED)[kept][found] if has_calibration else None,
+        positive=(_columns(scored, POSITIVE) == "yes")[kept][found] if has_calibration else None,
         errors=int(failed.sum()),
         unlabelled=int((~found).sum()),
         unscored=len(truth.images) - len(rows),
@@ -177,10 +193,13 @@ def _stem_counts(names: Iterable[str]) -> Counter[str]:
     return Counter(map(_stem, names))
 
 
-def _matrix(table: pa.Table) -> npt.NDArray[np.float64]:
+def _matrix(table: pa.Table, names: tuple[str, ...] = FINDINGS) -> npt.NDArray[np.float64]:
     """[rows, 14]; NaN where a cell is empty."""
-    columns = [table[name].to_numpy() for name in FINDINGS]
-    return np.stack(columns, axis=1).astype(np.float64)
+    return _columns(table, names).astype(np.float64)
+
+
+def _columns(table: pa.Table, names: tuple[str, ...]) -> npt.NDArray[Any]:
+    return np.stack([table[name].to_numpy() for name in names], axis=1)
 
 
 def _check(

@@ -51,7 +51,7 @@ def run(
         engine = stack.enter_context(Engine(bundle or _only_bundle()))
         if heatmaps and not engine.has_class_maps:
             raise UsageError("--heatmaps needs an engine with class maps; export the checkpoint with --class-maps")
-        writer = None if output or table else standard_output()
+        writer = None if output or table else standard_output(engine.calibration)
         _announce(engine, selection)
         keeper = _Keeper(engine, journal, heatmaps, top)
         progress = stack.enter_context(FileProgress(len(selection.sources)))
@@ -125,7 +125,7 @@ def _publish(journal: Journal, selection: Selection, engine: Engine, output: Pat
     """Write the table from the journal, in the order of the files; it appears whole or not at all."""
     with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
         rows = journal.rows(source.name for source in selection.sources)
-        write_table(partial, output.suffix, rows, engine.spec)
+        write_table(partial, output.suffix, rows, engine.spec, engine.calibration)
         journal.note(hash_file(partial))
 
 
@@ -157,7 +157,8 @@ def _announce(engine: Engine, selection: Selection) -> None:
     skipped = f" ({_files(selection.skipped)} skipped: no images)" if selection.skipped else ""
     click.echo(
         f"scoring {_files(len(selection.sources))}{skipped}: {manifest.backend} {manifest.backend_version}, "
-        f"{manifest.precision}, {engine.spec.views}, engine {engine.fingerprint}",
+        f"{manifest.precision}, {engine.spec.views}, engine {engine.fingerprint}"
+        + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else ""),
         err=True,
     )
     for warning in engine.warnings:
