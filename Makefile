@@ -9,7 +9,7 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint benchmark-cpu plugin plugin-budget plugin-benchmark plugin-mutants \
+.PHONY: demo test test-slow test-oldest lint benchmark-cpu localization plugin plugin-budget plugin-benchmark plugin-mutants \
     train-demo reproduce hostile faults fuzz soak clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
@@ -61,6 +61,11 @@ $(RADIOGRAPHS): .venv/base
 
 benchmark-cpu: .venv/base
 	$(BIN)/python benchmarks/cpu.py
+
+# Where the shipped model finds its findings, against 732 radiologists' boxes, a random map, the centre of the image and
+# Grad-CAM: docs/localization.md. About 20 minutes on two processors; wants CXR14_DIR (below).
+localization: .venv/dev
+	$(BIN)/python benchmarks/localization.py $(CXR14_DIR)
 
 # The TensorRT plugin, where cxr-trt looks for it; needs a C++ compiler. TENSORRT_ROOT and CUDA_HOME say what to use.
 plugin: .venv/base

@@ -157,6 +157,8 @@ def build_engine(
     show_default=True,
     help="How many findings get a heat map.",
 )
+@click.option("--raw-maps", is_flag=True, help="With --heatmaps: also the class maps of all findings, in maps.npz.")
+@click.option("--full-size", is_flag=True, help="Heat maps as large as the file. Default: at most 1024 pixels a side.")
 @click.option("--workers", type=click.IntRange(1), help="Decoding processes. Default: one a processor.")
 @click.option("--fresh", is_flag=True, help="Forget what an earlier run has scored.")
 @overwrite_option
@@ -179,6 +181,8 @@ def score(**options: Any) -> None:
 @click.option("--json", "json_path", type=path_option, help="Also write the result here, in full precision.")
 @click.option("--curves", type=path_option, help="Also draw the ROC curves: a .png, .svg or .pdf file.")
 @click.option("--reliability", type=path_option, help="Also draw the reliability diagram: a .png, .svg or .pdf file.")
+@click.option("--boxes", type=path_option, help="A CSV of boxes, or NIH's: also evaluate where findings are found.")
+@click.option("--maps", type=path_option, help="With --boxes: the folder of `score --heatmaps FOLDER --raw-maps`.")
 @click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True, help="For the intervals.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the resampling.")
 @overwrite_option
@@ -187,6 +191,7 @@ def evaluate(**options: Any) -> None:
 
     LABELS is a CSV with the columns `image`, optionally `patient_id`, and the 14 findings as 0 or 1. An image is
     matched to a path, or else by file name without suffix. A calibrated table gets its calibration error too.
+    Boxes have the columns `image`, `finding`, `x`, `y`, `width` and `height`, in pixels of the scored file.
     """
     from cxr_trt.evaluate.command import run
 

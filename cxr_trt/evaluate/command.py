@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from cxr_trt.evaluate import calibration
+from cxr_trt.errors import UsageError
+from cxr_trt.evaluate import calibration, localization
 from cxr_trt.evaluate.auc import Evaluation, evaluate, to_json, to_markdown
+from cxr_trt.evaluate.boxes import localize_boxes
 from cxr_trt.evaluate.curves import SUFFIXES, check_plots, save_curves
 from cxr_trt.evaluate.tables import Matched, read_matched
 from cxr_trt.outputs import check_output, replacing
@@ -20,6 +22,8 @@ def run(
     json_path: Path | None,
     curves: Path | None,
     reliability: Path | None,
+    boxes: Path | None,
+    maps: Path | None,
     resamples: int,
     seed: int,
     overwrite: bool,
@@ -29,6 +33,8 @@ def run(
     Raises:
         UsageError: a table or the output cannot be used.
     """
+    if bool(boxes) != bool(maps):
+        raise UsageError("--boxes and --maps go together: boxes, and the folder of `cxr-trt score --raw-maps`")
     if json_path:
         check_output(json_path, (".json",), overwrite=overwrite)
     for picture in filter(None, (curves, reliability)):
@@ -44,6 +50,10 @@ def run(
         errors = calibration.evaluate_calibration(matched)
         content["calibration"] = calibration.to_json(errors)
         click.echo("\n" + calibration.to_markdown(errors))
+    if boxes and maps:
+        found = localize_boxes(scores, labels, boxes, maps, resamples, seed)
+        content["localization"] = localization.to_json(found)
+        click.echo("\n" + localization.to_markdown(found))
     for remark in _remarks(evaluation, matched):
         click.echo(remark, err=True)
     if json_path:

@@ -68,7 +68,7 @@ class Labels:
         Raises:
             UsageError: a name has several possible partners, or no path has one.
         """
-        partners = _match(paths, self.images, source, self.path)
+        partners = match(paths, self.images, source, self.path)
         if all(partner is None for partner in partners):
             raise UsageError(
                 f"no image of {source} is in {self.path} ({paths[0]!r} and {self.images[0]!r}, for example); "
@@ -163,8 +163,19 @@ def _names(table: pa.Table, column: str, path: Path) -> list[str]:
     return names
 
 
-def _match(paths: list[str], images: list[str], scores: str | Path, labels: Path) -> list[int | None]:
-    """For each path the index of its image, or None."""
+def read_paths(scores: Path) -> list[str]:
+    """The images of a table of scores that were scored. Raises UsageError as `read_matched` does."""
+    table = _read(scores, ("path",), optional=("error",), text=("path", "error"))
+    errors = table["error"].to_pylist() if "error" in table.schema.names else [None] * len(table)
+    return [path for path, error in zip(_names(table, "path", scores), errors, strict=True) if not error]
+
+
+def match(paths: list[str], images: list[str], scores: str | Path, labels: Path) -> list[int | None]:
+    """For each path the index of its image, or None; `scores` and `labels` name the two tables, in messages.
+
+    Raises:
+        UsageError: a name has several possible partners.
+    """
     exact = {image: row for row, image in enumerate(images)}
     by_stem = {_stem(image): row for row, image in enumerate(images)}
     counts = {scores: _stem_counts(paths), labels: _stem_counts(images)}
@@ -177,8 +188,8 @@ def _match(paths: list[str], images: list[str], scores: str | Path, labels: Path
         for table, count in counts.items():
             if count[stem] > 1:
                 raise UsageError(
-                    f"{table}: {stem!r} is the name of {count[stem]} images, so it is unclear which labels {path!r} "
-                    "has; write the same paths in both tables"
+                    f"{table}: {stem!r} is the name of {count[stem]} images, so it is unclear which of them "
+                    f"{path!r} is; write the same paths in both tables"
                 )
         partners.append(by_stem[stem])
     return partners
