@@ -9,7 +9,7 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint benchmark-cpu localization plugin plugin-budget plugin-benchmark plugin-mutants \
+.PHONY: demo test test-slow test-oldest lint benchmark-cpu localization report-assets plugin plugin-budget plugin-benchmark plugin-mutants \
     train-demo reproduce hostile faults fuzz soak clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
@@ -66,6 +66,15 @@ benchmark-cpu: .venv/base
 # Grad-CAM: docs/localization.md. About 20 minutes on two processors; wants CXR14_DIR (below).
 localization: .venv/dev
 	$(BIN)/python benchmarks/localization.py $(CXR14_DIR)
+
+# The table library of the HTML report, from the npm registry; its files are committed. Needs npm.
+TABULATOR := 6.5.3
+TABULATOR_FILES = dist/js/tabulator.min.js dist/css/tabulator_simple.min.css LICENSE
+report-assets:
+	mkdir -p build
+	cd build && npm pack --silent tabulator-tables@$(TABULATOR)
+	tar -xzf build/tabulator-tables-$(TABULATOR).tgz -C build $(addprefix package/,$(TABULATOR_FILES))
+	cp $(addprefix build/package/,$(TABULATOR_FILES)) cxr_trt/report/assets/tabulator/
 
 # The TensorRT plugin, where cxr-trt looks for it; needs a C++ compiler. TENSORRT_ROOT and CUDA_HOME say what to use.
 plugin: .venv/base

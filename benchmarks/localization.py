@@ -91,8 +91,8 @@ Class maps, ten crops:
 ## Published
 
 Wang et al. (2017, CVPR, table 4), accuracy at IoBB. **Another protocol**: a ResNet-50 from ImageNet, trained on 70 %
-of 108,948 images; boxes around all regions above 60/255 and above 180/255, so that several boxes may meet one; all boxes
-of the data set. Ours are a demonstration model's on the boxes named above.
+of 108,948 images; boxes around all regions above 60/255 and above 180/255, so that several boxes may meet one; all
+boxes of the data set. Ours are a demonstration model's on the boxes named above.
 
 {published}
 """

@@ -217,6 +217,21 @@ def calibrate(**options: Any) -> None:
 
 
 @main.command()
+@click.argument("scores", type=path_option)
+@click.option("-o", "--output", type=path_option, required=True, help="The page to write: report.html.")
+@click.option("--images", type=path_option, multiple=True, help="What was scored, for pictures: as for `score`.")
+@click.option("--heatmaps", type=path_option, help="The folder of `score --heatmaps FOLDER --raw-maps`, for maps.")
+@click.option("--pictures", type=click.IntRange(0), default=1000, show_default=True, help="The most X-rays with one.")
+@click.option("--title", default="Chest X-ray scores", show_default=True)
+@overwrite_option
+def report(**options: Any) -> None:
+    """Show SCORES, a table of `cxr-trt score`, as one HTML page that works offline."""
+    from cxr_trt.report.command import run
+
+    click.get_current_context().exit(run(**options))
+
+
+@main.command()
 @click.argument("a", type=path_option)
 @click.argument("b", type=path_option)
 @click.argument("images", nargs=-1, required=True, type=path_option)
@@ -270,9 +285,9 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @main.command()
 def doctor() -> None:
     """Say what this machine can build and run, and the command for each missing part."""
-    from cxr_trt.doctor import report
+    from cxr_trt import doctor
 
-    report()
+    doctor.report()
 
 
 def _load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> "tuple[onnx.ModelProto, GraphInfo]":

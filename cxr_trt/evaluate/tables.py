@@ -83,7 +83,7 @@ def read_labels(path: Path) -> Labels:
     Raises:
         UsageError: it cannot be read, lacks a column, names an image twice, or has an empty patient or another label.
     """
-    table = _read(path, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
+    table = read_table(path, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
     images, values = _names(table, "image", path), _matrix(table)
     _check(np.isin(values, (0, 1)), values, images, path, "must be 0 or 1")
     if "patient_id" not in table.schema.names:
@@ -104,7 +104,7 @@ def read_matched(scores: Path, labels: Path) -> Matched:
             scores that are no numbers; a name has several possible partners; or no image has both.
     """
     texts = ("path", "error", "engine", *POSITIVE)
-    scored = _read(scores, ("path", *FINDINGS), optional=("error", "engine", *CALIBRATED, *POSITIVE), text=texts)
+    scored = read_table(scores, ("path", *FINDINGS), optional=("error", "engine", *CALIBRATED, *POSITIVE), text=texts)
     all_paths, truth = _names(scored, "path", scores), read_labels(labels)
     columns = scored.schema.names
     errors = scored["error"].to_pylist() if "error" in columns else [None] * len(all_paths)
@@ -132,7 +132,12 @@ def read_matched(scores: Path, labels: Path) -> Matched:
     )
 
 
-def _read(path: Path, required: tuple[str, ...], optional: tuple[str, ...], text: tuple[str, ...]) -> pa.Table:
+def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...], text: tuple[str, ...]) -> pa.Table:
+    """The named columns of a .csv or .parquet file: those in `text` as strings, the others as float64.
+
+    Raises:
+        UsageError: it cannot be read, or lacks a required column.
+    """
     types = {name: pa.string() if name in text else pa.float64() for name in (*required, *optional)}
     try:
         if path.suffix == ".parquet":
@@ -165,7 +170,7 @@ def _names(table: pa.Table, column: str, path: Path) -> list[str]:
 
 def read_paths(scores: Path) -> list[str]:
     """The images of a table of scores that were scored. Raises UsageError as `read_matched` does."""
-    table = _read(scores, ("path",), optional=("error",), text=("path", "error"))
+    table = read_table(scores, ("path",), optional=("error",), text=("path", "error"))
     errors = table["error"].to_pylist() if "error" in table.schema.names else [None] * len(table)
     return [path for path, error in zip(_names(table, "path", scores), errors, strict=True) if not error]
 
