@@ -65,7 +65,7 @@ benchmark-cpu: .venv/base
 # Where the shipped model finds its findings, against 732 radiologists' boxes, a random map, the centre of the image and
 # Grad-CAM: docs/localization.md. About 20 minutes on two processors; wants CXR14_DIR (below).
 localization: .venv/dev
-	$(BIN)/python benchmarks/localization.py $(CXR14_DIR)
+	$(BIN)/python -m benchmarks.localization $(CXR14_DIR)
 
 # The table library of the HTML report, from the npm registry; its files are committed. Needs npm.
 TABULATOR := 6.5.3

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from cpu import commit, processor
 from onnx import numpy_helper
 
+from benchmarks.cpu import commit, processor
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.bundle import Engine, build_bundle
 from cxr_trt.engine.registry import BACKENDS

@@ -94,7 +94,7 @@ def _distribution(finding: int, scores: "np.ndarray[tuple[int], np.dtype[np.floa
         for i, height in enumerate(heights)
         if height
     )
-    values = f"median {np.median(scores):.3f}, highest {scores.max():.3f}" if len(scores) else "no scores"
+    values = f"median {np.median(scores):.3f}, most {scores.max():.3f}" if len(scores) else "no scores"
     name = _words(FINDINGS[finding])
     return (
         f'<button type="button" data-finding="{finding}" aria-pressed="false"><span>{name}</span>'

@@ -155,19 +155,19 @@
     index: "number",
     layout: "fitColumns",
     height: "72vh",
-    rowHeight: 76,
+    rowHeight: data.cases.some((item) => item.picture) ? 76 : 46,
     placeholder: "No X-ray matches.",
     initialSort: [{ column: "value", dir: "desc" }],
     columns: [
       { title: "Picture", field: "number", formatter: thumb, headerSort: false, width: 88, resizable: false },
       { title: "File", field: "path", formatter: text, sorter: "string", widthGrow: 3, minWidth: 140 },
-      { title: "Finding", field: "finding", formatter: text, sorter: "string", minWidth: 120 },
+      { title: "Finding", field: "finding", formatter: text, sorter: "string", minWidth: 160 },
       { title: "Score", field: "value", formatter: (cell) => bar(cell.getValue()), sorter: "number", minWidth: 130 },
       {
         title: "Calibrated", field: "calibratedValue", formatter: (cell) => bar(cell.getValue()), sorter: "number",
         minWidth: 130, visible: data.calibrated,
       },
-      { title: "Yes or no", field: "answer", formatter: text, sorter: "string", width: 100, visible: data.calibrated },
+      { title: "Yes or no", field: "answer", formatter: text, sorter: "string", width: 125, visible: data.calibrated },
       { title: "Warnings", field: "notes", formatter: text, sorter: "string", widthGrow: 2, minWidth: 120 },
     ],
   });
