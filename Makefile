@@ -9,8 +9,9 @@ DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 
-.PHONY: demo test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier roofline parity plugin \
-    plugin-budget plugin-benchmark plugin-mutants train-demo reproduce hostile faults fuzz soak false-alarms clean
+.PHONY: demo test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier roofline parity \
+    localization report-assets plugin plugin-budget plugin-benchmark plugin-mutants train-demo reproduce hostile \
+    faults fuzz soak false-alarms clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
@@ -84,6 +85,20 @@ roofline: .venv/base
 # AUC of every precision and CPU backend against PyTorch on the test images of CXR14_DIR; hours, resumable.
 parity: .venv/dev
 	$(BIN)/python -m benchmarks.parity $(CXR14_DIR) build/parity
+
+# Where the shipped model finds its findings, against 732 radiologists' boxes, a random map, the centre of the image and
+# Grad-CAM: docs/localization.md. About 20 minutes on two processors; wants CXR14_DIR (below).
+localization: .venv/dev
+	$(BIN)/python -m benchmarks.localization $(CXR14_DIR)
+
+# The table library of the HTML report, from the npm registry; its files are committed. Needs npm.
+TABULATOR := 6.5.3
+TABULATOR_FILES = dist/js/tabulator.min.js dist/css/tabulator_simple.min.css LICENSE
+report-assets:
+	mkdir -p build
+	cd build && npm pack --silent tabulator-tables@$(TABULATOR)
+	tar -xzf build/tabulator-tables-$(TABULATOR).tgz -C build $(addprefix package/,$(TABULATOR_FILES))
+	cp $(addprefix build/package/,$(TABULATOR_FILES)) cxr_trt/report/assets/tabulator/
 
 # The TensorRT plugin, where cxr-trt looks for it; needs a C++ compiler. TENSORRT_ROOT and CUDA_HOME say what to use.
 plugin: .venv/base

@@ -150,6 +150,8 @@ def build_engine(**options: Any) -> None:
     show_default=True,
     help="How many findings get a heat map.",
 )
+@click.option("--raw-maps", is_flag=True, help="With --heatmaps: also the class maps of all findings, in maps.npz.")
+@click.option("--full-size", is_flag=True, help="Heat maps as large as the file. Default: at most 1024 pixels a side.")
 @click.option("--workers", type=click.IntRange(1), help="Decoding processes. Default: one a processor.")
 @click.option("--fresh", is_flag=True, help="Forget what an earlier run has scored.")
 @overwrite_option
@@ -171,6 +173,9 @@ def score(**options: Any) -> None:
 @click.argument("labels", type=path_option)
 @click.option("--json", "json_path", type=path_option, help="Also write the result here, in full precision.")
 @click.option("--curves", type=path_option, help="Also draw the ROC curves: a .png, .svg or .pdf file.")
+@click.option("--reliability", type=path_option, help="Also draw the reliability diagram: a .png, .svg or .pdf file.")
+@click.option("--boxes", type=path_option, help="A CSV of boxes, or NIH's: also evaluate where findings are found.")
+@click.option("--maps", type=path_option, help="With --boxes: the folder of `score --heatmaps FOLDER --raw-maps`.")
 @click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True, help="For the intervals.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the resampling.")
 @overwrite_option
@@ -178,9 +183,43 @@ def evaluate(**options: Any) -> None:
     """Compare SCORES, a table of `cxr-trt score`, with LABELS: AUC a finding, with intervals over patients.
 
     LABELS is a CSV with the columns `image`, optionally `patient_id`, and the 14 findings as 0 or 1. An image is
-    matched to a path, or else by file name without suffix.
+    matched to a path, or else by file name without suffix. A calibrated table gets its calibration error too.
+    Boxes have the columns `image`, `finding`, `x`, `y`, `width` and `height`, in pixels of the scored file.
     """
     from cxr_trt.evaluate.command import run
+
+    click.get_current_context().exit(run(**options))
+
+
+@main.command()
+@click.argument("scores", type=path_option)
+@click.argument("labels", type=path_option)
+@click.option("-e", "--engine", "bundle", type=path_option, required=True, help="The bundle that made SCORES.")
+@click.option("--method", type=click.Choice(["platt", "isotonic"]), default="platt", show_default=True)
+@click.option("--sensitivity", type=click.FloatRange(0, 1), help="At least this, for the thresholds.")
+@click.option("--specificity", type=click.FloatRange(0, 1), help="Or at least this. Default: their largest sum.")
+@overwrite_option
+def calibrate(**options: Any) -> None:
+    """Fit probabilities and thresholds to validation data, and keep them in the bundle: `score` then adds both.
+
+    SCORES is a table that the bundle made, LABELS a CSV as for `evaluate`; neither may be the test data.
+    """
+    from cxr_trt.calibrate.command import run
+
+    click.get_current_context().exit(run(**options))
+
+
+@main.command()
+@click.argument("scores", type=path_option)
+@click.option("-o", "--output", type=path_option, required=True, help="The page to write: report.html.")
+@click.option("--images", type=path_option, multiple=True, help="What was scored, for pictures: as for `score`.")
+@click.option("--heatmaps", type=path_option, help="The folder of `score --heatmaps FOLDER --raw-maps`, for maps.")
+@click.option("--pictures", type=click.IntRange(0), default=1000, show_default=True, help="The most X-rays with one.")
+@click.option("--title", default="Chest X-ray scores", show_default=True)
+@overwrite_option
+def report(**options: Any) -> None:
+    """Show SCORES, a table of `cxr-trt score`, as one HTML page that works offline."""
+    from cxr_trt.report.command import run
 
     click.get_current_context().exit(run(**options))
 
@@ -225,10 +264,12 @@ def benchmark(**options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The manifest as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Say what BUNDLE is, after checking every file of it against its hash."""
+    from cxr_trt.calibrate.calibration import read_calibration
     from cxr_trt.engine.manifest import read_manifest
     from cxr_trt.report.terminal import show_facts
 
     manifest = read_manifest(bundle)
+    calibration = read_calibration(bundle, manifest.fingerprint)
     if as_json:
         click.echo(manifest.to_json(), nl=False)
         return
@@ -245,6 +286,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
             "views": f"{spec.views}: {views}{windows}",
             "pooling": f"k_max {spec.k_max}, k_min {spec.k_min}, alpha {spec.alpha}",
             "preprocessing": spec.preprocessing,
+            "calibration": calibration.summary() if calibration else "none",
         }
     )
 
@@ -252,6 +294,6 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @main.command()
 def doctor() -> None:
     """Say what this machine can build and run, and the command for each missing part."""
-    from cxr_trt.doctor import report
+    from cxr_trt import doctor
 
-    report()
+    doctor.report()

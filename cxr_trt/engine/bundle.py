@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from cxr_trt.calibrate.calibration import read_calibration
 from cxr_trt.engine.backend import Backend, BuildOptions, Outputs, joined
 from cxr_trt.engine.manifest import NAME, Manifest, hash_file, read_manifest
 from cxr_trt.engine.parity import check_parity
@@ -121,6 +122,7 @@ class Engine:
         manifest: what it was built from, and how.
         spec: the specification of its scoring graph.
         fingerprint: identifies engine and specification; stands in every row.
+        calibration: what `cxr-trt calibrate` fitted for it, or None; `run` gives probabilities as the network does.
         has_class_maps: whether its graph gives class maps.
         max_batch: images that go through the engine at once.
         warnings: what is to be said of every result: that the model is no more than a demonstration, if so.
@@ -130,13 +132,15 @@ class Engine:
         """Open a bundle after checking every file of it.
 
         Raises:
-            BundleError: incomplete, changed, or built by another version of its backend or for another GPU.
+            BundleError: incomplete or changed, its calibration included, or built by another version of its backend
+                or for another GPU.
             BackendError: its backend cannot run here.
         """
         path = Path(path)
         self.manifest = read_manifest(path)
         self.spec = self.manifest.graph.spec
         self.fingerprint = self.manifest.fingerprint
+        self.calibration = read_calibration(path, self.fingerprint)
         self.warnings = CAUTIONS[self.manifest.graph.weights]
         backend = BACKENDS.get(self.manifest.backend)
         if backend is None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.errors import UsageError
-from cxr_trt.evaluate.tables import Labels, read_labels
+from cxr_trt.evaluate.tables import Labels, match, read_labels
 from cxr_trt.images.checks import picture_doubts
 from cxr_trt.score.decoders import Answer, Decoders, Limits, Request
 from cxr_trt.score.files import Source, find_files
@@ -84,10 +84,10 @@ def _usable(answers: Iterator[Answer], problems: dict[str, int]) -> Iterator[tup
 
 def _without_patients(sources: list[Source], evaluation: Labels, own: Labels | None) -> list[Source]:
     names = [source.name for source in sources]
-    evaluated = evaluation.partners(names, "the calibration images")
+    evaluated = match(names, evaluation.images, "the calibration images", evaluation.path)
     kept = [partner is None for partner in evaluated]
     if own and own.patients and evaluation.patients:
         patients = set(evaluation.patients)
-        for i, row in enumerate(own.partners(names, "the calibration images")):
+        for i, row in enumerate(match(names, own.images, "the calibration images", own.path)):
             kept[i] = kept[i] and (row is None or own.patients[row] not in patients)
     return [source for source, keep in zip(sources, kept, strict=True) if keep]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxr_trt.calibrate.calibration import NAME as CALIBRATION
 from cxr_trt.errors import BundleError, CxrTrtError, GraphError
 from cxr_trt.export.graph_file import GraphInfo, load_alone
 from cxr_trt.export.plan import PLAN, Plan
@@ -91,7 +92,10 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def _check_files(bundle: Path, manifest: Manifest) -> None:
-    """Raise BundleError unless the bundle holds the files of its manifest, unchanged, and no others."""
+    """Raise BundleError unless the bundle holds the files of its manifest, unchanged, and no others.
+
+    A calibration is no part of the engine and vouches for itself (`cxr_trt.calibrate.calibration`).
+    """
     for name, sha256 in manifest.files.items():
         path = bundle / name
         if Path(name).name != name or not path.is_file():
@@ -105,7 +109,7 @@ def _check_files(bundle: Path, manifest: Manifest) -> None:
         if changed:
             raise BundleError(f"{path}: changed since the engine was built; {_rebuild(bundle)}")
     for path in sorted(bundle.iterdir()):
-        if path.name != NAME and path.name not in manifest.files:
+        if path.name not in (NAME, CALIBRATION, *manifest.files):
             raise BundleError(f"{path}: is not in the manifest; remove it, or {_rebuild(bundle)}")
     try:
         model = load_alone(bundle / "model.onnx")

@@ -4,6 +4,7 @@ Ranks are compared, not probabilities, so everything is done in integers and is 
 drawn twice counts twice: a resample is a column of whole weights, and each finding is sorted once for all resamples.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,17 +130,23 @@ def bootstrap(
     Returns:
         [resamples, 14]; NaN where a finding has only one class in a resample.
     """
+    columns = range(scores.shape[1])
+    chunks = [
+        np.stack([roc_auc(scores[:, column], labels[:, column], weights) for column in columns], axis=1)
+        for weights in resampled(patients, resamples, seed)
+    ]
+    return np.concatenate(chunks) if chunks else np.empty((0, len(columns)))
+
+
+def resampled(patients: npt.ArrayLike, resamples: int, seed: int) -> Iterator[Integers]:
+    """How often each of N images occurs in sets of patients, drawn with replacement: [N, B] for B sets at a time."""
     numbers: Integers = np.unique(np.asarray(patients), return_inverse=True)[1].astype(np.int64)
     total = int(numbers.max(initial=-1)) + 1
     rng = np.random.default_rng(seed)
-    areas = np.empty((resamples, scores.shape[1]))
     for start in range(0, resamples, CHUNK):
         count = min(CHUNK, resamples - start)
         draws = [np.bincount(rng.integers(total, size=total), minlength=total) for _ in range(count)]
-        weights = np.stack(draws, axis=1)[numbers]
-        for column in range(scores.shape[1]):
-            areas[start : start + count, column] = roc_auc(scores[:, column], labels[:, column], weights)
-    return areas
+        yield np.stack(draws, axis=1)[numbers]
 
 
 def interval(areas: Floats) -> tuple[float | None, float | None]:

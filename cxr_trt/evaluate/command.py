@@ -1,11 +1,16 @@
 """The command `cxr-trt evaluate`: Markdown to standard output, JSON to a file, remarks to standard error."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from cxr_trt.errors import UsageError
+from cxr_trt.evaluate import calibration, localization
 from cxr_trt.evaluate.auc import Evaluation, evaluate, to_json, to_markdown
+from cxr_trt.evaluate.boxes import localize_boxes
 from cxr_trt.evaluate.curves import SUFFIXES, check_plots, save_curves
 from cxr_trt.evaluate.tables import Matched, read_matched
 from cxr_trt.outputs import check_output, replacing
@@ -16,6 +21,9 @@ def run(
     labels: Path,
     json_path: Path | None,
     curves: Path | None,
+    reliability: Path | None,
+    boxes: Path | None,
+    maps: Path | None,
     resamples: int,
     seed: int,
     overwrite: bool,
@@ -25,21 +33,35 @@ def run(
     Raises:
         UsageError: a table or the output cannot be used.
     """
+    if bool(boxes) != bool(maps):
+        raise UsageError("--boxes and --maps go together: boxes, and the folder of `cxr-trt score --raw-maps`")
     if json_path:
         check_output(json_path, (".json",), overwrite=overwrite)
-    if curves:
-        check_output(curves, SUFFIXES, overwrite=overwrite)
+    for picture in filter(None, (curves, reliability)):
+        check_output(picture, SUFFIXES, overwrite=overwrite)
         check_plots()
     matched = read_matched(scores, labels)
     patients = matched.patients if matched.patients is not None else range(len(matched.scores))
     evaluation = evaluate(matched.scores, matched.labels, patients, resamples=resamples, seed=seed)
+    content = to_json(evaluation)
     click.echo(to_markdown(evaluation))
+    if reliability or matched.calibrated is not None:
+        matched.check_probabilities(scores)
+        errors = calibration.evaluate_calibration(matched)
+        content["calibration"] = calibration.to_json(errors)
+        click.echo("\n" + calibration.to_markdown(errors))
+    if boxes and maps:
+        found = localize_boxes(scores, labels, boxes, maps, resamples, seed)
+        content["localization"] = localization.to_json(found)
+        click.echo("\n" + localization.to_markdown(found))
     for remark in _remarks(evaluation, matched):
         click.echo(remark, err=True)
     if json_path:
-        _write(json_path, evaluation, matched)
+        _write(json_path, content, matched)
     if curves:
         save_curves(curves, matched.scores, matched.labels, evaluation)
+    if reliability:
+        calibration.save_reliability(reliability, matched)
     return 1 if matched.errors or matched.unlabelled else 0
 
 
@@ -63,8 +85,9 @@ def _remarks(evaluation: Evaluation, matched: Matched) -> list[str]:
     return remarks
 
 
-def _write(path: Path, evaluation: Evaluation, matched: Matched) -> None:
-    content = to_json(evaluation) | {
+def _write(path: Path, results: Mapping[str, Any], matched: Matched) -> None:
+    content = {
+        **results,
         "resampled": "patients" if matched.patients is not None else "images",
         "scores_with_errors": matched.errors,
         "scores_without_labels": matched.unlabelled,

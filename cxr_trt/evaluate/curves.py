@@ -24,7 +24,7 @@ def check_plots() -> None:
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
-        raise UsageError("--curves needs matplotlib: pip install 'cxr-trt[plots]'") from error
+        raise UsageError("pictures of curves need matplotlib: pip install 'cxr-trt[plots]'") from error
 
 
 def roc_curve(scores: Floats, labels: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from cxr_trt.calibrate.calibration import CALIBRATED, POSITIVE
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.score.files import SUFFIXES
@@ -26,15 +28,26 @@ class Matched:
     """The images that have both scores and labels, in the order of SCORES.
 
     scores: float64 [N, 14]; labels: bool [N, 14]; patients: [N], or None if LABELS does not name them.
+    engines: the fingerprints in SCORES, None if it has no such column.
+    calibrated, positive: float64 and bool [N, 14], NaN and False where nothing was fitted; None if SCORES has neither.
     errors: rows of SCORES that say why there is no score; unlabelled, unscored: rows without a partner.
     """
 
     scores: npt.NDArray[np.float64]
     labels: npt.NDArray[np.bool_]
     patients: list[str] | None
+    engines: frozenset[str | None] | None
+    calibrated: npt.NDArray[np.float64] | None
+    positive: npt.NDArray[np.bool_] | None
     errors: int
     unlabelled: int
     unscored: int
+
+    def check_probabilities(self, path: Path) -> None:
+        """Raise UsageError, which names the table, unless all scores and calibrated ones lie between 0 and 1."""
+        for values in (self.scores, self.calibrated):
+            if values is not None and (np.nanmin(values, initial=0) < 0 or np.nanmax(values, initial=1) > 1):
+                raise UsageError(f"{path}: some scores are below 0 or above 1; calibration needs probabilities")
 
 
 @dataclass(frozen=True)
@@ -49,21 +62,13 @@ class Labels:
     values: npt.NDArray[np.bool_]
     patients: list[str] | None
 
-    def partners(self, paths: list[str], source: str | Path) -> list[int | None]:
-        """For each path the row that belongs to it, or None; `source` names where the paths come from, in messages.
-
-        Raises:
-            UsageError: a name has several possible partners.
-        """
-        return _match(paths, self.images, source, self.path)
-
     def rows(self, paths: list[str], source: str | Path) -> list[int | None]:
-        """As `partners`, where some must be.
+        """For each path the row that belongs to it, or None; `source` names where the paths come from, in messages.
 
         Raises:
             UsageError: a name has several possible partners, or no path has one.
         """
-        partners = self.partners(paths, source)
+        partners = match(paths, self.images, source, self.path)
         if all(partner is None for partner in partners):
             raise UsageError(
                 f"no image of {source} is in {self.path} ({paths[0]!r} and {self.images[0]!r}, for example); "
@@ -78,7 +83,7 @@ def read_labels(path: Path) -> Labels:
     Raises:
         UsageError: it cannot be read, lacks a column, names an image twice, or has an empty patient or another label.
     """
-    table = _read(path, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
+    table = read_table(path, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
     images, values = _names(table, "image", path), _matrix(table)
     _check(np.isin(values, (0, 1)), values, images, path, "must be 0 or 1")
     if "patient_id" not in table.schema.names:
@@ -98,13 +103,12 @@ def read_matched(scores: Path, labels: Path) -> Matched:
         UsageError: a table cannot be read, lacks a column, names an image twice, has labels other than 0 and 1 or
             scores that are no numbers; a name has several possible partners; or no image has both.
     """
-    scored = _read(scores, ("path", *FINDINGS), optional=("error",), text=("path", "error"))
+    texts = ("path", "error", "engine", *POSITIVE)
+    scored = read_table(scores, ("path", *FINDINGS), optional=("error", "engine", *CALIBRATED, *POSITIVE), text=texts)
     all_paths, truth = _names(scored, "path", scores), read_labels(labels)
-    failed = np.array(
-        [bool(reason) for reason in scored["error"].to_pylist()]
-        if "error" in scored.schema.names
-        else [False] * len(all_paths)
-    )
+    columns = scored.schema.names
+    errors = scored["error"].to_pylist() if "error" in columns else [None] * len(all_paths)
+    failed = np.array([bool(reason) for reason in errors])
     if failed.all():
         raise UsageError(f"{scores}: every row is an error row; there is nothing to evaluate")
     kept = np.flatnonzero(~failed)
@@ -114,17 +118,26 @@ def read_matched(scores: Path, labels: Path) -> Matched:
     _check(np.isfinite(probabilities), probabilities, paths, scores, "must be a number")
     found = np.array([partner is not None for partner in partners])
     rows = [partner for partner in partners if partner is not None]
+    has_calibration = {*CALIBRATED, *POSITIVE} <= set(columns)
     return Matched(
         scores=probabilities[found],
         labels=truth.values[rows],
         patients=[truth.patients[row] for row in rows] if truth.patients else None,
+        engines=frozenset(scored["engine"].to_pylist()) if "engine" in columns else None,
+        calibrated=_matrix(scored, CALIBRATED)[kept][found] if has_calibration else None,
+        positive=(_columns(scored, POSITIVE) == "yes")[kept][found] if has_calibration else None,
         errors=int(failed.sum()),
         unlabelled=int((~found).sum()),
         unscored=len(truth.images) - len(rows),
     )
 
 
-def _read(path: Path, required: tuple[str, ...], optional: tuple[str, ...], text: tuple[str, ...]) -> pa.Table:
+def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...], text: tuple[str, ...]) -> pa.Table:
+    """The named columns of a .csv or .parquet file: those in `text` as strings, the others as float64.
+
+    Raises:
+        UsageError: it cannot be read, or lacks a required column.
+    """
     types = {name: pa.string() if name in text else pa.float64() for name in (*required, *optional)}
     try:
         if path.suffix == ".parquet":
@@ -155,8 +168,19 @@ def _names(table: pa.Table, column: str, path: Path) -> list[str]:
     return names
 
 
-def _match(paths: list[str], images: list[str], scores: str | Path, labels: Path) -> list[int | None]:
-    """For each path the index of its image, or None."""
+def read_paths(scores: Path) -> list[str]:
+    """The images of a table of scores that were scored. Raises UsageError as `read_matched` does."""
+    table = read_table(scores, ("path",), optional=("error",), text=("path", "error"))
+    errors = table["error"].to_pylist() if "error" in table.schema.names else [None] * len(table)
+    return [path for path, error in zip(_names(table, "path", scores), errors, strict=True) if not error]
+
+
+def match(paths: list[str], images: list[str], scores: str | Path, labels: Path) -> list[int | None]:
+    """For each path the index of its image, or None; `scores` and `labels` name the two tables, in messages.
+
+    Raises:
+        UsageError: a name has several possible partners.
+    """
     exact = {image: row for row, image in enumerate(images)}
     by_stem = {_stem(image): row for row, image in enumerate(images)}
     counts = {scores: _stem_counts(paths), labels: _stem_counts(images)}
@@ -169,8 +193,8 @@ def _match(paths: list[str], images: list[str], scores: str | Path, labels: Path
         for table, count in counts.items():
             if count[stem] > 1:
                 raise UsageError(
-                    f"{table}: {stem!r} is the name of {count[stem]} images, so it is unclear which labels {path!r} "
-                    "has; write the same paths in both tables"
+                    f"{table}: {stem!r} is the name of {count[stem]} images, so it is unclear which of them "
+                    f"{path!r} is; write the same paths in both tables"
                 )
         partners.append(by_stem[stem])
     return partners
@@ -185,10 +209,13 @@ def _stem_counts(names: Iterable[str]) -> Counter[str]:
     return Counter(map(_stem, names))
 
 
-def _matrix(table: pa.Table) -> npt.NDArray[np.float64]:
+def _matrix(table: pa.Table, names: tuple[str, ...] = FINDINGS) -> npt.NDArray[np.float64]:
     """[rows, 14]; NaN where a cell is empty."""
-    columns = [table[name].to_numpy() for name in FINDINGS]
-    return np.stack(columns, axis=1).astype(np.float64)
+    return _columns(table, names).astype(np.float64)
+
+
+def _columns(table: pa.Table, names: tuple[str, ...]) -> npt.NDArray[Any]:
+    return np.stack([table[name].to_numpy() for name in names], axis=1)
 
 
 def _check(

@@ -1,6 +1,9 @@
-"""Heat maps: class maps laid over the X-ray that the network saw (paper, sec. 4.4)."""
+"""Heat maps: class maps laid over the X-ray they were computed from (paper, sec. 4.4)."""
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -9,39 +12,59 @@ import numpy.typing as npt
 
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
+from cxr_trt.geometry import map_rectangle, scaled, upsample
 from cxr_trt.outputs import check_folder
 from cxr_trt.score.pipeline import Result
-from cxr_trt.score.rows import Row
+from cxr_trt.score.rows import NOTICE, Row
 from cxr_trt.spec import Specification
 
-CAPTION_HEIGHT = 40  # pixels above the picture
-BAR_WIDTH = 24  # pixels to the right of it
+LARGEST = 1024  # pixels of a picture's longer side, unless the file's own size is asked for
+FULL_SIZE = 1 << 16
+NARROWEST = 480  # pixels of the frame, so that a caption fits
+COLOURS = cv2.COLORMAP_INFERNO  # perceptually uniform: equal steps of the map look like equal steps
 STRONGEST = 0.6  # opacity where the map is highest
+MAPS = "maps.npz"
+AHEAD = 2  # results that may wait to be drawn
+
+Bytes = npt.NDArray[np.uint8]
 
 
 def overlay(
-    image: npt.NDArray[np.uint8], class_map: npt.NDArray[np.float32], spec: Specification
-) -> npt.NDArray[np.uint8]:
-    """Lay one class map over an image.
+    picture: Bytes, class_map: npt.NDArray[np.float32], spec: Specification, size: tuple[int, int] | None = None
+) -> Bytes:
+    """Lay one class map over a picture.
 
     Args:
-        image: uint8 [size, size].
-        class_map: float32 [h, w] over `spec.class_map_region`.
-        spec: says where on the image the map lies.
+        picture: uint8 [H, W], the file's picture in any size.
+        class_map: float32 [h, w].
+        spec: of the engine that made the map; says where on the picture it lies.
+        size: (height, width) of the file's picture in pixels, if this one is smaller.
 
     Returns:
-        uint8 [size, size, 3], BGR. Colour and opacity rise from the map's smallest to its largest value.
+        uint8 [H, W, 3], BGR. Colour and opacity rise from the map's smallest to its largest value. A thin line
+        surrounds what the network saw, where that is not the whole picture.
     """
-    offset, side = spec.class_map_region
+    height, width = picture.shape
+    own = size or (height, width)
+    rectangle = scaled(map_rectangle(spec, *own), height / own[0], width / own[1])
+    smooth, place = upsample(class_map, rectangle, height, width)
     low, high = float(class_map.min()), float(class_map.max())
-    scaled = (class_map - low) / ((high - low) or 1.0)
-    smooth = np.clip(cv2.resize(scaled, (side, side), interpolation=cv2.INTER_CUBIC), 0, 1)
-    heat = np.zeros(image.shape, np.float32)
-    heat[offset : offset + side, offset : offset + side] = smooth
-    colours = cv2.applyColorMap(np.rint(heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    opacity = STRONGEST * heat[:, :, None]
-    blended = (1 - opacity) * image[:, :, None] + opacity * colours
-    return np.rint(blended).astype(np.uint8)
+    heat = np.zeros(picture.shape, np.uint8)
+    heat[place] = np.rint((smooth - low) * (255 / ((high - low) or 1.0)))
+    blended: Bytes = _blends()[heat, picture]
+    if smooth.shape != picture.shape:
+        (top, bottom), (left, right) = ((part.start, part.stop - 1) for part in place)
+        cv2.rectangle(blended, (left, top), (right, bottom), (128, 128, 128), 1)
+    return blended
+
+
+@cache
+def _blends() -> Bytes:
+    """Colours, uint8 [heat, grey, BGR]: of 256 heats over 256 greys."""
+    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOURS)
+    opacity = STRONGEST * np.arange(256)[:, None, None] / 255
+    blends: Bytes = np.rint((1 - opacity) * np.arange(256)[None, :, None] + opacity * colours).astype(np.uint8)
+    return blends
 
 
 def check_heatmaps(folder: Path, scored: Iterable[Path], *, overwrite: bool) -> None:
@@ -54,29 +77,67 @@ def check_heatmaps(folder: Path, scored: Iterable[Path], *, overwrite: bool) -> 
         raise UsageError(f"{folder} is not empty; add --overwrite to replace heat maps there, or choose another")
 
 
-def has_heatmaps(row: Row, folder: Path, top: int) -> bool:
-    """Whether the files that `save_heatmaps` writes for a scored row are there."""
-    return all((folder / row.path / name).is_file() for _, name in _pictures(row, top))
+class Heatmaps:
+    """Writes FOLDER/PATH/RANK-FINDING.png for the most probable findings of a result, and on request maps.npz.
 
-
-def save_heatmaps(result: Result, spec: Specification, folder: Path, top: int) -> None:
-    """Write FOLDER/PATH/RANK-FINDING.png for the `top` most probable findings; nothing for an error row.
-
-    Heat maps of an earlier run for the same file are removed. Raises UsageError if the folder cannot be written.
+    `largest` is the longest side in pixels that results are to bring their pictures with.
     """
-    if result.image is None or result.class_maps is None or result.row.probabilities is None:
-        return
-    target = folder / result.row.path
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for stale in (path for name in FINDINGS for path in target.glob(f"*-{name}.png")):
-            stale.unlink()
-        for finding, name in _pictures(result.row, top):
-            caption = f"{FINDINGS[finding]} {result.row.probabilities[finding]:.3f}"
-            picture = _framed(overlay(result.image, result.class_maps[finding], spec), caption, result.row.warnings)
-            (target / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    except OSError as error:
-        raise UsageError(f"{target}: cannot be written ({error.strerror}); choose another --heatmaps") from error
+
+    def __init__(self, folder: Path, spec: Specification, top: int, *, raw_maps: bool, full_size: bool) -> None:
+        self.folder, self._spec, self._top, self._raw_maps = folder, spec, top, raw_maps
+        self.largest = FULL_SIZE if full_size else LARGEST
+        extras = f"{', maps' * raw_maps}{', full size' * full_size}"
+        self.place = f"{top}{extras} in {folder.resolve()}"
+
+    def are_there(self, row: Row) -> bool:
+        """Whether the files for a scored row are there."""
+        names = [name for _, name in _pictures(row, self._top)] + [MAPS] * self._raw_maps
+        return all((self.folder / row.path / name).is_file() for name in names)
+
+    def save(self, result: Result) -> None:
+        """Write the files for one result, and remove those of an earlier run; nothing for an error row or a known one.
+
+        Raises UsageError if the folder cannot be written.
+        """
+        row, picture, maps = result.row, result.picture, result.class_maps
+        if picture is None or maps is None or not row.probabilities or not row.height or not row.width:
+            return
+        target = self.folder / row.path
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            for stale in (path for name in FINDINGS for path in target.glob(f"*-{name}.png")):
+                stale.unlink()
+            (target / MAPS).unlink(missing_ok=True)
+            for finding, name in _pictures(row, self._top):
+                drawn = overlay(picture, maps[finding], self._spec, (row.height, row.width))
+                caption = f"{FINDINGS[finding]} {row.probabilities[finding]:.3f}"
+                framed = frame(drawn, maps[finding], caption, "; ".join((NOTICE, *row.warnings)))
+                (target / name).write_bytes(cv2.imencode(".png", framed)[1].tobytes())
+            if self._raw_maps:
+                self._save_maps(target / MAPS, maps, row.height, row.width)
+        except OSError as error:
+            raise UsageError(f"{target}: cannot be written ({error.strerror}); choose another --heatmaps") from error
+
+    def _save_maps(self, path: Path, maps: npt.NDArray[np.float32], height: int, width: int) -> None:
+        rectangle = np.array(map_rectangle(self._spec, height, width))
+        np.savez(
+            path, class_maps=maps, findings=np.array(FINDINGS), rectangle=rectangle, size=np.array((height, width))
+        )
+
+
+def drawn(results: Iterable[Result], save: Callable[[Result], None]) -> Iterator[Result]:
+    """Pass results on in order, each after `save` has drawn it, which happens while the engine works on the next."""
+    pending: deque[tuple[Result, Future[None]]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="draw") as thread:
+        for result in results:
+            pending.append((result, thread.submit(save, result)))
+            if len(pending) > AHEAD:
+                done, saved = pending.popleft()
+                saved.result()
+                yield done
+        for done, saved in pending:
+            saved.result()
+            yield done
 
 
 def _pictures(row: Row, top: int) -> list[tuple[int, str]]:
@@ -86,13 +147,33 @@ def _pictures(row: Row, top: int) -> list[tuple[int, str]]:
     return [(finding, f"{rank}-{FINDINGS[finding]}.png") for rank, finding in enumerate(ranked, start=1)]
 
 
-def _framed(picture: npt.NDArray[np.uint8], caption: str, warnings: tuple[str, ...]) -> npt.NDArray[np.uint8]:
-    """Add a caption above, with any warnings in small letters, and a colour bar to the right."""
-    size = picture.shape[0]
-    ramp = np.linspace(255, 0, size).astype(np.uint8)[:, None].repeat(BAR_WIDTH, 1)
-    body = np.hstack([picture, cv2.applyColorMap(ramp, cv2.COLORMAP_INFERNO)])
-    header = np.zeros((CAPTION_HEIGHT, body.shape[1], 3), np.uint8)
-    white, font = (255, 255, 255), cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(header, caption, (6, 18), font, 0.55, white, 1, cv2.LINE_AA)
-    cv2.putText(header, "; ".join(warnings), (6, 33), font, 0.35, white, 1, cv2.LINE_AA)
-    return np.vstack([header, body])
+def frame(picture: Bytes, class_map: npt.NDArray[np.float32], caption: str, notes: str) -> Bytes:
+    """A picture with a caption and small notes above, and a colour bar with the map's extremes to the right.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        class_map: that was laid over it.
+        caption: the finding and its probability.
+        notes: cut at the frame's edge.
+
+    Returns:
+        uint8 [H', W', 3], on black.
+    """
+    height, width = picture.shape[:2]
+    body_width = max(width, NARROWEST)
+    unit = max(body_width, 512) / 512  # of the sizes below, in pixels
+    header, bar, margin = round(44 * unit), round(18 * unit), round(6 * unit)
+    canvas = np.zeros((header + max(height, round(64 * unit)), body_width + bar + round(52 * unit), 3), np.uint8)
+    canvas[header : header + height, :width] = picture
+    ramp = np.linspace(255, 0, height).astype(np.uint8)
+    canvas[header : header + height, body_width + margin : body_width + margin + bar] = _blends()[ramp, 128][:, None]
+    right = body_width + margin + bar + margin // 2
+    for text, x, y, size in (
+        (caption, margin, round(20 * unit), 0.6),
+        (notes, margin, round(37 * unit), 0.36),
+        (f"{class_map.max():.2f}", right, header + round(11 * unit), 0.36),
+        (f"{class_map.min():.2f}", right, header + max(height, round(30 * unit)) - round(4 * unit), 0.36),
+    ):
+        thickness = max(1, round(unit))
+        cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size * unit, (255,) * 3, thickness, cv2.LINE_AA)
+    return canvas

@@ -11,7 +11,7 @@ from cxr_trt.engine.manifest import hash_file
 from cxr_trt.errors import UsageError
 from cxr_trt.outputs import check_output, locked, replacing
 from cxr_trt.progress import FileProgress
-from cxr_trt.report.heatmaps import check_heatmaps, has_heatmaps, save_heatmaps
+from cxr_trt.report.heatmaps import Heatmaps, check_heatmaps, drawn
 from cxr_trt.report.terminal import show_rows
 from cxr_trt.score.files import Selection, find_files
 from cxr_trt.score.journal import Journal
@@ -30,6 +30,8 @@ def run(
     table: bool,
     heatmaps: Path | None,
     top: int,
+    raw_maps: bool,
+    full_size: bool,
     workers: int | None,
     overwrite: bool,
     fresh: bool,
@@ -40,6 +42,8 @@ def run(
         CxrTrtError: a path, the bundle or an output cannot be used, or the engine failed; rows made before that stay in
             the journal.
     """
+    if (raw_maps or full_size) and not heatmaps:
+        raise UsageError("--raw-maps and --full-size say what to write with --heatmaps; name its folder")
     selection = find_files(paths)
     table = table or (output is None and sys.stdout is not None and sys.stdout.isatty())
     rows, errors = Sample(SHOWN_ROWS), Sample(SHOWN_ERRORS)
@@ -51,15 +55,21 @@ def run(
         engine = stack.enter_context(Engine(bundle or _only_bundle()))
         if heatmaps and not engine.has_class_maps:
             raise UsageError("--heatmaps needs an engine with class maps; export the checkpoint with --class-maps")
-        writer = None if output or table else standard_output()
+        writer = None if output or table else standard_output(engine.calibration)
         _announce(engine, selection)
-        keeper = _Keeper(engine, journal, heatmaps, top)
+        maps = Heatmaps(heatmaps, engine.spec, top, raw_maps=raw_maps, full_size=full_size) if heatmaps else None
+        keeper = _Keeper(engine, journal, maps)
         progress = stack.enter_context(FileProgress(len(selection.sources)))
         try:
             results = score(
-                engine, selection.sources, class_maps=heatmaps is not None, workers=workers, known=keeper.known
+                engine,
+                selection.sources,
+                class_maps=maps is not None,
+                pictures=maps.largest if maps else 0,
+                workers=workers,
+                known=keeper.known,
             )
-            for result in results:
+            for result in drawn(results, maps.save) if maps else results:
                 keeper.keep(result)
                 if writer:
                     writer.write(result.row)
@@ -97,27 +107,23 @@ def _open_journal(output: Path, stack: ExitStack, *, overwrite: bool, fresh: boo
 
 
 class _Keeper:
-    """What stays of a result: its heat maps, then its row in the journal, which says that both are there."""
+    """What stays of a result: its row in the journal, which says that its heat maps are there too."""
 
-    def __init__(self, engine: Engine, journal: Journal | None, heatmaps: Path | None, top: int) -> None:
-        self._engine, self._journal, self._heatmaps, self._top = engine, journal, heatmaps, top
-        self._place = f"{top} in {heatmaps.resolve()}" if heatmaps else None
+    def __init__(self, engine: Engine, journal: Journal | None, heatmaps: Heatmaps | None) -> None:
+        self._engine, self._journal, self._heatmaps = engine, journal, heatmaps
+        self._place = heatmaps.place if heatmaps else None
         if journal and heatmaps:
-            journal.note(str(heatmaps.resolve()))
+            journal.note(str(heatmaps.folder.resolve()))
 
     def known(self, name: str) -> Row | None:
         """The row of an earlier run, if all that is wanted of it is still there."""
         row = self._journal.row(name, self._engine.fingerprint, self._place) if self._journal else None
-        if row and self._heatmaps and not has_heatmaps(row, self._heatmaps, self._top):
+        if row and self._heatmaps and not self._heatmaps.are_there(row):
             return None
         return row
 
     def keep(self, result: Result) -> None:
-        if result.is_known:
-            return
-        if self._heatmaps:
-            save_heatmaps(result, self._engine.spec, self._heatmaps, self._top)
-        if self._journal:
+        if self._journal and not result.is_known:
             self._journal.add(result.row, self._place)
 
 
@@ -125,7 +131,7 @@ def _publish(journal: Journal, selection: Selection, engine: Engine, output: Pat
     """Write the table from the journal, in the order of the files; it appears whole or not at all."""
     with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
         rows = journal.rows(source.name for source in selection.sources)
-        write_table(partial, output.suffix, rows, engine.spec)
+        write_table(partial, output.suffix, rows, engine.spec, engine.calibration)
         journal.note(hash_file(partial))
 
 
@@ -157,7 +163,8 @@ def _announce(engine: Engine, selection: Selection) -> None:
     skipped = f" ({_files(selection.skipped)} skipped: no images)" if selection.skipped else ""
     click.echo(
         f"scoring {_files(len(selection.sources))}{skipped}: {manifest.backend} {manifest.backend_version}, "
-        f"{manifest.precision}, {engine.spec.views}, engine {engine.fingerprint}",
+        f"{manifest.precision}, {engine.spec.views}, engine {engine.fingerprint}"
+        + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else ""),
         err=True,
     )
     for warning in engine.warnings:

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.errors import BackendError
+from cxr_trt.images.image import MAX_PIXELS
 from cxr_trt.preprocess import Fit
 from cxr_trt.score.files import Source
 from cxr_trt.score.rows import Row
@@ -44,7 +45,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a decoder says of a file: either `image`, uint8 [size, size], or `error`, or neither if it is unchanged."""
+    """What a decoder says of a file: either `image`, uint8 [size, size], or `error`, or neither if it is unchanged.
+
+    picture: uint8 [H, W], display grey in the file's own shape, if pictures were asked for and there is an image.
+    """
 
     sha256: str | None = None
     width: int | None = None
@@ -53,6 +57,7 @@ class Answer:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     image: npt.NDArray[np.uint8] | None = None
+    picture: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,13 @@ class Request:
 
 
 class Decoders:
-    """At most `workers` processes and the threads that wait for them; a context manager."""
+    """At most `workers` processes and the threads that wait for them; a context manager.
 
-    def __init__(self, workers: int, size: int, limits: Limits, fit: Fit = "stretch") -> None:
-        self._size, self._limits, self._fit = size, limits, fit
+    `picture` is the longest side in pixels of an answer's picture; 0 for none.
+    """
+
+    def __init__(self, workers: int, size: int, limits: Limits, fit: Fit = "stretch", picture: int = 0) -> None:
+        self._size, self._limits, self._fit, self._picture = size, limits, fit, picture
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
@@ -129,7 +137,7 @@ class Decoders:
                 raise EOFError
             if self._idle:
                 return self._idle.pop()
-            process = _Process(self._size, self._limits, self._fit)
+            process = _Process(self._size, self._limits, self._fit, self._picture)
             self._all.add(process)
             return process
 
@@ -137,9 +145,9 @@ class Decoders:
 class _Process:
     """One decoder: `cxr_trt.score.worker`. It ends with its standard input, so it never outlives us for long."""
 
-    def __init__(self, size: int, limits: Limits, fit: Fit) -> None:
-        self._size, self.is_ready = size, False
-        arguments = [str(size), fit, str(limits.memory), str(limits.seconds)]
+    def __init__(self, size: int, limits: Limits, fit: Fit, picture: int) -> None:
+        self._size, self._picture, self.is_ready = size, picture, False
+        arguments = [str(size), fit, str(limits.memory), str(limits.seconds), str(picture)]
         self._process = subprocess.Popen(  # noqa: S603 - our own code
             [sys.executable, "-c", START.format(path=sys.path), *arguments],
             stdin=subprocess.PIPE,
@@ -156,14 +164,19 @@ class _Process:
         """Raises EOFError, OSError, ValueError or TypeError if the process died or said something that is no answer."""
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         if not self.is_ready:
-            self._read(0)
+            self._read()
             self.is_ready = True
         known = request.known.sha256 if request.known else None
         self._process.stdin.write(json.dumps({"path": str(request.source.path), "known": known}).encode() + b"\n")
         self._process.stdin.flush()
-        facts, pixels = self._read(self._size**2)
-        image = np.frombuffer(pixels, np.uint8).reshape(self._size, self._size) if pixels else None
-        answer = Answer(**{**facts, "warnings": tuple(facts.get("warnings", ()))}, image=image)
+        facts, pixels = self._read()
+        height, width = facts.pop("picture", (0, 0))
+        square = self._size**2 if pixels else 0
+        if len(pixels) != square + height * width:
+            raise EOFError
+        image = np.frombuffer(pixels[:square], np.uint8).reshape(self._size, self._size) if pixels else None
+        picture = np.frombuffer(pixels[square:], np.uint8).reshape(height, width) if height else None
+        answer = Answer(**{**facts, "warnings": tuple(facts.get("warnings", ()))}, image=image, picture=picture)
         if (image is None) == (answer.error is None) and (known is None or answer.sha256 != known):
             raise EOFError
         return answer
@@ -177,13 +190,13 @@ class _Process:
         with suppress(OSError):  # what it was to be told, and no longer can be
             self._process.__exit__(None, None, None)
 
-    def _read(self, most: int) -> tuple[dict[str, Any], bytes]:
+    def _read(self) -> tuple[dict[str, Any], bytes]:
         assert self._process.stdout is not None  # noqa: S101
         head = self._process.stdout.read(HEAD.size)
         if len(head) < HEAD.size:
             raise EOFError
         length, count = HEAD.unpack(head)
-        if length > LONGEST_TEXT or count not in (0, most):
+        if length > LONGEST_TEXT or count > self._size**2 + min(self._picture**2, MAX_PIXELS):
             raise EOFError
         text, pixels = self._process.stdout.read(length), self._process.stdout.read(count)
         if len(text) < length or len(pixels) < count:

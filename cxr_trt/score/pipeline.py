@@ -23,12 +23,14 @@ class Result:
     """A row and, for a file that was scored, what it was computed from.
 
     image: uint8 [size, size], as the network saw it. class_maps: float32 [14, h, w] over
-    `Specification.class_map_region`, if they were asked for. is_known: the row is one that the caller had.
+    `Specification.class_map_region`, if they were asked for. picture: uint8 [H, W], the file's own, if asked for.
+    is_known: the row is one that the caller had.
     """
 
     row: Row
     image: npt.NDArray[np.uint8] | None = None
     class_maps: npt.NDArray[np.float32] | None = None
+    picture: npt.NDArray[np.uint8] | None = None
     is_known: bool = False
 
 
@@ -37,6 +39,7 @@ def score(
     sources: Iterable[Source],
     *,
     class_maps: bool = False,
+    pictures: int = 0,
     workers: int | None = None,
     limits: Limits | None = None,
     known: Callable[[str], Row | None] = lambda name: None,
@@ -47,6 +50,7 @@ def score(
         engine: an open engine; it is called from the consumer's thread, and once more if it fails.
         sources: files, from `cxr_trt.score.files.find_files`.
         class_maps: whether results carry them.
+        pictures: longest side in pixels of the pictures that results carry; they are never enlarged; 0 for none.
         workers: decoding processes; by default one for each processor.
         limits: of memory and time for decoding a file.
         known: gives the row of an earlier run by the name of a source; it is kept if the content is the same.
@@ -59,7 +63,7 @@ def score(
     """
     workers = workers or os.cpu_count() or 1
     spec = engine.spec
-    with Decoders(workers, spec.image_size, limits or Limits(), spec.fit) as decoders:
+    with Decoders(workers, spec.image_size, limits or Limits(), spec.fit, pictures) as decoders:
         requests = (Request(source, known(source.name)) for source in sources)
         answers = decoders.map(requests, workers + engine.max_batch)
         items = (_item(request, answer, engine) for request, answer in answers)
@@ -82,7 +86,7 @@ def _item(request: Request, answer: Answer, engine: ScoringEngine) -> Result:
         error=answer.error,
         engine=engine.fingerprint,
     )
-    return Result(row, answer.image)
+    return Result(row, answer.image, picture=answer.picture)
 
 
 def _infer(engine: ScoringEngine, batch: list[Result], class_maps: bool) -> Iterator[Result]:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
 import cxr_trt.images.dicom
 import cxr_trt.images.raster  # noqa: F401 - now, and not within the limits of the first file
@@ -27,38 +29,46 @@ from cxr_trt.score.decoders import HEAD
 
 
 def main() -> None:
-    """Serve until standard input ends. Arguments: side of the pictures in pixels, fit; bytes and seconds for a file."""
+    """Serve until standard input ends.
+
+    Arguments: side of the images in pixels, fit; bytes and seconds for a file; longest side of pictures, 0 for none.
+    """
     size, fit, memory, seconds = int(sys.argv[1]), cast(Fit, sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    picture = int(sys.argv[5])
     cv2.setNumThreads(1)
     try:
-        _serve(os.fdopen(os.dup(1), "wb"), size, fit, memory, seconds)
+        _serve(os.fdopen(os.dup(1), "wb"), size, fit, memory, seconds, picture)
     except BrokenPipeError:
         os._exit(0)  # whoever asked is gone; closing the stream would only say so again
 
 
-def _serve(answers: BinaryIO, size: int, fit: Fit, memory: int, seconds: float) -> None:
+def _serve(answers: BinaryIO, size: int, fit: Fit, memory: int, seconds: float, picture: int) -> None:
     _send(answers, {}, b"")  # ready: all that is needed could be imported
     _withdraw(memory)
     for line in sys.stdin.buffer:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, seconds)  # its SIGALRM ends the process, also inside a C library
-        facts, pixels = answer(Path(request["path"]), request["known"], size, fit)
+        facts, pixels = answer(Path(request["path"]), request["known"], size, fit, picture)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(answers, facts, pixels)
 
 
-def answer(path: Path, known: str | None, size: int, fit: Fit = "stretch") -> tuple[dict[str, Any], bytes]:
+def answer(
+    path: Path, known: str | None, size: int, fit: Fit = "stretch", picture: int = 0
+) -> tuple[dict[str, Any], bytes]:
     """Read and decode a file.
 
     Args:
         path: of the file.
         known: sha256 of a content that need not be decoded.
-        size: side of the picture in pixels.
+        size: side of the image in pixels.
         fit: see `cxr_trt.preprocess.preprocess`.
+        picture: longest side in pixels of the picture, which is never enlarged; 0 for none.
 
     Returns:
-        What is known of the file, by the names of `cxr_trt.score.decoders.Answer`, and the pixels uint8 [size, size].
-        There are none in case of an error, or if the content is the known one.
+        What is known of the file, by the names of `cxr_trt.score.decoders.Answer`, and the pixels: of the image, uint8
+        [size, size], then of the picture, uint8 with its shape as `picture` in the facts. There are none in case of an
+        error, or if the content is the known one.
     """
     facts: dict[str, Any] = {}
     try:
@@ -66,18 +76,30 @@ def answer(path: Path, known: str | None, size: int, fit: Fit = "stretch") -> tu
         facts["sha256"] = hashlib.sha256(data).hexdigest()
         if facts["sha256"] == known:
             return facts, b""
-        picture = decode(data)
-        image = preprocess(picture.pixels, size, fit)
-        height, width = picture.pixels.shape
-        warnings = [*picture.warnings, *picture_doubts(image)]
+        decoded = decode(data)
+        image = preprocess(decoded.pixels, size, fit)
+        height, width = decoded.pixels.shape
+        warnings = [*decoded.warnings, *picture_doubts(image)]
+        shown = _shrunk(decoded.pixels, picture) if picture else None
     except ImageError as error:
         return {**facts, "error": str(error)}, b""
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
         return {**facts, "error": "decoding takes too much memory; export the image smaller"}, b""
-    facts |= {"width": width, "height": height, "format": picture.format, "warnings": warnings}
-    return facts, image.tobytes()
+    facts |= {"width": width, "height": height, "format": decoded.format, "warnings": warnings}
+    if shown is None:
+        return facts, image.tobytes()
+    return {**facts, "picture": shown.shape}, image.tobytes() + shown.tobytes()
+
+
+def _shrunk(pixels: npt.NDArray[np.float32], longest: int) -> npt.NDArray[np.uint8]:
+    """Display grey [H, W], by area averaging no larger than `longest` pixels a side."""
+    height, width = pixels.shape
+    scale = min(1, longest / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return np.clip(np.rint(shrunk), 0, 255).astype(np.uint8)
 
 
 def _withdraw(memory: int) -> None:

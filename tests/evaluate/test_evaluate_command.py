@@ -76,7 +76,7 @@ def test_equal_names_in_two_folders_need_equal_paths(tmp_path):
 def test_the_command(tmp_path, labels, capsys):
     names = [f"{n}.png" for n in NAMES[:-1]] + ["unknown.png"]
     scores = write_scores(tmp_path / "s.csv", names, errors=names[:3])
-    assert run(scores, labels, tmp_path / "r" / "result.json", None, 100, 3, False) == 1
+    assert run(scores, labels, tmp_path / "r" / "result.json", None, None, None, None, 100, 3, False) == 1
     result = json.loads((tmp_path / "r" / "result.json").read_text())
     assert (result["n"], result["patients"], result["seed"], result["resamples"]) == (36, 19, 3, 100)
     assert (result["scores_with_errors"], result["scores_without_labels"], result["labels_without_scores"]) == (3, 1, 4)
@@ -88,13 +88,16 @@ def test_the_command(tmp_path, labels, capsys):
     assert "100 resamples of 19 patients, seed 3" in err
     assert "1 rows of SCORES left out: not in LABELS" in err
     with pytest.raises(UsageError, match="--overwrite"):
-        run(scores, labels, tmp_path / "r" / "result.json", None, 100, 3, False)
+        run(scores, labels, tmp_path / "r" / "result.json", None, None, None, None, 100, 3, False)
 
 
 def test_without_patients_images_are_resampled_and_it_says_so(tmp_path, capsys):
     names = [f"{n}.png" for n in NAMES]
     scores = write_scores(tmp_path / "s.csv", names)
-    assert run(scores, write_labels(tmp_path / "l.csv", names), tmp_path / "r.json", None, 10, 0, False) == 0
+    assert (
+        run(scores, write_labels(tmp_path / "l.csv", names), tmp_path / "r.json", None, None, None, None, 10, 0, False)
+        == 0
+    )
     assert json.loads((tmp_path / "r.json").read_text())["resampled"] == "images"
     assert "resamples of images, as no patient_id is given" in capsys.readouterr().err
 

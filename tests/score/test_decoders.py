@@ -59,6 +59,21 @@ def test_processes_are_started_as_needed_and_all_end(tmp_path):
     assert children() == []
 
 
+@pytest.mark.parametrize(("longest", "shape"), [(0, None), (50, (33, 50)), (120, (80, 120)), (1 << 16, (80, 120))])
+def test_the_picture_keeps_its_shape_and_is_never_enlarged(tmp_path, longest, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 120), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    with Decoders(1, 64, LIMITS, picture=longest) as decoders:
+        ((_, answer),) = decoders.map([Request(source) for source in find_files(tmp_path).sources], 1)
+    assert answer.image.shape == (64, 64)
+    if shape is None:
+        assert answer.picture is None
+    else:
+        assert answer.picture.shape == shape
+        same = cv2.resize(pixels.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(answer.picture, np.rint(same))
+
+
 def test_a_file_that_takes_too_much_memory_costs_one_row(tmp_path):
     (tmp_path / "a.png").write_bytes(picture(0))
     (tmp_path / "b.png").write_bytes(cv2.imencode(".png", np.zeros((9000, 9000), np.uint8))[1].tobytes())

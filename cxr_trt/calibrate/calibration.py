@@ -1,0 +1,191 @@
+"""A calibration: a scaling and a threshold a finding, for one engine, in a file of the engine's bundle.
+
+`calibration.json` is no part of the engine. The manifest and the engine's fingerprint do not change with it, so scores
+that were made before stay valid, and a table gets its new columns from the scores in its journal. The file names the
+fingerprint of the only engine that it is for, and ends with its own hash.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from cxr_trt.calibrate.fit import (
+    Aim,
+    Booleans,
+    Floats,
+    Isotonic,
+    Platt,
+    Scaling,
+    Threshold,
+    choose_threshold,
+    fit_isotonic,
+    fit_platt,
+    why_not,
+)
+from cxr_trt.errors import BundleError
+from cxr_trt.findings import FINDINGS
+
+NAME = "calibration.json"
+MAX_BYTES = 16 << 20
+FORMAT = 1  # raise it when the fields change their meaning
+Method = Literal["platt", "isotonic"]
+
+CALIBRATED = tuple(f"{finding}_calibrated" for finding in FINDINGS)
+POSITIVE = tuple(f"{finding}_positive" for finding in FINDINGS)
+COLUMNS = ("calibration", *CALIBRATED, *POSITIVE)
+"""What a calibration adds to a table: its fingerprint, probabilities, and yes or no; empty where nothing was fitted."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One finding. positives: images, of those it was fitted on."""
+
+    positives: int
+    scaling: Scaling
+    threshold: Threshold
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of one engine.
+
+    engine: its fingerprint. method: of all scalings. aim: of all thresholds, in words. images: that it was fitted on.
+    fits: the findings that could be fitted; left_out: the reason for each other one.
+    """
+
+    engine: str
+    method: Method
+    aim: str
+    images: int
+    fits: Mapping[str, Fit]
+    left_out: Mapping[str, str]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Stands in every row that it was applied to: 16 hexadecimal digits."""
+        return _hash(self._fields())[:16]
+
+    def summary(self) -> str:
+        fitted = f"{len(self.fits)} of {len(FINDINGS)} findings on {self.images} images"
+        return f"{self.fingerprint}, {fitted}, {self.method}; thresholds for {self.aim}"
+
+    def values(self, probabilities: tuple[float, ...] | None) -> tuple[str | float | None, ...]:
+        """In the order of COLUMNS, for the 14 float32 scores of a row, or for an error row."""
+        calibrated: list[float | None] = [None] * len(FINDINGS)
+        positive: list[str | None] = [None] * len(FINDINGS)
+        for i, (finding, score) in enumerate(zip(FINDINGS, probabilities or (), strict=False)):
+            if fit := self.fits.get(finding):
+                calibrated[i] = float(fit.scaling(np.array(score)))
+                positive[i] = "yes" if score >= fit.threshold.score else "no"
+        return (self.fingerprint, *calibrated, *positive)
+
+    def to_json(self) -> str:
+        """Human-readable JSON that ends with its own hash."""
+        fields = self._fields()
+        return json.dumps({**fields, "sha256": _hash(fields)}, indent=2) + "\n"
+
+    def _fields(self) -> dict[str, Any]:
+        fits = {
+            name: {
+                "positives": fit.positives,
+                "scaling": dataclasses.asdict(fit.scaling),
+                "threshold": fit.threshold._asdict(),
+            }
+            for name, fit in self.fits.items()
+        }
+        plain = {"engine": self.engine, "method": self.method, "aim": self.aim, "images": self.images}
+        return {"format": FORMAT, **plain, "fits": fits, "left_out": dict(self.left_out)}
+
+
+def calibrate(scores: Floats, labels: Booleans, method: Method, aim: Aim, engine: str) -> Calibration:
+    """Fit each finding that can be.
+
+    Args:
+        scores: [N, 14], probabilities of the engine.
+        labels: [N, 14].
+        method: of scaling.
+        aim: of the thresholds.
+        engine: fingerprint.
+    """
+    fit_scaling: Callable[[Floats, Booleans], Scaling] = fit_platt if method == "platt" else fit_isotonic
+    fits, left_out = {}, {}
+    for finding, column, truth in zip(FINDINGS, scores.T.astype(np.float32), labels.T, strict=True):
+        exact = column.astype(np.float64)
+        if reason := why_not(exact, truth):
+            left_out[finding] = reason
+        else:
+            threshold = choose_threshold(column, truth, aim)
+            fits[finding] = Fit(int(truth.sum()), fit_scaling(exact, truth), threshold)
+    return Calibration(engine, method, str(aim), len(scores), fits, left_out)
+
+
+def read_calibration(bundle: Path, engine: str) -> Calibration | None:
+    """The calibration of a bundle, if it has one.
+
+    Args:
+        bundle: the folder.
+        engine: fingerprint of its engine.
+
+    Raises:
+        BundleError: damaged, changed, or fitted for another engine.
+    """
+    path = bundle / NAME
+    if path.is_symlink():
+        raise BundleError(f"{path}: is a link, which a bundle may not hold; copy the file itself")
+    if not path.exists():
+        return None
+    remedy = "remove it, or fit it again with `cxr-trt calibrate ... --overwrite`"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError("no calibration is that large")
+        text = path.read_text(encoding="utf-8")
+        calibration = _parse(json.loads(text))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(f"{path}: damaged or of another version of cxr-trt; {remedy}") from error
+    if text != calibration.to_json():
+        raise BundleError(f"{path}: changed since it was fitted; {remedy}")
+    if calibration.engine != engine:
+        raise BundleError(f"{path}: fitted for the engine {calibration.engine}, but this is {engine}; {remedy}")
+    return calibration
+
+
+def _parse(fields: Any) -> Calibration:
+    if fields["format"] != FORMAT:
+        raise ValueError("another format")
+    method = cast(Method, fields["method"])
+    fits = {name: _parse_fit(fit, method) for name, fit in fields["fits"].items()}
+    left_out = fields["left_out"]
+    texts = (fields["engine"], fields["aim"], *left_out, *left_out.values())
+    if {*fits, *left_out} != set(FINDINGS) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("not the findings, or no text")
+    return Calibration(fields["engine"], method, fields["aim"], int(fields["images"]), fits, left_out)
+
+
+def _parse_fit(fit: Any, method: Method) -> Fit:
+    scaling: Scaling
+    if method == "platt":
+        scaling = Platt(**fit["scaling"])
+        numbers = [scaling.slope, scaling.intercept]
+    else:
+        scaling = Isotonic(*(tuple(fit["scaling"][name]) for name in ("scores", "probabilities")))
+        numbers = [*scaling.scores, *scaling.probabilities]
+        if len(scaling.scores) != len(scaling.probabilities) or not scaling.scores:
+            raise ValueError("not as many probabilities as scores")
+        if any(np.diff(scaling.scores) < 0) or any(np.diff(scaling.probabilities) < 0):
+            raise ValueError("it falls somewhere")
+    threshold = Threshold(**fit["threshold"])
+    if not all(type(number) is float and math.isfinite(number) for number in (*numbers, *threshold)):
+        raise TypeError("not a number")
+    return Fit(int(fit["positives"]), scaling, threshold)
+
+
+def _hash(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,126 @@
+"""How well regions of class maps agree with boxes that radiologists drew.
+
+A box of a finding is matched with the one region that `cxr_trt.geometry.strongest_region` gives for its map:
+
+- IoU: their intersection over their union; IoBB: over the area of the region's box (Wang et al. 2017, CVPR, sec. 4).
+  Accuracy at T is the share of boxes for which the ratio exceeds T. IoBB favours small regions.
+- Pointing game: the share of boxes that hold the highest point of the map (Zhang et al. 2018, IJCV), without tolerance.
+
+Intervals come from resampled patients; the mean is over the findings that have boxes, each counting alike.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.evaluate.auc import Floats, interval, resampled
+from cxr_trt.findings import FINDINGS
+from cxr_trt.geometry import Rectangle, Region
+
+IOU = tuple(t / 10 for t in range(1, 8))
+IOBB = tuple(t / 10 for t in range(1, 10))
+MEASURES = (*(f"IoU {t}" for t in IOU), *(f"IoBB {t}" for t in IOBB), "pointing")
+
+Booleans = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of boxes with its 95 % interval; None without resamples."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Localization:
+    """findings: boxes and, for each measure, the accuracy, of the findings that have boxes; mean: over those."""
+
+    findings: dict[str, tuple[int, dict[str, Accuracy]]]
+    mean: dict[str, Accuracy]
+    boxes: int
+    patients: int
+    resamples: int
+
+
+def hits(region: Region, box: Rectangle) -> list[bool]:
+    """Whether a region agrees with a box, by each of MEASURES."""
+    found = region.box
+    down = min(found.y + found.height, box.y + box.height) - max(found.y, box.y)
+    across = min(found.x + found.width, box.x + box.width) - max(found.x, box.x)
+    both = max(down, 0.0) * max(across, 0.0)
+    area = found.height * found.width
+    iou, iobb = both / (area + box.height * box.width - both), both / area
+    y, x = region.peak
+    inside = box.y <= y < box.y + box.height and box.x <= x < box.x + box.width
+    return [*(iou > t for t in IOU), *(iobb > t for t in IOBB), inside]
+
+
+def localize(
+    hit: Booleans, findings: npt.NDArray[np.int64], patients: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
+) -> Localization:
+    """Accuracies of each finding and their mean.
+
+    Args:
+        hit: [N, measures], from `hits`, a row a box.
+        findings: [N], by index.
+        patients: [N], any identifiers; the boxes of a patient are drawn together.
+        resamples: sets of patients, drawn with replacement and as large as the original; 0 for no intervals.
+        seed: of the resampling.
+    """
+    kept = np.unique(findings)
+    belongs = (findings == kept[:, None]).astype(np.float64)  # [findings, N]
+    exact = _shares(belongs, hit, np.ones((len(hit), 1)))[0]
+    chunks = [_shares(belongs, hit, weights) for weights in resampled(patients, resamples, seed)]
+    drawn = np.concatenate(chunks) if chunks else np.empty((0, *exact.shape))
+    results = {
+        FINDINGS[finding]: (int(belongs[row].sum()), _accuracies(exact[row], drawn[:, row]))
+        for row, finding in enumerate(kept)
+    }
+    mean = _accuracies(exact.mean(0), drawn.mean(1))
+    return Localization(results, mean, len(hit), len(np.unique(np.asarray(patients))), resamples)
+
+
+def _shares(belongs: Floats, hit: Booleans, weights: npt.NDArray[Any]) -> Floats:
+    """[resamples, findings, measures]; NaN for a finding that a resample has no box of."""
+    counts = np.einsum("fn,nb->bf", belongs, weights)[:, :, None]
+    sums = np.einsum("fn,nb,nm->bfm", belongs, weights, hit.astype(np.float64), optimize=True)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _accuracies(exact: Floats, drawn: Floats) -> dict[str, Accuracy]:
+    return {name: Accuracy(float(exact[column]), *interval(drawn[:, column])) for column, name in enumerate(MEASURES)}
+
+
+def to_json(result: Localization) -> dict[str, Any]:
+    """Plain values for a JSON file."""
+
+    def plain(accuracies: dict[str, Accuracy]) -> dict[str, Any]:
+        return {name: vars(accuracy) for name, accuracy in accuracies.items()}
+
+    findings = {name: {"boxes": boxes, **plain(values)} for name, (boxes, values) in result.findings.items()}
+    counts = {"boxes": result.boxes, "patients": result.patients, "resamples": result.resamples}
+    return {**counts, "mean": plain(result.mean), "findings": findings}
+
+
+def to_markdown(result: Localization) -> str:
+    """Two tables of a row a finding, and the mean: IoU and pointing game, and IoBB."""
+    names = [f"IoU {t}" for t in IOU], [f"IoBB {t}" for t in IOBB]
+    return "\n\n".join(_table(result, columns) for columns in (["pointing", *names[0]], names[1]))
+
+
+def _table(result: Localization, columns: list[str]) -> str:
+    lines = [f"| finding | boxes | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    rows = [(name, str(boxes), values) for name, (boxes, values) in result.findings.items()]
+    for name, boxes, values in (*rows, ("**mean**", str(result.boxes), result.mean)):
+        lines.append(f"| {name} | {boxes} | {' | '.join(shown(values[column]) for column in columns)} |")
+    return "\n".join(lines)
+
+
+def shown(accuracy: Accuracy) -> str:
+    """`0.43 (0.38 to 0.49)`."""
+    between = "" if accuracy.low is None else f" ({accuracy.low:.2f} to {accuracy.high:.2f})"
+    return f"{accuracy.value:.2f}{between}"

@@ -1,0 +1,304 @@
+"use strict";
+/* The page of `cxr-trt report`. All text from tables and file names enters the document as text, never as HTML. */
+(() => {
+  const PRINTED = 500;
+  const STRONGEST = 0.6; // opacity where a map is highest, as in the heat maps
+  const FINE = 8; // pixels of an overlay to a cell, down and across
+  const data = JSON.parse(byId("data").textContent);
+  const palette = bytes(data.palette);
+  const rows = data.cases.map((item, number) => ({ ...item, number, notes: [...item.warnings].join("; ") }));
+  const controls = Object.fromEntries(
+    ["finding", "least", "positive", "warning", "search", "sort"].map((name) => [name, byId(name)]),
+  );
+  let order = []; // numbers of the rows that the table shows, in its order
+  let shown = null; // number of the case in the dialog
+
+  function byId(id) {
+    return document.getElementById(id);
+  }
+
+  function bytes(text) {
+    return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  }
+
+  function make(tag, properties = {}, ...children) {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+  }
+
+  function words(finding) {
+    return data.findings[finding].replaceAll("_", " ");
+  }
+
+  function number(value) {
+    return value === null || value === undefined ? "" : value.toFixed(3);
+  }
+
+  /* What the chosen finding, or a row's highest, is for each row. */
+  function choose() {
+    const chosen = controls.finding.value === "" ? null : Number(controls.finding.value);
+    for (const row of rows) {
+      const place = chosen ?? row.scores.indexOf(Math.max(...row.scores));
+      row.place = place;
+      row.finding = words(place);
+      row.value = row.scores[place];
+      row.calibratedValue = row.calibrated?.[place] ?? null;
+      row.answer = { true: "yes", false: "no" }[row.positive?.[place]] ?? "";
+    }
+    for (const button of document.querySelectorAll(".distributions button")) {
+      button.setAttribute("aria-pressed", String(button.dataset.finding === controls.finding.value));
+    }
+  }
+
+  function matches(row) {
+    const warning = controls.warning.value;
+    return (
+      row.value >= Number(controls.least.value || 0) &&
+      (!controls.positive.checked || row.answer === "yes") &&
+      (warning === "" || (warning === "any" ? row.warnings.length > 0 : row.warnings.includes(data.warnings[warning]))) &&
+      row.path.toLowerCase().includes(controls.search.value.trim().toLowerCase())
+    );
+  }
+
+  /* A map in its colours on a canvas of the picture's shape, transparent where it is low. */
+  function paint(canvas, row, map, background) {
+    const [height, width] = row.shape;
+    Object.assign(canvas, { width, height });
+    const context = canvas.getContext("2d");
+    if (background) context.drawImage(background, 0, 0, width, height);
+    if (!map) return;
+    const cells = bytes(map.cells);
+    const small = make("canvas", { width: map.columns * FINE, height: map.rows * FINE });
+    const pixels = new ImageData(small.width, small.height);
+    for (let y = 0; y < small.height; y++) {
+      for (let x = 0; x < small.width; x++) {
+        const heat = between(cells, map, (y + 0.5) / FINE - 0.5, (x + 0.5) / FINE - 0.5);
+        const at = 4 * (y * small.width + x);
+        pixels.data.set(palette.subarray(3 * Math.round(heat), 3 * Math.round(heat) + 3), at);
+        pixels.data[at + 3] = STRONGEST * heat;
+      }
+    }
+    small.getContext("2d").putImageData(pixels, 0, 0);
+    const [top, left, down, across] = row.rectangle;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(small, left * width, top * height, across * width, down * height);
+  }
+
+  /* Bilinear interpolation of cells at (y, x), constant beyond the outermost. */
+  function between(cells, map, y, x) {
+    const clamp = (value, most) => Math.min(Math.max(value, 0), most);
+    const [top, left] = [clamp(Math.floor(y), map.rows - 1), clamp(Math.floor(x), map.columns - 1)];
+    const [bottom, right] = [clamp(top + 1, map.rows - 1), clamp(left + 1, map.columns - 1)];
+    const [down, across] = [clamp(y - top, 1), clamp(x - left, 1)];
+    const at = (row, column) => cells[row * map.columns + column];
+    const upper = at(top, left) * (1 - across) + at(top, right) * across;
+    const lower = at(bottom, left) * (1 - across) + at(bottom, right) * across;
+    return upper * (1 - down) + lower * down;
+  }
+
+  function picture(row) {
+    return `data:image/jpeg;base64,${row.picture}`;
+  }
+
+  /* The picture of a row as a button: its map on hover or focus, the case on click or Enter, arrows to its neighbours. */
+  function thumb(cell) {
+    const row = cell.getData();
+    const button = make("button", { type: "button", className: "thumb" });
+    button.setAttribute("aria-label", `Open ${row.path}, ${row.finding} ${number(row.value)}`);
+    button.dataset.number = row.number;
+    if (row.picture) {
+      const map = row.maps.find((item) => item.finding === row.place) ?? row.maps[0];
+      const canvas = make("canvas");
+      const once = () => {
+        if (canvas.width !== row.shape[1]) paint(canvas, row, map);
+      };
+      button.addEventListener("pointerenter", once);
+      button.addEventListener("focus", once);
+      button.append(make("img", { src: picture(row), alt: "", loading: "lazy" }), canvas);
+      if (map) button.title = `${words(map.finding)} ${number(row.scores[map.finding])}`;
+    } else {
+      button.classList.add("empty");
+      button.textContent = "open";
+    }
+    button.addEventListener("click", (event) => {
+      event.stopPropagation();
+      open(row.number);
+    });
+    button.addEventListener("keydown", (event) => {
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      focusThumb(order[order.indexOf(row.number) + step]);
+    });
+    return button;
+  }
+
+  async function focusThumb(target) {
+    if (target === undefined) return;
+    await table.scrollToRow(target, "nearest", false).catch(() => undefined);
+    document.querySelector(`.thumb[data-number="${target}"]`)?.focus();
+  }
+
+  function bar(value) {
+    if (value === null) return "";
+    const line = make("i");
+    line.style.width = `${100 * value}%`;
+    return make("span", { className: "score" }, number(value), make("span", {}, line));
+  }
+
+  const text = (cell) => make("span", { textContent: cell.getValue() ?? "", title: cell.getValue() ?? "" });
+  choose();
+  if (data.calibrated) document.body.classList.add("has-calibration");
+  const table = new Tabulator("#table", {
+    data: rows,
+    index: "number",
+    layout: "fitColumns",
+    height: "72vh",
+    rowHeight: data.cases.some((item) => item.picture) ? 76 : 46,
+    placeholder: "No X-ray matches.",
+    initialSort: [{ column: "value", dir: "desc" }],
+    columns: [
+      { title: "Picture", field: "number", formatter: thumb, headerSort: false, width: 88, resizable: false },
+      { title: "File", field: "path", formatter: text, sorter: "string", widthGrow: 3, minWidth: 140 },
+      { title: "Finding", field: "finding", formatter: text, sorter: "string", minWidth: 160 },
+      { title: "Score", field: "value", formatter: (cell) => bar(cell.getValue()), sorter: "number", minWidth: 130 },
+      {
+        title: "Calibrated", field: "calibratedValue", formatter: (cell) => bar(cell.getValue()), sorter: "number",
+        minWidth: 130, visible: data.calibrated,
+      },
+      { title: "Yes or no", field: "answer", formatter: text, sorter: "string", width: 125, visible: data.calibrated },
+      { title: "Warnings", field: "notes", formatter: text, sorter: "string", widthGrow: 2, minWidth: 120 },
+    ],
+  });
+
+  function remember() {
+    order = table.getRows("active").map((row) => row.getData().number);
+    byId("status").textContent = `${order.length} of ${rows.length} X-rays`;
+  }
+
+  function sort() {
+    const [column, dir] = controls.sort.value.split(" ");
+    table.setSort(column, dir);
+  }
+
+  let waiting = Promise.resolve();
+  function update({ chooses = false, sorts = false } = {}) {
+    waiting = waiting.then(async () => {
+      if (chooses) {
+        choose();
+        await table.replaceData(rows);
+      }
+      table.setFilter(matches);
+      if (sorts) sort();
+      remember();
+    });
+  }
+
+  table.on("tableBuilt", () => {
+    table.on("dataSorted", () => setTimeout(remember));
+    table.on("rowClick", (event, row) => open(row.getData().number));
+    remember();
+  });
+  controls.finding.addEventListener("change", () => update({ chooses: true, sorts: true }));
+  controls.sort.addEventListener("change", () => update({ sorts: true }));
+  for (const name of ["least", "search"]) controls[name].addEventListener("input", () => update());
+  for (const name of ["positive", "warning"]) controls[name].addEventListener("change", () => update());
+  byId("controls").addEventListener("submit", (event) => event.preventDefault());
+  byId("controls").addEventListener("reset", () => setTimeout(() => update({ chooses: true, sorts: true })));
+  for (const button of document.querySelectorAll(".distributions button")) {
+    button.addEventListener("click", () => {
+      const { finding } = button.dataset;
+      controls.finding.value = controls.finding.value === finding ? "" : finding;
+      update({ chooses: true, sorts: true });
+    });
+  }
+
+  /* The dialog with a case. */
+  const dialog = byId("case");
+  function open(target) {
+    if (target === undefined) return;
+    shown = target;
+    const row = rows[target];
+    byId("case-title").textContent = row.path;
+    byId("case-facts").textContent = row.facts;
+    byId("case-notes").textContent = row.notes;
+    byId("case-pictures").replaceChildren(...figures(row));
+    byId("case-scores").replaceChildren(...scoreRows(row));
+    const place = order.indexOf(target);
+    byId("previous").disabled = place <= 0;
+    byId("next").disabled = place < 0 || place === order.length - 1;
+    if (!dialog.open) dialog.showModal();
+  }
+
+  function figures(row) {
+    if (!row.picture) return [make("p", { className: "hint", textContent: "This page has no picture of it." })];
+    const image = make("img", { src: picture(row), alt: `X-ray ${row.path}` });
+    const original = make("figure", {}, image, make("figcaption", { textContent: "as it is" }));
+    const maps = row.maps.map((map) => {
+      const canvas = make("canvas");
+      const caption = describe(row, map.finding);
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `Map of ${caption}`);
+      image.decode().then(() => paint(canvas, row, map, image));
+      return make("figure", {}, canvas, ramp(map), make("figcaption", { textContent: caption }));
+    });
+    return [original, ...maps];
+  }
+
+  function ramp(map) {
+    const line = make("i");
+    const stops = [0, 64, 128, 192, 255].map((heat) => `rgb(${palette.subarray(3 * heat, 3 * heat + 3).join(" ")})`);
+    line.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+    return make("div", { className: "ramp" }, map.low.toFixed(2), line, map.high.toFixed(2));
+  }
+
+  function describe(row, finding) {
+    const calibrated = row.calibrated?.[finding];
+    const answer = { true: ", yes", false: ", no" }[row.positive?.[finding]] ?? "";
+    const more = calibrated === null || calibrated === undefined ? "" : `, calibrated ${number(calibrated)}${answer}`;
+    return `${words(finding)} ${number(row.scores[finding])}${more}`;
+  }
+
+  function scoreRows(row) {
+    const heads = ["Finding", "Score", ...(data.calibrated ? ["Calibrated", "Yes or no"] : [])];
+    const head = make("tr", {}, ...heads.map((textContent) => make("th", { scope: "col", textContent })));
+    const ranked = row.scores.map((_, place) => place).sort((a, b) => row.scores[b] - row.scores[a]);
+    return [
+      head,
+      ...ranked.map((place) => {
+        const cells = [make("td", { textContent: words(place) }), make("td", {}, bar(row.scores[place]))];
+        if (data.calibrated) {
+          const answer = { true: "yes", false: "no" }[row.positive[place]] ?? "not fitted";
+          cells.push(make("td", { textContent: number(row.calibrated[place]) }), make("td", { textContent: answer }));
+        }
+        return make("tr", {}, ...cells);
+      }),
+    ];
+  }
+
+  byId("previous").addEventListener("click", () => open(order[order.indexOf(shown) - 1]));
+  byId("next").addEventListener("click", () => open(order[order.indexOf(shown) + 1]));
+  byId("close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) open(order[order.indexOf(shown) + step]);
+  });
+  dialog.addEventListener("close", () => focusThumb(shown));
+
+  /* On paper: the rows that the table shows, in its order, the first PRINTED of them. */
+  addEventListener("beforeprint", () => {
+    const heads = ["", "File", "Finding", "Score", ...(data.calibrated ? ["Calibrated", ""] : []), "Warnings"];
+    const head = make("tr", {}, ...heads.map((textContent) => make("th", { textContent })));
+    const lines = order.slice(0, PRINTED).map((target) => {
+      const row = rows[target];
+      const image = row.picture ? [make("img", { src: picture(row), alt: "" })] : [];
+      const calibrated = data.calibrated ? [number(row.calibratedValue), row.answer] : [];
+      const texts = [row.path, row.finding, number(row.value), ...calibrated, row.notes];
+      const cells = texts.map((textContent) => make("td", { textContent }));
+      return make("tr", {}, make("td", {}, ...image), ...cells);
+    });
+    const rest = order.length > PRINTED ? [make("caption", { textContent: `the first ${PRINTED} of ${order.length}` })] : [];
+    byId("print").replaceChildren(...rest, make("thead", {}, head), make("tbody", {}, ...lines));
+  });
+})();

@@ -1,0 +1,92 @@
+"""A table of scores as what the report shows: cases, errors, and what holds for all."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cxr_trt.calibrate.calibration import CALIBRATED, POSITIVE
+from cxr_trt.evaluate.tables import read_table
+from cxr_trt.findings import FINDINGS
+
+TEXTS = ("path", "sha256", "format", "warnings", "error", "engine", "calibration", *POSITIVE)
+NUMBERS = ("width", "height", *CALIBRATED)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An X-ray that was scored. calibrated, positive: by finding, None where nothing was fitted; or None without."""
+
+    path: str
+    sha256: str
+    size: tuple[int, int]
+    format: str
+    scores: tuple[float, ...]
+    calibrated: tuple[float | None, ...] | None
+    positive: tuple[bool | None, ...] | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """A whole table.
+
+    errors: (path, reason). common: warnings of all cases, which are left out of theirs. warnings: the others, and how
+    many cases have each. engines, calibrations: fingerprints.
+    """
+
+    cases: list[Case]
+    errors: list[tuple[str, str]]
+    common: tuple[str, ...]
+    warnings: Counter[str]
+    engines: tuple[str, ...]
+    calibrations: tuple[str, ...]
+
+
+def read_cases(scores: Path) -> Cases:
+    """Read a table that `cxr-trt score` wrote.
+
+    Raises:
+        UsageError: it cannot be read, or lacks a column.
+    """
+    optional = tuple(name for name in (*TEXTS, *NUMBERS) if name != "path")
+    table = read_table(scores, ("path", *FINDINGS), optional=optional, text=TEXTS)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    errors = [(row["path"] or "", row["error"]) for row in rows if row.get("error")]
+    scored = [row for row in rows if not row.get("error") and all(row[name] is not None for name in FINDINGS)]
+    lists = [_warnings(row) for row in scored]
+    counts = Counter(warning for warnings in lists for warning in dict.fromkeys(warnings))
+    common = tuple(warning for warning, count in counts.items() if count == len(scored))
+    cases = [
+        _case(row, tuple(warning for warning in warnings if warning not in common))
+        for row, warnings in zip(scored, lists, strict=True)
+    ]
+    rare = Counter({warning: count for warning, count in counts.items() if warning not in common})
+    return Cases(cases, errors, common, rare, *(_distinct(table, name) for name in ("engine", "calibration")))
+
+
+def _warnings(row: dict[str, Any]) -> list[str]:
+    return (row.get("warnings") or "").split("; ") if row.get("warnings") else []
+
+
+def _case(row: dict[str, Any], warnings: tuple[str, ...]) -> Case:
+    has_calibration = row.get("calibration") and all(name in row for name in (*CALIBRATED, *POSITIVE))
+    answers = {"yes": True, "no": False}
+    return Case(
+        path=row["path"] or "",
+        sha256=row.get("sha256") or "",
+        size=(int(row.get("height") or 0), int(row.get("width") or 0)),
+        format=row.get("format") or "",
+        scores=tuple(row[name] for name in FINDINGS),
+        calibrated=tuple(row[name] for name in CALIBRATED) if has_calibration else None,
+        positive=tuple(answers.get(row[name]) for name in POSITIVE) if has_calibration else None,
+        warnings=warnings,
+    )
+
+
+def _distinct(table: pa.Table, column: str) -> tuple[str, ...]:
+    if column not in table.schema.names:
+        return ()
+    return tuple(sorted({value for value in table[column].to_pylist() if value}))

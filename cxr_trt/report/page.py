@@ -1,0 +1,160 @@
+"""The HTML page of `cxr-trt report`: one file that needs nothing else and asks for nothing.
+
+Texts of the table, such as names of files, come from outside. In the markup they are escaped, in the data they are JSON
+without `<`, and the page's policy lets no script run but its own two, by their hashes, and no request leave.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import date
+from importlib.metadata import version
+from importlib.resources import files
+
+import cv2
+import numpy as np
+
+from cxr_trt.findings import FINDINGS
+from cxr_trt.report.cases import Case, Cases
+from cxr_trt.report.heatmaps import COLOURS
+from cxr_trt.report.pictures import Picture
+from cxr_trt.score.rows import NOTICE
+
+BINS = 24  # of a distribution
+ASSETS = files("cxr_trt.report") / "assets"
+
+
+def build_page(title: str, table: Cases, pictures: Mapping[str, Picture]) -> str:
+    """The whole page.
+
+    Args:
+        title: of the page.
+        table: what to show.
+        pictures: by path, of some cases or none.
+    """
+    library, script = _asset("tabulator/tabulator.min.js"), _asset("page.js")
+    scripts = " ".join(f"'sha256-{_digest(text)}'" for text in (library, script))
+    scores = np.array([case.scores for case in table.cases]).reshape(-1, len(FINDINGS))
+    largest = math.ceil(10 * float(scores.max(initial=0.1))) / 10
+    parts = {
+        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {scripts}",
+        "title": html.escape(title),
+        "styles": _asset("tabulator/tabulator_simple.min.css") + _asset("page.css"),
+        "notice": html.escape("; ".join((NOTICE, *table.common))),
+        "facts": _facts(table, pictures),
+        "largest": f"{largest:g}",
+        "distributions": "".join(_distribution(i, scores[:, i], largest) for i in range(len(FINDINGS))),
+        "options": "".join(f'<option value="{i}">{_words(name)}</option>' for i, name in enumerate(FINDINGS)),
+        "warnings": _warning_options(table),
+        "errors": _errors(table),
+        "footer": html.escape(f"Made by cxr-trt {version('cxr-trt')} on {date.today().isoformat()}. {NOTICE}."),
+        "data": _data(table, pictures),
+        "library": library,
+        "script": script,
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
+
+
+def _asset(name: str) -> str:
+    """Without references to source maps, which a browser's tools would ask for."""
+    text = (ASSETS / name).read_text(encoding="utf-8")
+    return re.sub(r"(//#|/\*#) sourceMappingURL=\S+( \*/)?", "", text)
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _facts(table: Cases, pictures: Mapping[str, Picture]) -> str:
+    with_picture = sum("picture" in picture.fields for picture in pictures.values())
+    with_warnings = sum(bool(case.warnings) for case in table.cases)
+    facts = {
+        "X-rays scored": f"{len(table.cases):,}",
+        "could not be scored": f"{len(table.errors):,}",
+        "with warnings of their own": f"{with_warnings:,}",
+        "with a picture here": f"{with_picture:,}",
+        "engine": ", ".join(table.engines) or "unknown",
+        "calibration": ", ".join(table.calibrations) or "none: scores are no probabilities",
+    }
+    return "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items()
+    )
+
+
+def _distribution(finding: int, scores: "np.ndarray[tuple[int], np.dtype[np.float64]]", largest: float) -> str:
+    """A button with a histogram; heights are relative to the finding's own highest bin."""
+    counts, _ = np.histogram(scores, BINS, (0, largest))
+    heights = 40 * counts / max(counts.max(), 1)
+    bars = "".join(
+        f'<rect x="{4 * i}" y="{44 - height:.1f}" width="3.4" height="{height:.1f}"/>'
+        for i, height in enumerate(heights)
+        if height
+    )
+    values = f"median {np.median(scores):.3f}, most {scores.max():.3f}" if len(scores) else "no scores"
+    name = _words(FINDINGS[finding])
+    return (
+        f'<button type="button" data-finding="{finding}" aria-pressed="false"><span>{name}</span>'
+        f'<svg viewBox="0 0 {4 * BINS} 44" preserveAspectRatio="none" aria-hidden="true">{bars}</svg>'
+        f"<small>{values}</small></button>"
+    )
+
+
+def _warning_options(table: Cases) -> str:
+    options = [("any", f"any ({sum(bool(case.warnings) for case in table.cases)})")]
+    options += [(str(i), f"{name} ({count})") for i, (name, count) in enumerate(table.warnings.most_common())]
+    return "".join(f'<option value="{value}">{html.escape(text)}</option>' for value, text in options)
+
+
+def _errors(table: Cases) -> str:
+    if not table.errors:
+        return ""
+    rows = "".join(
+        f'<tr><td>{html.escape(path)}</td><td class="error">{html.escape(reason)}</td></tr>'
+        for path, reason in table.errors
+    )
+    return (
+        f'<section aria-labelledby="errors-title"><h2 id="errors-title">Errors</h2><p class="hint">{len(table.errors)} '
+        'files could not be scored.</p><table class="errors"><thead><tr><th scope="col">File</th>'
+        f'<th scope="col">Reason</th></tr></thead><tbody>{rows}</tbody></table></section>'
+    )
+
+
+def _data(table: Cases, pictures: Mapping[str, Picture]) -> str:
+    palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOURS)[:, 0, ::-1]
+    content = {
+        "findings": FINDINGS,
+        "calibrated": bool(table.calibrations),
+        "warnings": [name for name, _ in table.warnings.most_common()],
+        "palette": base64.b64encode(palette.tobytes()).decode(),
+        "cases": [_case(case, pictures.get(case.path), bool(table.calibrations)) for case in table.cases],
+    }
+    return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _case(case: Case, picture: Picture | None, has_calibration: bool) -> dict[str, object]:
+    height, width = case.size
+    facts = [f"{width} x {height} pixels" if height else "", case.format, f"sha256 {case.sha256[:16]}"]
+    if picture and picture.reason:
+        facts.append(picture.reason)
+    fields: dict[str, object] = {
+        "path": case.path,
+        "scores": [_rounded(score) for score in case.scores],
+        "warnings": case.warnings,
+        "facts": ", ".join(filter(None, facts)),
+    }
+    if has_calibration:
+        fields["calibrated"] = [_rounded(value) for value in case.calibrated or (None,) * len(FINDINGS)]
+        fields["positive"] = case.positive or (None,) * len(FINDINGS)
+    return {**fields, **(picture.fields if picture else {})}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)
+
+
+def _words(finding: str) -> str:
+    return finding.replace("_", " ")

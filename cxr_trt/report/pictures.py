@@ -1,0 +1,107 @@
+"""Pictures and maps of the cases of a report, small enough to be part of a page."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cxr_trt.errors import UsageError
+from cxr_trt.evaluate.boxes import Maps, read_maps
+from cxr_trt.report.cases import Case
+from cxr_trt.score.decoders import Answer, Decoders, Limits, Request
+from cxr_trt.score.files import Source, find_files
+
+LONGEST = 384  # pixels of a picture
+QUALITY = 82  # of its JPEG
+TOP = 3  # maps a case
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The fields that the page adds to a case, and why there is no picture."""
+
+    fields: dict[str, Any]
+    reason: str | None = None
+
+
+def make_pictures(
+    cases: Sequence[Case],
+    images: Sequence[Path],
+    heatmaps: Path | None,
+    workers: int,
+    advance: Callable[[], None],
+) -> dict[str, Picture]:
+    """Decode the files of cases, in processes of their own as scoring does, and take their maps from a folder.
+
+    Args:
+        cases: of which pictures are wanted.
+        images: what was scored: folders and files.
+        heatmaps: the folder of `cxr-trt score --heatmaps FOLDER --raw-maps`, if there is one.
+        workers: decoding processes.
+        advance: called after each file.
+
+    Returns:
+        By path; also for those of which there is no picture.
+
+    Raises:
+        UsageError: no case's file is among the images.
+    """
+    sources = {source.name: source for source in find_files(images).sources}
+    wanted = [(case, sources[case.path]) for case in cases if case.path in sources]
+    if cases and not wanted:
+        raise UsageError(
+            f"{images[0]}: holds no file of the table ({cases[0].path!r}, for example); name what was scored"
+        )
+    pictures = {case.path: Picture({}, "not among the images") for case in cases if case.path not in sources}
+    by_name = {source.name: case for case, source in wanted}
+    with Decoders(workers, 64, Limits(), picture=LONGEST) as decoders:
+        requests = (Request(Source(source.path, source.name)) for _, source in wanted)
+        for request, answer in decoders.map(requests, 2 * workers):
+            case = by_name[request.source.name]
+            pictures[case.path] = _picture(case, answer, heatmaps)
+            advance()
+    return pictures
+
+
+def _picture(case: Case, answer: Answer, heatmaps: Path | None) -> Picture:
+    if answer.picture is None:
+        return Picture({}, "can no longer be read")
+    if answer.sha256 != case.sha256:
+        return Picture({}, "changed since it was scored")
+    encoded = cv2.imencode(".jpg", answer.picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    fields: dict[str, Any] = {"picture": _text(encoded.tobytes()), "shape": answer.picture.shape, "maps": []}
+    if heatmaps is None:
+        return Picture(fields)
+    try:
+        maps = read_maps(heatmaps, case.path)
+    except UsageError:
+        return Picture(fields, "has no maps")
+    return Picture({**fields, **_maps(case, maps)})
+
+
+def _maps(case: Case, maps: Maps) -> dict[str, Any]:
+    """The maps of the highest findings in 256 steps, and what they cover, as parts of the picture."""
+    height, width = maps.size
+    y, x, down, across = maps.rectangle
+    ranked = sorted(range(len(case.scores)), key=case.scores.__getitem__, reverse=True)[:TOP]
+    return {
+        "rectangle": (y / height, x / width, down / height, across / width),
+        "maps": [_map(maps.class_maps[finding], finding) for finding in ranked],
+    }
+
+
+def _map(class_map: "np.ndarray[Any, np.dtype[np.float32]]", finding: int) -> dict[str, Any]:
+    low, high = float(class_map.min()), float(class_map.max())
+    cells = np.rint((class_map - low) * (255 / ((high - low) or 1.0))).astype(np.uint8)
+    rows, columns = cells.shape
+    return {
+        "finding": finding, "low": low, "high": high, "rows": rows, "columns": columns, "cells": _text(cells.tobytes())
+    }  # fmt: skip
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()

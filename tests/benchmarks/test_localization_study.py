@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from cxr_trt.images import decode
+from cxr_trt.preprocess import preprocess
+from cxr_trt.spec import Specification
+
+pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
+
+from benchmarks.localization import WANG, centre_crop_maps, torch_network
+from cxr_trt.engine.bundle import Engine
+
+
+@pytest.fixture(scope="module")
+def image(radiographs):
+    return preprocess(decode((radiographs / "RG1_UNCR.dcm").read_bytes()).pixels, 512)
+
+
+def test_the_class_maps_are_the_engines(image, center_bundle):
+    own, _ = centre_crop_maps(torch_network(), image, Specification(views="center"))
+    with Engine(center_bundle) as engine:
+        expected = engine.run(image[None], class_maps=True).class_maps[0]
+    np.testing.assert_allclose(own, expected, atol=1e-3)
+
+
+def test_grad_cam_is_the_class_map_without_bias_cut_at_zero(image):
+    """Exactly so for max-min pooling of a map that is linear in the features: see docs/localization.md."""
+    network = torch_network()
+    maps, cams = centre_crop_maps(network, image, Specification(views="center"))
+    settings = network.settings
+    biases = network.transfer.conv.bias.detach().numpy().reshape(14, settings.maps_per_finding).mean(1)
+    weight = (1 + settings.alpha) / maps[0].size
+    expected = np.maximum(weight * (maps - biases[:, None, None]), 0)
+    np.testing.assert_allclose(cams, expected, atol=1e-5)
+    assert cams.max() > 1e-3
+
+
+def test_published_accuracies_fall_with_the_threshold():
+    for low, high in zip(list(WANG.values())[:-1], list(WANG.values())[1:], strict=True):
+        assert all(a >= b for a, b in zip(low, high, strict=True))
+        assert len(low) == 8

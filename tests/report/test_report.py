@@ -1,0 +1,384 @@
+"""The HTML report: what is written, and what a real browser makes of it."""
+
+import base64
+import csv
+import hashlib
+import html
+import json
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cxr_trt.calibrate.calibration import CALIBRATED, POSITIVE
+from cxr_trt.calibrate.calibration import COLUMNS as CALIBRATION
+from cxr_trt.cli import main
+from cxr_trt.report.cases import read_cases
+from cxr_trt.report.page import build_page
+from cxr_trt.score.rows import COLUMNS
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NASTY = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\u2028&amp;.png"
+
+
+def call(*arguments, code=0):
+    result = CliRunner().invoke(main, [*map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def write_table(path, count, *, calibrated=False, errors=()):
+    """`count` rows of random scores; the names tell their number."""
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*COLUMNS, *(CALIBRATION if calibrated else ())])
+        for i in range(count):
+            scores = np.round(rng.random(14) * 0.8, 4)
+            warnings = (
+                "research model" + ("; negative?" if i % 10 == 3 else "") + ("; no chest?" if i % 25 == 0 else "")
+            )
+            row = [f"folder/{i:05}.png", "0" * 64, 1024, 900, "PNG", *scores, warnings, "", "engine-1"]
+            if calibrated:
+                row += [
+                    "fit-1",
+                    *np.round(scores / 2, 4)[:13],
+                    "",
+                    *("yes" if s > 0.4 else "no" for s in scores[:13]),
+                    "",
+                ]
+            writer.writerow(row)
+        for name, reason in errors:
+            writer.writerow(
+                [name, "", "", "", "", *[""] * 14, "", reason, "engine-1", *[""] * len(CALIBRATION) * calibrated]
+            )
+    return path
+
+
+def data_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_cases_errors_and_warnings_are_told_apart(tmp_path):
+    table = read_cases(write_table(tmp_path / "s.csv", 50, calibrated=True, errors=[(NASTY, "torn")]))
+    assert (len(table.cases), table.errors) == (50, [(NASTY, "torn")])
+    assert table.common == ("research model",)
+    assert table.warnings == {"negative?": 5, "no chest?": 2}
+    assert table.cases[3].warnings == ("negative?",)
+    assert table.cases[0].size == (900, 1024)
+    assert table.cases[0].calibrated[0] == pytest.approx(table.cases[0].scores[0] / 2, abs=1e-4)
+    assert table.cases[0].positive[:2] == tuple(score > 0.4 for score in table.cases[0].scores[:2])
+    assert (table.cases[0].calibrated[13], table.cases[0].positive[13]) == (None, None)
+    assert (len(CALIBRATED), len(POSITIVE), table.engines, table.calibrations) == (14, 14, ("engine-1",), ("fit-1",))
+
+
+def test_texts_from_outside_stay_texts(tmp_path):
+    path = write_table(tmp_path / "s.csv", 2, errors=[(NASTY, NASTY)])
+    path.write_text(path.read_text().replace("folder/00001.png", NASTY))
+    page = build_page(NASTY, read_cases(path), {})
+    assert data_of(page)["cases"][1]["path"] == NASTY
+    assert page.count("<script") == 3
+    assert "<img src=x" not in page
+    assert page.count(html.escape(NASTY)) == 4
+
+
+def test_the_policy_names_exactly_the_two_scripts(tmp_path):
+    page = build_page("x", read_cases(write_table(tmp_path / "s.csv", 1)), {})
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digests = {f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts}
+    policy = re.search(r'Content-Security-Policy" content="(.*?)"', page)[1]
+    assert len(digests) == 2
+    assert set(policy.split("script-src ")[1].split()) == digests
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "sourceMappingURL" not in page
+
+
+def test_the_bundled_library_is_the_version_that_the_makefile_fetches():
+    root = Path(__file__).parents[2]
+    version = re.search(r"^TABULATOR := (\S+)$", (root / "Makefile").read_text(), re.MULTILINE)[1]
+    folder = root / "cxr_trt" / "report" / "assets" / "tabulator"
+    assert f"Tabulator v{version} " in (folder / "tabulator.min.js").read_text()[:80]
+    assert "MIT License" in (folder / "LICENSE").read_text()
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, cheap_bundle):
+    """Twelve X-rays of rising grey and a broken file, scored with maps, and the page of them."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "xrays" / "sub").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        picture = rng.integers(0, 12, (400, 560)) + 30 + 10 * i
+        picture[50:150, 300:420] += 60
+        cv2.imwrite(str(folder / "xrays" / "sub" / f"{i:02}.png"), picture.astype(np.uint8))
+    (folder / "xrays" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    maps = ["--heatmaps", folder / "maps", "--raw-maps"]
+    call("score", folder / "xrays", "-e", cheap_bundle, "-o", folder / "s.csv", *maps, code=1)
+    call(
+        "report", folder / "s.csv", "-o", folder / "r.html", "--images", folder / "xrays", "--heatmaps", folder / "maps"
+    )
+    return folder
+
+
+def test_pictures_and_maps_are_those_of_the_files(scored):
+    cases = {case["path"]: case for case in data_of((scored / "r.html").read_text())["cases"]}
+    assert len(cases) == 12
+    case = cases["sub/07.png"]
+    jpeg = cv2.imdecode(np.frombuffer(base64.b64decode(case["picture"]), np.uint8), cv2.IMREAD_GRAYSCALE)
+    original = cv2.imread(str(scored / "xrays" / "sub" / "07.png"), cv2.IMREAD_GRAYSCALE)
+    assert jpeg.shape == tuple(case["shape"]) == (274, 384)
+    expected = cv2.resize(original, (384, 274), interpolation=cv2.INTER_AREA)
+    assert np.abs(jpeg.astype(int) - expected).mean() < 4
+    with np.load(scored / "maps" / "sub" / "07.png" / "maps.npz") as maps:
+        class_maps, rectangle = maps["class_maps"], maps["rectangle"]
+    np.testing.assert_allclose(case["rectangle"], rectangle / (400, 560, 400, 560))
+    highest = sorted(range(14), key=lambda i: case["scores"][i], reverse=True)[:3]
+    assert [item["finding"] for item in case["maps"]] == highest
+    for item in case["maps"]:
+        own = class_maps[item["finding"]]
+        cells = np.frombuffer(base64.b64decode(item["cells"]), np.uint8).reshape(item["rows"], item["columns"])
+        restored = item["low"] + cells / 255 * (item["high"] - item["low"])
+        np.testing.assert_allclose(restored, own, atol=(own.max() - own.min()) / 500)
+
+
+def test_a_changed_or_missing_file_has_no_picture(scored, tmp_path):
+    shutil.copytree(scored / "xrays", tmp_path / "xrays")
+    (tmp_path / "xrays" / "sub" / "03.png").unlink()
+    shutil.copy(scored / "xrays" / "sub" / "05.png", tmp_path / "xrays" / "sub" / "04.png")
+    shutil.copytree(scored / "maps", tmp_path / "maps")
+    shutil.rmtree(tmp_path / "maps" / "sub" / "06.png")
+    images = ["--images", tmp_path / "xrays", "--heatmaps", tmp_path / "maps"]
+    result = call("report", scored / "s.csv", "-o", tmp_path / "r.html", *images, code=1)
+    assert "1 X-rays: not among the images" in result.stderr
+    assert "1 X-rays: changed since it was scored" in result.stderr
+    assert "1 X-rays: has no maps" in result.stderr
+    cases = {case["path"]: case for case in data_of((tmp_path / "r.html").read_text())["cases"]}
+    assert ["picture" in cases[f"sub/0{i}.png"] for i in (3, 4, 5, 6)] == [False, False, True, True]
+    assert cases["sub/06.png"]["maps"] == []
+    result = call("report", scored / "s.csv", "-o", tmp_path / "few.html", *images[:2], "--pictures", 2)
+    assert (tmp_path / "few.html").read_text().count('"picture":') == 2
+
+
+def test_what_cannot_be_used_is_refused(scored, tmp_path):
+    assert "must end in .html" in call("report", scored / "s.csv", "-o", tmp_path / "r.pdf", code=2).stderr
+    assert "--overwrite" in call("report", scored / "s.csv", "-o", scored / "r.html", code=2).stderr
+    out = ("-o", tmp_path / "r.html")
+    assert "needs --images too" in call("report", scored / "s.csv", *out, "--heatmaps", scored, code=2).stderr
+    other = call("report", scored / "s.csv", *out, "--images", scored / "maps" / "sub" / "00.png", code=2)
+    assert "holds no file of the table" in other.stderr
+    assert not (tmp_path / "r.html").exists()
+
+
+class Browser:
+    """A page in a real Chromium that has no network, and what it complained about or asked for."""
+
+    def __init__(self, playwright, path, **options):
+        self.browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = self.browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        self.page = context.new_page()
+        self.complaints, self.requests = [], []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector(".tabulator-row")
+
+    def column(self, field):
+        return self.page.locator(f".tabulator-row .tabulator-cell[tabulator-field='{field}']").all_inner_texts()
+
+    def status(self, text):
+        self.page.wait_for_function("text => document.getElementById('status').textContent === text", arg=text)
+
+
+@pytest.fixture(scope="module")
+def playwright():
+    api = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
+    if not CHROMIUM:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with api.sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture
+def browse(playwright):
+    opened = []
+
+    def browse(path, **options):
+        opened.append(Browser(playwright, path, **options))
+        return opened[-1]
+
+    yield browse
+    for browser in opened:
+        browser.browser.close()
+        assert browser.complaints == []
+        assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """The page of 10,000 rows with calibration and an error."""
+    folder = tmp_path_factory.mktemp("large")
+    table = write_table(folder / "s.csv", 10_000, calibrated=True, errors=[(NASTY, "cut off"), ("b.dcm", "no pixels")])
+    call("report", table, "-o", folder / "r.html")
+    return folder / "r.html", read_cases(table).cases
+
+
+def test_sort_and_filter_ten_thousand_rows(browse, large):
+    path, cases = large
+    browser = browse(path)
+    page = browser.page
+    browser.status("10000 of 10000 X-rays")
+    assert page.locator(".tabulator-row").count() < 100  # only what is in sight is in the document
+    highest = sorted((max(case.scores) for case in cases), reverse=True)
+    assert [float(text) for text in browser.column("value")[:5]] == pytest.approx(highest[:5], abs=6e-4)
+
+    page.select_option("#finding", label="Pleural Thickening")
+    page.wait_for_function("() => document.querySelector('[tabulator-field=finding] span').textContent[0] === 'P'")
+    page.wait_for_timeout(200)
+    scores = sorted((case.scores[12] for case in cases), reverse=True)
+    assert [float(text) for text in browser.column("value")[:5]] == pytest.approx(scores[:5], abs=6e-4)
+    page.select_option("#sort", "value asc")
+    page.wait_for_timeout(300)
+    assert [float(text) for text in browser.column("value")[:5]] == pytest.approx(scores[::-1][:5], abs=6e-4)
+
+    page.fill("#least", "0.5")
+    browser.status(f"{sum(case.scores[12] >= 0.5 for case in cases)} of 10000 X-rays")
+    page.select_option("#warning", label="no chest? (400)")
+    browser.status(f"{sum(case.scores[12] >= 0.5 and 'no chest?' in case.warnings for case in cases)} of 10000 X-rays")
+    page.click("button[type=reset]")
+    browser.status("10000 of 10000 X-rays")
+    page.check("#positive")
+    browser.status(f"{sum(case.positive[np.argmax(case.scores)] is True for case in cases)} of 10000 X-rays")
+    page.fill("#search", "0042")
+    found = [case for case in cases if "0042" in case.path and case.positive[np.argmax(case.scores)]]
+    browser.status(f"{len(found)} of 10000 X-rays")
+    page.click("button[type=reset]")
+    page.click(".tabulator-col[tabulator-field='path'] .tabulator-col-title")
+    page.wait_for_timeout(300)
+    assert browser.column("path")[:3] == [f"folder/{i:05}.png" for i in range(3)]
+    cells = page.locator(".errors tbody td").all_text_contents()
+    assert cells == [NASTY, "cut off", "b.dcm", "no pixels"]
+
+
+def test_ten_thousand_rows_stay_fluid(browse, large):
+    """Scrolled through from top to bottom, the document never holds more than what is near the view."""
+    browser = browse(large[0])
+    page = browser.page
+    for place in range(0, 700_000, 70_000):
+        page.evaluate("place => { document.querySelector('.tabulator-tableholder').scrollTop = place }", place)
+        page.wait_for_timeout(60)
+        assert 3 < page.locator(".tabulator-row").count() < 120
+
+
+def test_open_a_case_with_its_maps(browse, scored):
+    browser = browse(scored / "r.html")
+    page = browser.page
+    browser.status("12 of 12 X-rays")
+    thumb = page.locator(".thumb").first
+    assert thumb.locator("canvas").evaluate("canvas => getComputedStyle(canvas).opacity") == "0"
+    thumb.hover()
+    page.wait_for_function("() => getComputedStyle(document.querySelector('.thumb canvas')).opacity === '1'")
+    painted = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(v => v > 0)"
+    assert thumb.locator("canvas").evaluate(painted)
+    thumb.click()
+    assert page.locator("#case").is_visible()
+    assert page.inner_text("#case-title") == "sub/11.png"
+    page.wait_for_timeout(300)
+    assert page.locator("#case figure").count() == 4
+    assert page.locator("#case figcaption").first.inner_text() == "as it is"
+    assert page.locator("#case figcaption").nth(1).inner_text().startswith("Hernia 0.9")
+    for index in range(3):
+        assert page.locator("#case canvas").nth(index).evaluate(painted)
+    assert page.locator("#case-scores tr").count() == 15
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#case-title") == "sub/10.png"
+    page.keyboard.press("Escape")
+    assert not page.locator("#case").is_visible()
+
+
+def test_the_overlay_is_strongest_where_the_class_map_is(browse, scored):
+    browser = browse(scored / "r.html")
+    thumb = browser.page.locator(".thumb").first
+    thumb.hover()
+    place = thumb.locator("canvas").evaluate(
+        """canvas => {
+            const {data, width, height} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            const opacity = data.filter((_, i) => i % 4 === 3);
+            const high = 0.8 * Math.max(...opacity);
+            const at = [...opacity.keys()].filter(i => opacity[i] >= high);
+            const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
+            return [mean(at.map(i => Math.floor(i / width))) / height, mean(at.map(i => i % width)) / width];
+        }"""
+    )
+    with np.load(scored / "maps" / "sub" / "11.png" / "maps.npz") as maps:
+        own, (y, x, height, width) = maps["class_maps"][13], maps["rectangle"]
+    rows, columns = np.nonzero(own >= own.min() + 0.8 * np.ptp(own))
+    expected = (y + (rows.mean() + 0.5) / 16 * height) / 400, (x + (columns.mean() + 0.5) / 16 * width) / 560
+    assert place == pytest.approx(expected, abs=0.02)
+
+
+def test_everything_with_the_keyboard(browse, scored):
+    browser = browse(scored / "r.html")
+    page = browser.page
+    browser.status("12 of 12 X-rays")
+    page.focus("button[type=reset]")
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.classList.contains('thumb')"):
+            break
+    focused = "document.activeElement.getAttribute('aria-label')"
+    assert page.evaluate(focused).startswith("Open sub/11.png, Hernia 0.9")
+    assert page.evaluate("getComputedStyle(document.activeElement.querySelector('canvas')).opacity") == "1"
+    for _ in range(10):  # to rows that are not yet in the document
+        page.keyboard.press("ArrowDown")
+        page.wait_for_timeout(80)
+    assert page.evaluate(focused).startswith("Open sub/01.png")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#case-title") == "sub/01.png"
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(150)
+    assert page.evaluate(focused).startswith("Open sub/01.png")
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll('input, select, button, [role=img]')].filter(e =>
+            !(e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim())).length"""
+    )
+    assert unnamed == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_light_and_dark(browse, large, scheme):
+    browser = browse(large[0], color_scheme=scheme)
+    ratios = browser.page.evaluate(
+        """() => {
+            const linear = x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+            const light = ([r, g, b]) =>
+                .2126 * linear(r / 255) + .7152 * linear(g / 255) + .0722 * linear(b / 255);
+            const parse = text => text.match(/[\\d.]+/g).map(Number);
+            const ground = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+                if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
+            const kinds = ['h1', '.notice', '.hint', 'dt', 'dd', '.controls label', '#status', '.tabulator-col-title',
+                '.tabulator-cell span', '.errors td.error', 'footer p', '.distributions small'];
+            return kinds.map(kind => { const e = document.querySelector(kind);
+                const [a, b] = [parse(getComputedStyle(e).color), ground(e)].map(light).sort((x, y) => y - x);
+                return [kind, (a + .05) / (b + .05)]; });
+        }"""
+    )
+    assert [kind for kind, ratio in ratios if ratio < 4.5] == []  # WCAG 2.2, 1.4.3
+
+
+def test_printing_shows_what_the_table_shows(browse, large):
+    browser = browse(large[0])
+    page = browser.page
+    page.select_option("#warning", label="no chest? (400)")
+    browser.status("400 of 10000 X-rays")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.locator("#print tbody tr").count() == 400
+    assert page.locator("#print").is_visible()
+    assert not page.locator("#table").is_visible()
+    assert not page.locator(".controls").is_visible()
+    assert len(page.pdf()) > 10_000
