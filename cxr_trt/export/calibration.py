@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import TensorProto, numpy_helper
 
 from cxr_trt.export.quantize import LEVELS
 from cxr_trt.export.ranges import BINS, Histogram
@@ -57,11 +58,13 @@ def unit_of(layer: str) -> str:
 
 
 def weights_hash(model: onnx.ModelProto) -> str:
-    """Sha256 of a graph's weights, by name, whatever order they lie in."""
+    """Sha256 of a graph's network: its weights by name, whatever order they lie in and whatever views are cut."""
     digest = hashlib.sha256()
     for tensor in sorted(model.graph.initializer, key=lambda tensor: tensor.name):
+        if tensor.data_type != TensorProto.FLOAT or not tensor.name.startswith(("features.", "transfer.")):
+            continue
         digest.update(f"{tensor.name} {tensor.data_type} {list(tensor.dims)} ".encode())
-        digest.update(onnx.numpy_helper.to_array(tensor).tobytes())
+        digest.update(numpy_helper.to_array(tensor).tobytes())
     return digest.hexdigest()
 
 

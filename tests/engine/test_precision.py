@@ -50,7 +50,7 @@ def test_int8_is_really_int8(int8):
 
 
 def test_a_rebuilt_bundle_keeps_precision_and_calibration(int8, tmp_path):
-    result = build(int8, "-o", tmp_path / "again.cxr", "--backend", "onnxruntime")
+    result = build(int8, "-o", tmp_path / "again.cxr", "--backend", "onnxruntime", "--no-tune")
     assert result.exit_code == 0, result.output
     manifest = read_manifest(tmp_path / "again.cxr")
     assert manifest.precision == "int8"
@@ -60,6 +60,14 @@ def test_a_rebuilt_bundle_keeps_precision_and_calibration(int8, tmp_path):
     with Engine(int8) as one, Engine(tmp_path / "again.cxr") as other:
         images = check_pictures(512)[:1]
         np.testing.assert_allclose(one.run(images).probabilities, other.run(images).probabilities, atol=0.02)
+
+
+def test_a_calibration_holds_for_other_views(int8, tmp_path):
+    result = build(int8, "-o", tmp_path / "dense.cxr", "--views", "dense", "--backend", "openvino", "--no-tune")
+    assert result.exit_code == 0, result.output
+    manifest = read_manifest(tmp_path / "dense.cxr")
+    assert (manifest.precision, manifest.graph.spec.views) == ("int8", "dense")
+    assert manifest.settings["parity"]["mean"] < 0.03
 
 
 def test_a_calibration_for_other_weights_is_refused(int8, tmp_path):

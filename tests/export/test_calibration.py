@@ -112,15 +112,17 @@ def test_another_json_is_refused(change):
 
 
 def test_the_hash_of_weights_depends_on_values_and_not_on_order():
-    tensors = [numpy_helper.from_array(RNG.random(3, np.float32), name) for name in "ab"]
+    tensors = [numpy_helper.from_array(RNG.random(3, np.float32), f"features.{name}") for name in "ab"]
 
     def model(parts):
         graph = onnx.helper.make_graph([], "g", [], [], parts)
         return onnx.helper.make_model(graph)
 
     assert weights_hash(model(tensors)) == weights_hash(model(tensors[::-1]))
-    other = numpy_helper.from_array(np.nextafter(numpy_helper.to_array(tensors[0]), 2, dtype=np.float32), "a")
+    other = numpy_helper.from_array(np.nextafter(numpy_helper.to_array(tensors[0]), 2, dtype=np.float32), "features.a")
     assert weights_hash(model([other, tensors[1]])) != weights_hash(model(tensors))
+    views = numpy_helper.from_array(np.ones(3, np.float32), "maps.merge")
+    assert weights_hash(model([*tensors, views])) == weights_hash(model(tensors))
 
 
 def test_the_convolutions_of_a_dense_layer_are_one_unit():
