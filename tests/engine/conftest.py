@@ -36,7 +36,7 @@ def int8(graph, chests, tmp_path_factory):
     bundle = tmp_path_factory.mktemp("int8") / "int8.cxr"
     arguments = ("--precision", "int8", "--calibrate", chests, "--backend", "openvino")
     result = CliRunner().invoke(
-        main, ["build-engine", *map(str, (graph, "-o", bundle, *arguments, "--calibration-images", 16))]
+        main, ["build-engine", "--no-tune", *map(str, (graph, "-o", bundle, *arguments, "--calibration-images", 16))]
     )
     assert result.exit_code == 0, result.output
     return bundle
@@ -45,6 +45,8 @@ def int8(graph, chests, tmp_path_factory):
 @pytest.fixture(scope="session")
 def fp16(graph, tmp_path_factory):
     bundle = tmp_path_factory.mktemp("fp16") / "fp16.cxr"
-    result = CliRunner().invoke(main, ["build-engine", *map(str, (graph, "-o", bundle, "--precision", "fp16"))])
+    result = CliRunner().invoke(
+        main, ["build-engine", "--no-tune", *map(str, (graph, "-o", bundle, "--precision", "fp16"))]
+    )
     assert result.exit_code == 0, result.output
     return bundle

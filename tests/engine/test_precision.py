@@ -26,7 +26,7 @@ COUNT = 18  # images of the fixture `chests`
 
 
 def build(*arguments):
-    return CliRunner().invoke(main, ["build-engine", *map(str, arguments)])
+    return CliRunner().invoke(main, ["build-engine", "--no-tune", *map(str, arguments)])
 
 
 def test_an_int8_bundle_says_how_it_was_calibrated(int8):
@@ -50,7 +50,7 @@ def test_int8_is_really_int8(int8):
 
 
 def test_a_rebuilt_bundle_keeps_precision_and_calibration(int8, tmp_path):
-    result = build(int8, "-o", tmp_path / "again.cxr", "--backend", "onnxruntime", "--no-tune")
+    result = build(int8, "-o", tmp_path / "again.cxr", "--backend", "onnxruntime")
     assert result.exit_code == 0, result.output
     manifest = read_manifest(tmp_path / "again.cxr")
     assert manifest.precision == "int8"
@@ -63,7 +63,7 @@ def test_a_rebuilt_bundle_keeps_precision_and_calibration(int8, tmp_path):
 
 
 def test_a_calibration_holds_for_other_views(int8, tmp_path):
-    result = build(int8, "-o", tmp_path / "dense.cxr", "--views", "dense", "--backend", "openvino", "--no-tune")
+    result = build(int8, "-o", tmp_path / "dense.cxr", "--views", "dense", "--backend", "openvino")
     assert result.exit_code == 0, result.output
     manifest = read_manifest(tmp_path / "dense.cxr")
     assert (manifest.precision, manifest.graph.spec.views) == ("int8", "dense")
