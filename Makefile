@@ -134,8 +134,8 @@ false-alarms: .venv/dev
 plugin-mutants: .venv/dev
 	$(BIN)/python tests/plugins/mutants.py
 
-# The shipped model from data to model card, or on from where it was stopped: three to four hours on two processors. CXR14_DIR is a
-# folder with images/ and labels.csv (image, patient_id, split, view_position, sex, age, the 14 findings).
+# The shipped model from data to model card, or on from where it was stopped: three to four hours on two processors.
+# CXR14_DIR is a folder with images/ and labels.csv (image, patient_id, split, view_position, sex, age, the findings).
 CXR14_DIR ?= ../shared/cxr14
 TRAINED := build/train-demo
 DATA = --labels $(CXR14_DIR)/labels.csv --images $(CXR14_DIR)/images
