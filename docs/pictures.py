@@ -1,4 +1,6 @@
-"""The pictures of the README, from what `make demo` made of a radiograph: `make pictures`. Needs playwright and Chromium.
+"""The pictures of the README, from what `make demo` made of a radiograph: `make pictures`.
+
+Needs playwright and Chromium.
 
 docs/heatmap.jpg is a heat map, docs/report.png the page with that case opened.
 """
