@@ -8,17 +8,25 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
+REPORT := $(BIN)/cxr-trt report --overwrite
 
-.PHONY: demo test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier roofline parity \
-    localization report-assets plugin plugin-budget plugin-benchmark plugin-mutants train-demo reproduce hostile \
-    faults fuzz soak false-alarms clean
+.PHONY: demo pictures test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier roofline parity \
+    benchmark-heatmaps localization report-assets plugin plugin-budget plugin-benchmark plugin-mutants train-demo \
+    reproduce hostile faults fuzz soak false-alarms clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
-	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps
+	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps --raw-maps
+	$(REPORT) $(DEMO)/scores.csv --output $(DEMO)/report.html --images $(RADIOGRAPHS) --heatmaps $(DEMO)/heatmaps
 	@echo; echo "The pictures, one for each of the three highest findings:"; ls $(DEMO)/heatmaps/*/*.png
+	@echo; echo "All of it as a page: $(DEMO)/report.html"
 ifdef IMAGES
-	$(SCORE) "$(IMAGES)" --output $(DEMO)/images.csv --heatmaps $(DEMO)/images || test $$? -eq 1
+	$(SCORE) "$(IMAGES)" --output $(DEMO)/images.csv --heatmaps $(DEMO)/images --raw-maps || test $$? -eq 1
+	$(REPORT) $(DEMO)/images.csv --output $(DEMO)/images.html --images "$(IMAGES)" --heatmaps $(DEMO)/images
 endif
+
+# The pictures in the README, of the demonstration's first radiograph; needs Chromium.
+pictures: demo .venv/dev
+	$(BIN)/python docs/pictures.py $(DEMO)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
@@ -85,6 +93,9 @@ roofline: .venv/base
 # AUC of every precision and CPU backend against PyTorch on the test images of CXR14_DIR; hours, resumable.
 parity: .venv/dev
 	$(BIN)/python -m benchmarks.parity $(CXR14_DIR) build/parity
+
+benchmark-heatmaps: .venv/base
+	$(BIN)/python -m benchmarks.heatmaps
 
 # Where the shipped model finds its findings, against 732 radiologists' boxes, a random map, the centre of the image and
 # Grad-CAM: docs/localization.md. About 20 minutes on two processors; wants CXR14_DIR (below).

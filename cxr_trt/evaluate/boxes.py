@@ -95,7 +95,7 @@ def read_maps(folder: Path, name: str) -> Maps:
     """
     path = folder / name / "maps.npz"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             maps, rectangle, size = (np.asarray(file[key]) for key in ("class_maps", "rectangle", "size"))
         if maps.dtype != np.float32 or maps.ndim != 3 or len(maps) != len(FINDINGS) or not np.isfinite(maps).all():
             raise ValueError("no class maps of 14 findings")

@@ -264,6 +264,18 @@ def test_sort_and_filter_ten_thousand_rows(browse, large):
     assert cells == [NASTY, "cut off", "b.dcm", "no pixels"]
 
 
+def test_hostile_names_stay_text_in_the_browser(browse, tmp_path):
+    path = write_table(tmp_path / "s.csv", 3, errors=[(NASTY, NASTY)])
+    path.write_text(path.read_text().replace("folder/00001.png", NASTY).replace("no chest?", NASTY))
+    (tmp_path / "r.html").write_text(build_page(NASTY, read_cases(path), {}))
+    browser = browse(tmp_path / "r.html")
+    assert NASTY in browser.page.locator(".tabulator-row [tabulator-field=path] span").all_text_contents()
+    browser.page.get_by_label(f"Open {NASTY}").click()
+    assert browser.page.locator("#case-title").text_content() == NASTY
+    assert browser.page.title().startswith("<img")
+    assert browser.page.locator("img[src=x]").count() == 0
+
+
 def test_ten_thousand_rows_stay_fluid(browse, large):
     """Scrolled through from top to bottom, the document never holds more than what is near the view."""
     browser = browse(large[0])
