@@ -10,8 +10,8 @@ RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
-.PHONY: demo pictures test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier roofline parity \
-    benchmark-heatmaps localization report-assets plugin plugin-budget plugin-benchmark plugin-mutants train-demo \
+.PHONY: demo pictures test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier dense-gap roofline \
+    parity benchmark-heatmaps localization report-assets plugin plugin-budget plugin-benchmark plugin-mutants train-demo \
     reproduce hostile faults fuzz soak false-alarms clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
@@ -85,6 +85,10 @@ growth: .venv/base
 # What each view set costs and how well it scores: docs/views.md. Wants CXR14_DIR; half an hour on two processors.
 frontier: .venv/base
 	CXR14_DIR=$(CXR14_DIR) $(BIN)/python -m benchmarks.frontier
+
+# Why dense views score otherwise than ten crops: gates or padding; prints a table. Wants CXR14_DIR; an hour.
+dense-gap: .venv/dev
+	CXR14_DIR=$(CXR14_DIR) $(BIN)/python -m benchmarks.dense_gap
 
 # The least time that an X-ray can take on a GPU, by arithmetic and memory traffic: docs/roofline.md.
 roofline: .venv/base

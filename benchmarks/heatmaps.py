@@ -6,10 +6,7 @@ The files are pydicom-data's chest radiograph (1841 x 1955 pixels), or those of 
 process, so that what else the machine does hits all alike; each is the whole of scoring: decoding, engine, pictures.
 """
 
-import datetime
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -17,7 +14,7 @@ import time
 from importlib.metadata import distribution
 from pathlib import Path
 
-from benchmarks.cpu import ROOT, commit, processor
+from benchmarks.result import ROOT, provenance
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.bundle import Engine, build_bundle
 from cxr_trt.engine.registry import BACKENDS
@@ -67,9 +64,7 @@ def main(images: str = "") -> None:
                     times[way].append(seconds(engine, sources, full_size, Path(temporary, "maps")))
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     result[name] = {
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
-        "machine": f"{processor()}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}",
+        **provenance(("opencv-python-headless", BACKEND)),
         "backend": f"{BACKEND} {BACKENDS[BACKEND].version()}, {info.spec.views}",
         "files": len(sources),
         "rounds": ROUNDS,

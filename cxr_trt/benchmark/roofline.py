@@ -2,7 +2,8 @@
 
 A limit, not a measurement. It assumes one kernel for each convolution, pooling and matrix product, with everything
 between them (norms, activations, gates, crops, concatenation) at no cost, and each operand through the memory once. An
-engine that keeps operands in the GPU's cache can beat the traffic of this, but not the arithmetic.
+engine that keeps operands in the GPU's cache can beat the traffic of this; the arithmetic, which is that of direct
+convolution, only with another algorithm, such as Winograd's.
 """
 
 import re
@@ -129,7 +130,7 @@ def seconds(found: Iterable[Layer], gpu: Gpu, precision: str, batch: int) -> flo
 
 
 def arithmetic_seconds(found: Iterable[Layer], gpu: Gpu, precision: str) -> float:
-    """Least time of the arithmetic alone: below it, not even an unlimited memory gets."""
+    """Least time of the arithmetic alone."""
     return sum(2 * layer.multiplications for layer in found) / gpu.operations[precision]
 
 

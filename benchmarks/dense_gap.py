@@ -1,0 +1,132 @@
+"""Why dense views score otherwise than ten crops: the gates' means over the image, or the padding of the crops?
+
+    make dense-gap     wants CXR14_DIR; an hour on two processors for 200 images; prints a table
+
+Between the two lie two mixtures, in PyTorch: the ten crops with the gates (paper, eqs. 1-3) of the whole image, which
+differ from the ten crops by the gates alone; and the whole image with the gates of each crop, pooled where that crop
+lies, which differs from them by the padding alone.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.contestants import load_network
+from benchmarks.frontier import read_test_side
+from benchmarks.result import ROOT, table
+from cxr_trt.evaluate.auc import Floats
+from cxr_trt.evaluate.parity import compare_areas, compare_probabilities
+from cxr_trt.images.load import load_images
+from cxr_trt.model.network import Network, SqueezeExcitation
+from cxr_trt.spec import Specification
+
+MIXTURES = ("ten crops", "crops, gates of the image", "image, gates of the crops", "dense")
+
+
+@click.command()
+@click.option("--model", type=click.Path(path_type=Path), default=ROOT / "cxr_trt" / "models" / "demo.onnx")
+@click.option("--data", type=click.Path(path_type=Path), default=os.environ.get("CXR14_DIR"), required=True)
+@click.option("--limit", type=click.IntRange(2), default=200, show_default=True, help="Images.")
+@click.option("--resamples", type=click.IntRange(0), default=1000)
+def main(model: Path, data: Path, limit: int, resamples: int) -> None:
+    """Measure and print."""
+    network, spec = load_network(model), Specification()
+    names, patients, labels = read_test_side(data / "labels.csv", limit)
+    images = load_images([data / "images" / name for name in names], spec.image_size)
+    scores = np.stack([mixtures(network, spec, image) for image in images], 1)  # [mixtures, N, 14]
+    rows = [
+        _row(name, scores[0], own, labels, patients, names, resamples)
+        for name, own in zip(MIXTURES, scores, strict=True)
+    ]
+    click.echo(table(("", "mean AUC", "difference", "95 % interval", "rank correlation"), rows))
+
+
+def _row(
+    name: str, exact: Floats, own: Floats, labels: Any, patients: list[str], names: list[str], resamples: int
+) -> tuple[str, ...]:
+    area = compare_areas(exact, own, labels, patients, resamples, 0).mean
+    ranks = [value for value in compare_probabilities(exact, own, names).rank_correlation.values() if value is not None]
+    interval = "" if area.low is None else f"{area.low:+.4f} to {area.high:+.4f}"
+    return name, f"{area.b:.4f}", f"{area.difference:+.4f}", interval, f"{np.mean(ranks):.4f}"
+
+
+@torch.inference_mode()
+def mixtures(network: Network, spec: Specification, image: Any) -> Floats:
+    """Probabilities [4, 14] of an image, uint8 [1, size, size], in the order of MIXTURES."""
+    std, mean = (torch.tensor(values)[:, None, None] for values in (spec.std, spec.mean))
+    whole = (torch.from_numpy(image).float() / 255 - mean) / std
+    far, middle = spec.image_size - spec.crop_size, (spec.image_size - spec.crop_size) // 2
+    found: list[list[Tensor]] = [[] for _ in MIXTURES]
+    for picture in (whole[None], whole[None].flip(3)):
+        with recorded_gates(network) as gates_of_image:
+            dense_maps = network.class_maps(picture)
+        for y, x in ((0, 0), (0, far), (far, 0), (far, far), (middle, middle)):
+            crop = picture[:, :, y : y + spec.crop_size, x : x + spec.crop_size]
+            with recorded_gates(network) as gates_of_crop:
+                crop_maps = network.class_maps(crop)
+            with fixed_gates(network, gates_of_image):
+                crop_maps_with_gates = network.class_maps(crop)
+            with fixed_gates(network, gates_of_crop):
+                image_maps_with_gates = network.class_maps(picture)
+            for kept, maps in zip(
+                found,
+                (
+                    crop_maps,
+                    crop_maps_with_gates,
+                    _window(image_maps_with_gates, y, x, spec),
+                    _window(dense_maps, y, x, spec),
+                ),
+                strict=True,
+            ):
+                kept.append(torch.sigmoid(network.pool(maps))[0])
+    return np.stack([torch.stack(kept).mean(0).double().numpy() for kept in found])
+
+
+def _window(maps: Tensor, y: int, x: int, spec: Specification) -> Tensor:
+    cell = spec.image_size // maps.shape[-1]
+    side = spec.crop_size // cell
+    return maps[:, :, y // cell : y // cell + side, x // cell : x // cell + side]
+
+
+@contextmanager
+def recorded_gates(network: Network) -> Iterator[list[Tensor]]:
+    """The gates of each transition, as they are computed while the context is open."""
+    gates: list[Tensor] = []
+
+    def record(module: SqueezeExcitation, inputs: tuple[Tensor], output: Tensor) -> None:
+        means = inputs[0].mean((2, 3))
+        gates.append(torch.sigmoid(module.excite(torch.relu(module.squeeze(means)))))
+
+    with _hooked(network, lambda module, number: record):
+        yield gates
+
+
+@contextmanager
+def fixed_gates(network: Network, gates: list[Tensor]) -> Iterator[None]:
+    """The network with these gates in place of its own."""
+
+    def replacing(number: int) -> Callable[..., Tensor]:
+        return lambda module, inputs, output: inputs[0] * gates[number][:, :, None, None]
+
+    with _hooked(network, lambda module, number: replacing(number)):
+        yield
+
+
+@contextmanager
+def _hooked(network: Network, hook: Callable[[SqueezeExcitation, int], Any]) -> Iterator[None]:
+    modules = [module for module in network.modules() if isinstance(module, SqueezeExcitation)]
+    with ExitStack() as stack:
+        for number, module in enumerate(modules):
+            stack.callback(module.register_forward_hook(hook(module, number)).remove)
+        yield
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks.dense_gap")

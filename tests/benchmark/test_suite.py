@@ -1,0 +1,62 @@
+"""The parts of the benchmark suite, each on as little as it takes."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import growth
+from benchmarks.pictures import FORMATS, LARGE, SIZE, make_pictures
+from cxr_trt.images import decode
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_shows_the_same_radiograph(kind, tmp_path):
+    files = sorted(make_pictures(tmp_path / "files", kind, 2).iterdir())
+    assert len(files) == 2
+    picture = decode(files[1].read_bytes())
+    assert picture.pixels.shape == ((SIZE, SIZE) if kind in ("PNG", "JPEG") else LARGE)
+    small = picture.pixels[:: picture.pixels.shape[0] // 8, :: picture.pixels.shape[1] // 8][:8, :8]
+    assert np.ptp(small) > 100
+
+
+def test_every_format_is_timed_with_every_number_of_workers(tmp_path):
+    pytest.importorskip("torchvision")
+    from benchmarks import feed
+
+    own = feed.rates("PNG", tmp_path, seconds=0.01, rounds=1)
+    assert set(own["rates"]) == {"library", "cxr-trt, 1", "PIL, 1", "cxr-trt, 2", "PIL, 2"}
+    assert all(values["median"] > 0 for values in own["rates"].values())
+    page = feed.to_markdown(
+        {"rounds": 1, "rates": {"PNG": own}, "versions": {}, "date": "", "commit": "", "machine": ""}
+    )
+    assert "| PNG |" in page
+
+
+def test_growth_counts_rows_and_memory(cheap_bundle, tmp_path):
+    own = growth.run(cheap_bundle, tmp_path / "run", 12)
+    assert own["files"] == 12
+    assert own["peak_mib"] > 20
+    result = {"side": 256, "runs": [own, {**own, "files": 112, "seconds": own["seconds"] + 1}]}
+    page = growth.to_markdown({**result, "versions": {}, "date": "", "commit": "", "machine": ""})
+    assert "| 112 |" in page
+    assert "| 100 |" in page  # files a second beyond the first
+
+
+@pytest.mark.slow
+def test_peers_agree_and_take_turns(tmp_path):
+    pytest.importorskip("torchvision")
+    from benchmarks import peers
+
+    arguments = ["--files", 1, "--rounds", 1, "--only", "ONNX", "--only", "OpenVINO", "--only", "cxr-trt openvino"]
+    arguments += ["--json", tmp_path / "p.json", "--page", tmp_path / "p.md"]
+    done = CliRunner().invoke(peers.main, list(map(str, arguments)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "p.json").read_text())["rows"]
+    exact = [own["difference"] for own in rows.values() if own["exact"]]
+    assert len(exact) == 4
+    assert max(exact) < 1e-4
+    assert rows["cxr-trt openvino, center"]["difference"] > 1e-4
+    assert not any("GPU" in name for name in rows)
+    assert (tmp_path / "p.png").stat().st_size > 1000
