@@ -1,4 +1,4 @@
-"""NVIDIA's parser and builder take every graph that we make: each setting, view set and precision, on the CPU."""
+"""NVIDIA's parser and builder take every graph that we make: each setting and precision, on the CPU."""
 
 import numpy as np
 import pytest
@@ -31,8 +31,11 @@ def plans(model):
     return FLOAT32, Plan("fp16"), Plan("int8", calibration=calibration)
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("view_set", VIEW_SETS)
+GRAPHS = [(setting, view_set) for setting in SETTINGS for view_set in ("ten-crop", "center")]
+REST = [("paper", view_set) for view_set in VIEW_SETS if view_set not in ("ten-crop", "center")]
+
+
+@pytest.mark.parametrize(("setting", "view_set"), GRAPHS + REST)
 def test_all_precisions_build(setting, view_set, tmp_path):
     if reason := RTX.why_not_build():
         pytest.skip(reason)
