@@ -8,9 +8,9 @@ import onnx
 
 from cxr_trt.engine.calibration_images import CalibrationImages
 from cxr_trt.errors import GraphError
-from cxr_trt.export.calibration import Calibration, threshold, unit_of, weights_hash
 from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.half import in_network, layer_of
+from cxr_trt.export.int8_calibration import Int8Calibration, threshold, unit_of, weights_hash
 from cxr_trt.export.plan import Plan
 from cxr_trt.export.ranges import Images, measure_ranges
 from cxr_trt.export.rewrites import Rewrites, holds_network, read_network
@@ -61,7 +61,7 @@ def plan_int8(
     some = images.pixels[:SCANNED]
     sensitivity = scan(graph, thresholds, some, lambda fraction: report("scan layers", fraction))
     kept = {layer: value for layer, value in thresholds.items() if sensitivity[unit_of(layer)] <= TOLERATED}
-    calibration = Calibration(
+    calibration = Int8Calibration(
         weights_hash(model), len(images.pixels), images.sha256, images.seed, method, kept, sensitivity
     )
     half = plan_half(model, info, some, report)

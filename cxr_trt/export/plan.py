@@ -9,9 +9,9 @@ from typing import Any
 import onnx
 
 from cxr_trt.errors import BundleError
-from cxr_trt.export.calibration import Calibration, unit_of, weights_hash
 from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.half import half_precision
+from cxr_trt.export.int8_calibration import Int8Calibration, unit_of, weights_hash
 from cxr_trt.export.optimise import optimised
 from cxr_trt.export.quantize import quantize
 from cxr_trt.export.rewrites import Rewrites
@@ -32,7 +32,7 @@ class Plan:
     precision: Precision = "fp32"
     float32: tuple[str, ...] = ()
     headroom: Mapping[str, float] = field(default_factory=dict)
-    calibration: Calibration | None = None
+    calibration: Int8Calibration | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -43,7 +43,7 @@ class Plan:
         try:
             fields: dict[str, Any] = json.loads(text)
             calibration = fields.pop("calibration")
-            plan = cls(**fields, calibration=calibration and Calibration.from_mapping(calibration))
+            plan = cls(**fields, calibration=calibration and Int8Calibration.from_mapping(calibration))
             if plan.precision not in PRECISIONS or (plan.precision == "int8") != (plan.calibration is not None):
                 raise ValueError("no such precision, or a calibration too many or too few")
             return replace(plan, float32=tuple(map(str, plan.float32)))

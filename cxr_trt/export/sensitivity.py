@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from cxr_trt.export.calibration import unit_of
+from cxr_trt.export.int8_calibration import unit_of
 from cxr_trt.export.quantize import quantize
 from cxr_trt.export.ranges import Images
 

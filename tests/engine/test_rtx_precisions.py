@@ -5,8 +5,8 @@ import pytest
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.export.calibration import Calibration
 from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.export.int8_calibration import Int8Calibration
 from cxr_trt.export.plan import FLOAT32, Plan
 from cxr_trt.export.scoring_graph import scoring_graph
 from cxr_trt.model.settings import SETTINGS
@@ -27,7 +27,7 @@ def weights(setting):
 
 def plans(model):
     layers = [node.name for node in model.graph.node if node.op_type == "Conv" and "block" in node.name]
-    calibration = Calibration("", 0, "", 0, "max", dict.fromkeys(layers, 4.0), {})
+    calibration = Int8Calibration("", 0, "", 0, "max", dict.fromkeys(layers, 4.0), {})
     return FLOAT32, Plan("fp16"), Plan("int8", calibration=calibration)
 
 

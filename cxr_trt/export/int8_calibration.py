@@ -21,7 +21,7 @@ SMALLEST_SHARE = 1e-9  # of a bin that coarse levels say is empty
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Int8Calibration:
     """How a network is quantized; plain values only, as they stand in a bundle.
 
     weights_sha256: of the network, see `weights_hash`. images, images_sha256: how many, and of their files' hashes.
@@ -38,7 +38,7 @@ class Calibration:
     sensitivity: Mapping[str, float]
 
     @classmethod
-    def from_mapping(cls, fields: Mapping[str, Any]) -> "Calibration":
+    def from_mapping(cls, fields: Mapping[str, Any]) -> "Int8Calibration":
         """From parsed JSON. Raises TypeError, ValueError or AttributeError for what is none."""
         calibration = cls(**fields)
         numbers = [*calibration.thresholds.values(), *calibration.sensitivity.values()]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper, parser
 
 from cxr_trt.errors import BundleError
-from cxr_trt.export.calibration import Calibration, threshold, unit_of, weights_hash
+from cxr_trt.export.int8_calibration import Int8Calibration, threshold, unit_of, weights_hash
 from cxr_trt.export.plan import Plan
 from cxr_trt.export.ranges import BINS, Histogram, measure_ranges
 
@@ -84,7 +84,7 @@ def test_ranges_are_of_magnitudes_and_what_is_not_finite_is_infinite():
     assert fractions == [0.5, 1.0]
 
 
-CALIBRATION = Calibration("a" * 64, 256, "b" * 64, 0, "entropy", {"features.x.conv1": 1.5}, {"features.x": 0.01})
+CALIBRATION = Int8Calibration("a" * 64, 256, "b" * 64, 0, "entropy", {"features.x.conv1": 1.5}, {"features.x": 0.01})
 
 
 def test_a_plan_survives_its_json():
