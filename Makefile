@@ -78,8 +78,8 @@ benchmark-heatmaps: .venv/base
 localization: .venv/dev
 	$(BIN)/python -m benchmarks.localization $(CXR14_DIR)
 
-# The shipped model's reliability diagram: fitted on the validation images, drawn on the test images, as docs/reliability.png.
-# About 20 minutes on two processors; wants CXR14_DIR (below).
+# The shipped model's reliability diagram, docs/reliability.png: fitted on the validation images, drawn on the test
+# images. About 20 minutes on two processors; wants CXR14_DIR (below).
 RELIABILITY := build/reliability
 reliability: .venv/dev
 	$(BIN)/cxr-trt build-engine cxr_trt/models/demo.onnx --output $(RELIABILITY)/demo.cxr --overwrite
