@@ -11,8 +11,8 @@ SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
 .PHONY: demo pictures test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier dense-gap roofline \
-    parity benchmark-heatmaps localization report-assets plugin plugin-budget plugin-benchmark plugin-mutants train-demo \
-    reproduce hostile faults fuzz soak false-alarms clean
+    parity benchmark-heatmaps localization reliability report-assets plugin plugin-budget plugin-benchmark plugin-mutants \
+    train-demo reproduce hostile faults fuzz soak false-alarms clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps --raw-maps
@@ -105,6 +105,20 @@ benchmark-heatmaps: .venv/base
 # Grad-CAM: docs/localization.md. About 20 minutes on two processors; wants CXR14_DIR (below).
 localization: .venv/dev
 	$(BIN)/python -m benchmarks.localization $(CXR14_DIR)
+
+# The shipped model's reliability diagram, docs/reliability.png: fitted on the validation images, drawn on the test
+# images. About 20 minutes on two processors; wants CXR14_DIR (below).
+RELIABILITY := build/reliability
+reliability: .venv/dev
+	$(BIN)/cxr-trt build-engine cxr_trt/models/demo.onnx --output $(RELIABILITY)/demo.cxr --overwrite
+	for split in val test; do \
+	    $(BIN)/python -m train.split $$split $(DATA) --out $(RELIABILITY)/$$split && \
+	    $(BIN)/cxr-trt score $(RELIABILITY)/$$split/images --engine $(RELIABILITY)/demo.cxr \
+	        --output $(RELIABILITY)/$$split.csv --overwrite || exit; done
+	$(BIN)/cxr-trt calibrate $(RELIABILITY)/val.csv $(RELIABILITY)/val/labels.csv --engine $(RELIABILITY)/demo.cxr
+	$(BIN)/cxr-trt score $(RELIABILITY)/test/images --engine $(RELIABILITY)/demo.cxr --output $(RELIABILITY)/test.csv
+	$(BIN)/cxr-trt evaluate $(RELIABILITY)/test.csv $(RELIABILITY)/test/labels.csv --overwrite \
+	    --reliability docs/reliability.png --json benchmarks/results/reliability.json
 
 # The table library of the HTML report, from the npm registry; its files are committed. Needs npm.
 TABULATOR := 6.5.3

@@ -154,7 +154,7 @@
     data: rows,
     index: "number",
     layout: "fitColumns",
-    height: "72vh",
+    maxHeight: "72vh",
     rowHeight: data.cases.some((item) => item.picture) ? 76 : 46,
     placeholder: "No X-ray matches.",
     initialSort: [{ column: "value", dir: "desc" }],
