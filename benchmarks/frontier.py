@@ -34,7 +34,7 @@ REFERENCE: ViewSet = "ten-crop"
 COMMAND = "make frontier"
 TEXT = """\
 What of an X-ray the network sees is a choice when an engine is built (`cxr-trt build-engine --views`). All sets here
-were measured with the same weights, {weights}, on the same {images} images of {patients} patients: test images of
+were measured with the same weights, {weights}, on the same {images} images ({patients} patients): test images of
 ChestX-ray14, from a subset that is enriched for findings, so that the AUC is not comparable with one on the whole
 official test set. Differences are to ten crops, the paper's evaluation and the default, with 95 % intervals from
 {resamples} resamples of patients.

@@ -30,6 +30,13 @@ MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
 PACKAGES = ("openvino", "onnxruntime", "torch", "torchvision", "pillow", "opencv-python-headless", "tensorrt")
 SAME = 1e-3  # of a probability: what separates float32 implementations, and PIL's grey from ours
 BASELINE = "PyTorch eager"
+OURS = (
+    ("onnxruntime", "ten-crop"),
+    ("openvino", "ten-crop"),
+    ("openvino", "five-crop"),
+    ("openvino", "dense"),
+    ("openvino", "center"),
+)
 COMMAND = "make bench"
 TEXT = """\
 # Benchmark
@@ -55,21 +62,28 @@ The shipped network's weights and {files} files ({size} x {size}, PNG) for all; 
 
 @dataclass(frozen=True)
 class Row:
-    """A contestant: what it is called, how `benchmarks.contestants` makes it, whether its numbers are PyTorch's."""
+    """A contestant.
+
+    kind: see `benchmarks.contestants`. bundle: backend and views, of this project's engines. device: cpu or cuda.
+    """
 
     name: str
     kind: str
-    path: Path
-    device: str
-    is_exact: bool
+    device: str = "cpu"
+    bundle: tuple[str, str] | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its numbers are PyTorch's, but for rounding."""
+        return self.bundle is None or self.bundle[1] == "ten-crop"
 
 
 class Process:
     """A running contestant."""
 
-    def __init__(self, row: Row, workers: int, picture: Path, files: Path) -> None:
+    def __init__(self, row: Row, model: Path, workers: int, picture: Path, files: Path) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-        arguments = [row.kind, row.path, row.device, workers, picture, files]
+        arguments = [row.kind, model, row.device, workers, picture, files]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.contestants", *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -112,11 +126,12 @@ def main(count: int, rounds: int, only: tuple[str, ...], json_path: Path, page: 
         files = make_pictures(folder / "files", "PNG", count)
         picture = folder / "picture.npy"
         np.save(picture, preprocess(radiograph(), 512))
-        rows = [row for row in contestants(folder) if row.name == BASELINE or not only or row.name.startswith(only)]
+        rows = [row for row in contestants() if row.name == BASELINE or not only or row.name.startswith(only)]
+        models = {row: make_model(row, folder) for row in rows}
         processes: dict[str, Process] = {}
         try:
             for row in rows:
-                processes[row.name] = Process(row, workers, picture, files)
+                processes[row.name] = Process(row, models[row], workers, picture, files)
             measured = measure(processes, rounds, folder)
         finally:
             for process in processes.values():
@@ -134,34 +149,37 @@ def main(count: int, rounds: int, only: tuple[str, ...], json_path: Path, page: 
     click.echo(page.read_text(encoding="utf-8"))
 
 
-def contestants(folder: Path) -> Iterable[Row]:
-    """Build or export what the rows need, and say which there are; rows on a GPU only where there is one."""
-    plain = folder / "plain.onnx"
-    export_plain(MODEL, plain)
-    gpu = BACKENDS["tensorrt"].why_not_run() is None or _torch_sees_a_gpu()
-    yield Row(BASELINE, "eager", MODEL, "cpu", is_exact=True)
-    yield Row("torch.compile", "compile", MODEL, "cpu", is_exact=True)
-    yield Row("ONNX Runtime, plain export", "onnxruntime", plain, "cpu", is_exact=True)
-    yield Row("OpenVINO, plain export", "openvino", plain, "cpu", is_exact=True)
-    for backend in ("onnxruntime", "openvino"):
-        yield _bundle(folder, backend, "ten-crop", "cpu")
-    for views in ("five-crop", "dense", "center"):
-        yield _bundle(folder, "openvino", views, "cpu")
-    if gpu:
-        yield Row("PyTorch eager, GPU", "eager", MODEL, "cuda", is_exact=True)
-        yield Row("torch.compile, GPU", "compile", MODEL, "cuda", is_exact=True)
-        if "CUDAExecutionProvider" in _providers():
-            yield Row("ONNX Runtime, plain export, GPU", "onnxruntime", plain, "cuda", is_exact=True)
-        if BACKENDS["tensorrt"].why_not_run() is None:
-            yield _bundle(folder, "tensorrt", "ten-crop", "cuda")
+def contestants() -> Iterable[Row]:
+    """All rows; those on a GPU only where there is one."""
+    yield Row(BASELINE, "eager")
+    yield Row("torch.compile", "compile")
+    yield Row("ONNX Runtime, plain export", "onnxruntime")
+    yield Row("OpenVINO, plain export", "openvino")
+    for backend, views in OURS:
+        yield Row(f"cxr-trt {backend}, {views}", "bundle", bundle=(backend, views))
+    if _torch_sees_a_gpu():
+        yield Row("PyTorch eager, GPU", "eager", "cuda")
+        yield Row("torch.compile, GPU", "compile", "cuda")
+    if "CUDAExecutionProvider" in _providers():
+        yield Row("ONNX Runtime, plain export, GPU", "onnxruntime", "cuda")
+    if BACKENDS["tensorrt"].why_not_run() is None:
+        yield Row("cxr-trt tensorrt, ten-crop", "bundle", "cuda", ("tensorrt", "ten-crop"))
 
 
-def _bundle(folder: Path, backend: str, views: str, device: str) -> Row:
-    """Build a bundle as a user does."""
+def make_model(row: Row, folder: Path) -> Path:
+    """What a contestant opens: the shipped graph, a plain export of its network, or a bundle built as a user does."""
+    if row.kind in ("eager", "compile"):
+        return MODEL
+    if not row.bundle:
+        plain = folder / "plain.onnx"
+        if not plain.exists():
+            export_plain(MODEL, plain)
+        return plain
+    backend, views = row.bundle
     bundle = folder / f"{backend}-{views}.cxr"
     command = [sys.executable, "-m", "cxr_trt", "build-engine", MODEL, "-o", bundle, "--backend", backend]
     subprocess.run([*map(str, command), "--views", views], check=True, cwd=ROOT)
-    return Row(f"cxr-trt {backend}, {views}", "bundle", bundle, device, is_exact=views == "ten-crop")
+    return bundle
 
 
 def _torch_sees_a_gpu() -> bool:
