@@ -181,6 +181,12 @@ def test_the_fingerprint_tells_engines_apart(bundle):
     assert spec == before.split("-")[1]
 
 
+def test_how_long_the_engine_took_is_no_part_of_its_fingerprint(bundle):
+    manifest = read_manifest(bundle)
+    rewritten(bundle, settings={**manifest.settings, "tuning": {"1 x 1": 0.9}})
+    assert read_manifest(bundle).fingerprint == manifest.fingerprint
+
+
 def options():
     return BuildOptions(1, lambda phase, fraction: None)
 
