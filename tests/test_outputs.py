@@ -30,8 +30,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
             full.write("x")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
-    with replacing(tmp_path / "a") as partial:
-        partial.write_text("new")
+    with (tmp_path / "a").open() as reader:
+        with replacing(tmp_path / "a") as partial:
+            partial.write_text("new")
+        assert reader.read() == "old"  # another file in its place, not other bytes in it
     assert (tmp_path / "a").read_text() == "new"
 
 

@@ -91,12 +91,14 @@ def test_weights_in_other_files(demo, tmp_path):
         read_scoring_graph(path)
 
 
-@pytest.mark.parametrize("place", ["initializer", "attribute", "function", "sparse"])
+@pytest.mark.parametrize("place", ["initializer", "attribute", "function", "sparse", "without saying so"])
 def test_a_path_to_another_file_is_found_wherever_it_hides(demo, tmp_path, place):
     tensor = TensorProto(name="hidden", dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="../../../etc/passwd")
     constant = helper.make_node("Constant", [], ["hidden"], value=tensor)
-    if place == "initializer":
+    if place == "without saying so":
+        tensor.ClearField("data_location")
+    if place in ("initializer", "without saying so"):
         demo.graph.initializer.append(tensor)
     elif place == "attribute":
         demo.graph.node.insert(0, constant)

@@ -105,8 +105,8 @@ BUGS = [
     ("none", KERNEL, "", ""),
 ]  # fmt: skip
 EQUIVALENT = {
-    "grid that leaves out the last rows": "fewer blocks are launched, never none, and each loops over the grid until no"
-    " row is left: all rows are scored, by fewer warps. It costs time at most, and the tests measure none"
+    "grid that leaves out the last rows": "Equivalent: fewer blocks are launched, never none, and each loops over the"
+    " grid until no row is left: all rows are scored, by fewer warps. It costs time at most, and the tests measure none"
 }
 """Bugs that no score can show, and why."""
 
@@ -205,7 +205,7 @@ def write(results: dict[str, dict[str, str]], about: dict[str, str]) -> None:
         + ", ".join(f"{n} by {check}" for check, n in caught.items())
         + f". Not seen: {len(survivors)}. Made by `make plugin-mutants`.",
         "",
-        *(f"- Not seen: {name}. {EQUIVALENT.get(name, 'This is a gap')}." for name in survivors),
+        *(f"- Not seen: {name}. {EQUIVALENT.get(name, 'A gap')}." for name in survivors),
         "",
         "`values`: executed on the CPU, compared with NumPy. `memory`: the same under AddressSanitizer and"
         " UndefinedBehaviorSanitizer. `threads`: under ThreadSanitizer. `ptx`: nvcc's PTX, executed. `plugin`: the"

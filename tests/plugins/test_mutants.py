@@ -17,3 +17,11 @@ def test_bugs_have_different_names():
 
 def test_only_planted_bugs_are_argued_to_be_equivalent():
     assert EQUIVALENT.keys() <= {name for name, *_ in BUGS}
+
+
+def test_the_table_has_every_bug_and_none_survives_but_those():
+    lines = (PLUGINS / "MUTANTS.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][1:]
+    seen = {title.removesuffix(" (equivalent)"): set(found) - {"-", "passes"} for title, *found in rows}
+    assert seen.keys() == {name for name, *_ in BUGS}
+    assert {name for name, found in seen.items() if not found} == {*EQUIVALENT, "none"}

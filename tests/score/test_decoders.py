@@ -139,6 +139,7 @@ def test_a_decoder_that_is_killed_is_replaced_and_the_file_tried_again(tmp_path,
                 for child in children():
                     os.kill(child, number)
                     killed += 1
+        assert len(decoders._all) <= 2  # those that died are forgotten
     assert killed
     assert children() == []
 
@@ -165,7 +166,15 @@ def test_a_file_that_always_crashes_its_decoder_costs_one_row(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "reply", ['{}, b""', '{"error": "a"}, bytes(64 * 64)', '{"size": 3}, b""', '{}, b"short"', '[], b""']
+    "reply",
+    [
+        '{}, b""',
+        '{"error": "a"}, bytes(64 * 64)',
+        '{"size": 3}, b""',
+        '{}, b"short"',
+        '[], b""',
+        '{"error": "a" * 100_000}, b""',
+    ],
 )
 def test_an_answer_that_makes_no_sense_is_a_failure(tmp_path, monkeypatch, reply):
     """As from a decoder that a file has taken over."""

@@ -118,6 +118,12 @@ class Place:
         (self.xrays / "050.png").write_bytes(b"broken")
         self.bundle = cheap_bundle(folder / "cheap.cxr", fails_on_black=True)
         self.count = self.runs = 0
+        self.rows, self.maps = self.measure()
+        assert len(self.rows) == FILES
+        assert len(self.maps) == FILES - 1
+
+    def measure(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+        """Rows and heat maps of a run to which nothing happens; notes how many seconds it takes, now."""
         start = time.monotonic()
         with self.output() as out:
             run = Run(self, out)
@@ -125,9 +131,7 @@ class Place:
             self.seconds_before = time.monotonic() - start
             assert run.code == 1, run.messages()
             self.seconds = time.monotonic() - start
-            self.rows, self.maps = rows_of(out), maps_of(out)
-        assert len(self.rows) == FILES
-        assert len(self.maps) == FILES - 1
+            return rows_of(out), maps_of(out)
 
     @contextmanager
     def output(self) -> Iterator[Path]:
@@ -184,6 +188,7 @@ def killed(number: signal.Signals, code: int) -> Callable[[Place, random.Random,
     def study(place: Place, rng: random.Random, count: int) -> Outcome:
         outcome = Outcome()
         while outcome.cases < count:
+            place.measure()  # what else the machine does may have changed
             with place.output() as out:
                 for _ in range(min(rng.randint(2, 6), count - outcome.cases)):
                     run = Run(place, out)

@@ -117,8 +117,9 @@ def draw(samples: list[tuple[float, ...]], target: Path) -> None:
 
     figure, axes = pyplot.subplots(2, 3, figsize=(12, 6), sharex=True, layout="constrained")
     for i, (kind, axis) in enumerate(zip(KINDS, axes.flat, strict=True), start=1):
-        axis.plot([values[0] for values in samples], [values[i] for values in samples])
-        axis.set(title=kind, ylim=(0, None))
+        drawn = [values[i] for values in samples]
+        axis.plot([values[0] for values in samples], drawn)
+        axis.set(title=kind, ylim=(0, 1.2 * max(drawn)))
     for axis in axes[1]:
         axis.set_xlabel("files")
     figure.savefig(target, dpi=80)
