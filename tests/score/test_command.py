@@ -182,7 +182,7 @@ MISTAKES = {
     "build-engine model.pt -o new.cxr --setting paper": "not a plain state dict",
     "build-engine e.cxr -o e.cxr": "add --overwrite",
     "build-engine e.cxr -o xrays --overwrite": "not an engine bundle",
-    "build-engine e.cxr -o new.cxr --views dense": "leave --views out",
+    "build-engine e.cxr -o new.cxr --views sideways": "'sideways' is not one of",
     "build-engine e.cxr -o new.cxr --setting paper": "give the checkpoint instead",
     "build-engine e.cxr -o new.cxr --backend coreml": "'coreml' is not one of",
     "export none.pt -o new.onnx": "no such checkpoint file",
