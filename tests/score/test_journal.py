@@ -231,7 +231,8 @@ def many_xrays(tmp_path):
 
 def signalled(arguments, wal, number, **handlers):
     """Runs the command and sends it a signal once there are rows, with other handlers if so wanted: code, messages."""
-    handlers = {"SIGINT": signal.default_int_handler, **handlers}  # background jobs are deaf to it
+    deaf = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}  # background jobs, and those under nohup
+    handlers = {**deaf, **handlers}
     process = subprocess.Popen(
         command(*arguments),
         stderr=subprocess.PIPE,
