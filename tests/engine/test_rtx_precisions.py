@@ -11,7 +11,6 @@ from cxr_trt.export.plan import FLOAT32, Plan
 from cxr_trt.export.scoring_graph import scoring_graph
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.spec import Specification
-from cxr_trt.views import VIEW_SETS
 
 RTX = BACKENDS["tensorrt-rtx"]
 
@@ -31,11 +30,8 @@ def plans(model):
     return FLOAT32, Plan("fp16"), Plan("int8", calibration=calibration)
 
 
-GRAPHS = [(setting, view_set) for setting in SETTINGS for view_set in ("ten-crop", "center")]
-REST = [("paper", view_set) for view_set in VIEW_SETS if view_set not in ("ten-crop", "center")]
-
-
-@pytest.mark.parametrize(("setting", "view_set"), GRAPHS + REST)
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("view_set", ["ten-crop", "center"])
 def test_all_precisions_build(setting, view_set, tmp_path):
     if reason := RTX.why_not_build():
         pytest.skip(reason)
