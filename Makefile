@@ -11,7 +11,7 @@ SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
 .PHONY: demo pictures test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier dense-gap roofline \
-    parity benchmark-heatmaps localization reliability report-assets plugin plugin-budget plugin-benchmark plugin-mutants \
+    parity sizes benchmark-heatmaps localization reliability report-assets plugin plugin-budget plugin-benchmark plugin-mutants \
     train-demo reproduce hostile faults fuzz soak false-alarms clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
@@ -97,6 +97,9 @@ roofline: .venv/base
 # AUC of every precision and CPU backend against PyTorch on the test images of CXR14_DIR; hours, resumable.
 parity: .venv/dev
 	$(BIN)/python -m benchmarks.parity $(CXR14_DIR) build/parity
+
+sizes: .venv/dev
+	$(BIN)/python -m benchmarks.sizes
 
 benchmark-heatmaps: .venv/base
 	$(BIN)/python -m benchmarks.heatmaps

@@ -58,7 +58,7 @@ def graph_options(command: Any) -> Any:
             "--views",
             "view_set",
             type=click.Choice(VIEW_SETS),
-            help="Default: what the source has. All but ten-crop are faster and less exact: docs/views.md.",
+            help="Default: what the source has.",
         ),
     ):
         command = option(command)

@@ -11,8 +11,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep freed memory rather than return it to the system, for the rest of the process.
 
     A step on a CPU frees and asks for gigabytes, tensor by tensor. By default each large tensor is mapped anew, and the
-    system clears every page of it: a third of the time of a step with 448-pixel crops. With another C library than
-    glibc nothing happens.
+    system clears every page of it. With another C library than glibc nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
