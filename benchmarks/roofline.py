@@ -41,7 +41,9 @@ Multiplications, and least bytes through the memory, for one X-ray.
 {stages}
 ## Peaks
 
-Operations a second (a multiplication with its addition is two) and bytes a second, dense.
+Operations a second (a multiplication with its addition is two) and bytes a second, dense. They were taken from pages
+that quote the data sheets, and derived from sparse peaks where it says so: hold them against the sheets before you rely
+on a limit.
 
 {peaks}
 """
