@@ -15,6 +15,7 @@ from cxr_trt.errors import BackendError
 from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.plan import Plan
+from cxr_trt.precision import Precision
 from cxr_trt.spec import Specification
 
 CPU_BACKENDS = ("openvino", "onnxruntime")  # which one is faster depends on the processor
@@ -22,6 +23,15 @@ GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")  # faster first
 TIMED_RUNS = 2
 
 Label = TypeVar("Label")
+
+
+def check_backend(name: str, precision: Precision) -> None:
+    """Raise BackendError, which says what to do, if the named backend cannot build here, or not this precision."""
+    if reason := BACKENDS[name].why_not_build():
+        raise BackendError(reason)
+    if precision not in BACKENDS[name].precisions:
+        able = ", ".join(other for other in BACKENDS if precision in BACKENDS[other].precisions)
+        raise BackendError(f"{name} does not run {precision}; choose --backend {able}, or another --precision")
 
 
 def choose_backend(
@@ -39,17 +49,12 @@ def choose_backend(
         say: takes a sentence on what was measured.
 
     Raises:
-        BackendError: the named backend cannot build here, or not this precision; the sentence says what to do.
+        BackendError: see `check_backend`.
     """
     precision = plan.precision
     if name != "auto":
-        backend = BACKENDS[name]
-        if reason := backend.why_not_build():
-            raise BackendError(reason)
-        if precision not in backend.precisions:
-            able = ", ".join(other for other in BACKENDS if precision in BACKENDS[other].precisions)
-            raise BackendError(f"{name} does not run {precision}; choose --backend {able}, or another --precision")
-        return backend
+        check_backend(name, precision)
+        return BACKENDS[name]
     for backend in map(BACKENDS.__getitem__, GPU_BACKENDS):
         if precision in backend.precisions and not (backend.why_not_build() or backend.why_not_run()):
             return backend

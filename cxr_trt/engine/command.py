@@ -7,7 +7,7 @@ import click
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.bundle import build_bundle, check_target
 from cxr_trt.engine.calibration_images import CalibrationImages, choose_images
-from cxr_trt.engine.choice import choose_backend
+from cxr_trt.engine.choice import check_backend, choose_backend
 from cxr_trt.engine.planning import plan_half, plan_int8
 from cxr_trt.engine.source import Source, load_source
 from cxr_trt.engine.tuning import ways
@@ -48,13 +48,16 @@ def run(
         raise UsageError("--labels and --exclude choose among the images of --calibrate; name a folder there too")
     loaded = load_source(source, setting, view_set)
     model, info, _ = loaded
+    precision = precision or loaded.plan.precision
+    if backend_name != "auto":
+        check_backend(backend_name, precision)  # before the minutes that a calibration takes
     images = None
     if calibrate:
         images = choose_images(calibrate, calibration_images, seed, info.spec, labels=labels, exclude=exclude)
         for sentence in images.left_out:
             click.echo(sentence, err=True)
     with PhaseProgress() as progress:
-        plan = _plan(loaded, precision or loaded.plan.precision, images, method, progress)
+        plan = _plan(loaded, precision, images, method, progress)
     backend = choose_backend(backend_name, plan, model, info, lambda sentence: click.echo(sentence, err=True))
     with PhaseProgress() as progress:
         batch, tried = max_batch or backend.default_max_batch, tuple(ways(max_batch)) if tune else ()

@@ -159,6 +159,8 @@ def test_a_precision_that_cannot_be_had_is_one_sentence(graph, tmp_path, chests)
 
     assert "name a folder of them with --calibrate" in refused("--precision", "int8")
     assert "openvino does not run fp16" in refused("--precision", "fp16", "--backend", "openvino")
+    result = build(graph, "-o", tmp_path / "x.cxr", "--precision", "fp16", "--backend", "openvino")
+    assert "measure" not in result.stderr  # refused before the work, not after it
     assert "name a folder there too" in refused("--exclude", tmp_path / "labels.csv")
     empty = tmp_path / "empty"
     empty.mkdir()
