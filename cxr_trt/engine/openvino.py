@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: runs its own form of the graph, with the pooling inlined."""
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,23 @@ class OpenVinoBackend(CpuBackend):
         return OpenVinoRunner(folder / IR, spec, settings["max_batch"], settings["streams"])
 
 
+@cache
+def _core() -> openvino.Core:
+    """The process's only Core, never released.
+
+    The CPU plugin of each Core puts an alternate signal stack in place and at its end restores what it found. Where
+    Cores do not end in the reverse order of their creation, that is memory given back, and the next signal that
+    Python handles (Ctrl-C, say) ends the process with SIGSEGV.
+    """
+    return openvino.Core()
+
+
 class OpenVinoRunner:
     """A compiled model on all cores, with a request for each stream."""
 
     def __init__(self, ir: Path, spec: Specification, max_batch: int, streams: int) -> None:
         self.max_batch = max_batch
-        core = openvino.Core()
+        core = _core()
         try:
             model = core.read_model(ir)
             batch = openvino.Dimension(1, -(-max_batch // streams))
