@@ -23,19 +23,28 @@ class Outputs(NamedTuple):
     class_maps: npt.NDArray[np.float32] | None
 
 
+Pending = Callable[[], Outputs]  # waits for a batch; to be called once; raises BackendError
+
+
 class ScoringEngine(Protocol):
     """What the scoring core needs: an open bundle (`cxr_trt.engine.bundle.Engine`), or the PyTorch reference.
 
-    fingerprint: stands in every row. warnings: stand in every row. max_batch: images in a call of `run`.
+    fingerprint: stands in every row. warnings: stand in every row. max_batch: images in a call of `run` or `submit`.
+    in_flight: batches that may be submitted before the first is collected.
     """
 
     spec: Specification
     fingerprint: str
     warnings: tuple[str, ...]
     max_batch: int
+    in_flight: int
 
     def run(self, images: npt.NDArray[np.uint8], *, class_maps: bool = False) -> Outputs:
         """Score uint8 [N, size, size], 1 <= N <= max_batch."""
+        ...
+
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
+        """Start to score 1 to max_batch images, uint8 [size, size]."""
         ...
 
 
@@ -43,10 +52,15 @@ class Runner(Protocol):
     """An open engine on one device. Not safe to call from two threads at once."""
 
     max_batch: int
+    in_flight: int
     has_class_maps: bool
 
     def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
         """Score uint8 [N, 1, size, size], 1 <= N <= max_batch; class maps only if it has them. Raises BackendError."""
+        ...
+
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
+        """Start to score uint8 [size, size] images; see `in_flight` of `ScoringEngine`. Raises BackendError."""
         ...
 
     def close(self) -> None:
@@ -138,6 +152,18 @@ class CpuBackend:
 
     def why_not_open(self, settings: Mapping[str, Any]) -> None:
         return None
+
+
+class OneByOne:
+    """What runs a batch at once, and nothing beside it: its `submit` is its `run`."""
+
+    in_flight = 1
+    run: Callable[..., Outputs]
+
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
+        stacked = np.stack(images)
+        outputs = self.run(stacked.reshape(-1, 1, *stacked.shape[-2:]), class_maps=class_maps)
+        return lambda: outputs
 
 
 def joined(parts: Sequence[Outputs]) -> Outputs:

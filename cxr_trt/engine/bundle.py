@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from cxr_trt.calibrate.calibration import read_calibration
-from cxr_trt.engine.backend import Backend, BuildOptions, Outputs, joined
+from cxr_trt.engine.backend import Backend, BuildOptions, Outputs, Pending, joined
 from cxr_trt.engine.manifest import NAME, Manifest, hash_file, read_manifest
 from cxr_trt.engine.parity import check_parity
 from cxr_trt.engine.registry import BACKENDS
@@ -125,6 +125,7 @@ class Engine:
         calibration: what `cxr-trt calibrate` fitted for it, or None; `run` gives probabilities as the network does.
         has_class_maps: whether its graph gives class maps.
         max_batch: images that go through the engine at once.
+        in_flight: batches that may be submitted before the first is collected.
         warnings: what is to be said of every result: that the model is no more than a demonstration, if so.
     """
 
@@ -156,7 +157,7 @@ class Engine:
                 f"rebuild it: `cxr-trt build-engine {path} -o NEW.cxr --backend {backend.name}`"
             )
         self._runner = backend.open(path, self.spec, self.manifest.settings)
-        self.max_batch = self._runner.max_batch
+        self.max_batch, self.in_flight = self._runner.max_batch, self._runner.in_flight
         self.has_class_maps = self._runner.has_class_maps
 
     def run(self, images: npt.NDArray[np.uint8], *, class_maps: bool = False) -> Outputs:
@@ -176,14 +177,29 @@ class Engine:
                 f"images are {images.dtype} {list(images.shape)}, not uint8 [N, 1, {size}, {size}]; "
                 "cxr_trt.preprocess makes them"
             )
-        if class_maps and not self.has_class_maps:
-            raise UsageError("the engine gives no class maps; export the checkpoint with --class-maps")
+        self._check_class_maps(class_maps)
         batches = images.reshape(-1, 1, size, size)
         parts = [
             self._runner.run(batches[i : i + self.max_batch], class_maps)
             for i in range(0, len(batches), self.max_batch)
         ]
         return joined(parts)
+
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
+        """Start to score a batch of 1 to `max_batch` images, uint8 [size, size].
+
+        At most `in_flight` batches may be on their way. What is returned waits for the outputs: call it once.
+
+        Raises:
+            UsageError: class maps that the graph does not give.
+            BackendError: other images than the engine takes, or the engine failed.
+        """
+        self._check_class_maps(class_maps)
+        return self._runner.submit(images, class_maps)
+
+    def _check_class_maps(self, wanted: bool) -> None:
+        if wanted and not self.has_class_maps:
+            raise UsageError("the engine gives no class maps; export the checkpoint with --class-maps")
 
     def close(self) -> None:
         self._runner.close()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from cxr_trt.engine.backend import BuildOptions, CpuBackend, Outputs, joined
+from cxr_trt.engine.backend import BuildOptions, CpuBackend, OneByOne, Outputs, joined
 from cxr_trt.errors import BackendError
 from cxr_trt.export.half import rounded
 from cxr_trt.spec import Specification
@@ -40,7 +40,7 @@ class OnnxRuntimeBackend(CpuBackend):
         return OnnxRuntimeRunner(folder / GRAPH, settings["max_batch"], settings["streams"])
 
 
-class OnnxRuntimeRunner:
+class OnnxRuntimeRunner(OneByOne):
     """On all cores: an inference session, and a thread that waits for it, for each stream."""
 
     def __init__(self, model: Path, max_batch: int, streams: int) -> None:

@@ -12,7 +12,7 @@ import onnx
 import onnx.inliner
 import openvino
 
-from cxr_trt.engine.backend import BuildOptions, CpuBackend, Outputs, joined
+from cxr_trt.engine.backend import BuildOptions, CpuBackend, OneByOne, Outputs, joined
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
 
@@ -62,7 +62,7 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
-class OpenVinoRunner:
+class OpenVinoRunner(OneByOne):
     """A compiled model on all cores, with a request for each stream."""
 
     def __init__(self, ir: Path, spec: Specification, max_batch: int, streams: int) -> None:

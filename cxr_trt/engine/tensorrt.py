@@ -20,8 +20,9 @@ import onnx.inliner
 
 from cxr_trt.engine import cuda
 from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.gpu_pipeline import INPUT, GpuRunner, SeveralGpus
 from cxr_trt.engine.tensorrt_plugin import NOT_BUILT, Plugin, find_plugin, load_plugin
-from cxr_trt.engine.tensorrt_runtime import INPUT, Log, TensorRTRunner
+from cxr_trt.engine.tensorrt_runtime import Log, TensorRTNetwork
 from cxr_trt.errors import BackendError
 from cxr_trt.export.pooling import without_body
 from cxr_trt.spec import Specification
@@ -93,10 +94,19 @@ class TensorRTBackend:
         gpu = cuda.gpu()
         return why_other_gpu(settings, gpu.name, gpu.compute_capability)
 
-    def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> TensorRTRunner:
+    def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> GpuRunner | SeveralGpus:
+        """On all GPUs of the first one's model."""
         if reason := self.why_not_run():
             raise BackendError(reason)
-        return TensorRTRunner(self._module(), cuda.gpu(), (folder / PLAN).read_bytes())
+        plan, first = (folder / PLAN).read_bytes(), cuda.gpu()
+        with contextlib.ExitStack() as opened:
+            runners = []
+            for gpu in cuda.gpus():
+                if (gpu.name, gpu.compute_capability) == (first.name, first.compute_capability):
+                    runners.append(GpuRunner(gpu, TensorRTNetwork(self._module(), gpu, plan)))
+                    opened.callback(runners[-1].close)
+            opened.pop_all()
+        return runners[0] if len(runners) == 1 else SeveralGpus(runners)
 
     def _why_no_package(self) -> str | None:
         install = f"pip install 'cxr-trt[{self.name}]'"

@@ -3,20 +3,16 @@
 import logging
 import re
 from collections import deque
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cxr_trt.engine.backend import Outputs
-from cxr_trt.engine.cuda import Buffer, Gpu
+from cxr_trt.engine.cuda import Gpu, Stream
+from cxr_trt.engine.gpu_pipeline import INPUT, Tensor
 from cxr_trt.errors import BackendError
 
 LOGGER = logging.getLogger(__name__)
-
-INPUT, PROBABILITIES, CLASS_MAPS = "images", "probabilities", "class_maps"
 
 # TensorRT also says "could not find any implementation for node" when no kernel fits into the memory.
 OUT_OF_MEMORY = re.compile(r"out.?of.?memory|(enough|sufficient)\b.*memory|implementation for node", re.IGNORECASE)
@@ -76,60 +72,49 @@ class Log:
         return BackendError(f"{what}: {reasons[-1]}{LOWER_MAX_BATCH if short else ''}")
 
 
-class TensorRTRunner:
-    """One execution context on one GPU, with host and device buffers for `max_batch` images."""
+class TensorRTNetwork:
+    """A loaded plan with one execution context. See `cxr_trt.engine.gpu_pipeline.Network`.
+
+    One context serves all batches: on one stream it computes them one after the other.
+    """
 
     def __init__(self, trt: Any, gpu: Gpu, plan: bytes) -> None:
         """Load a plan. Raises BackendError: not this version's plan, or too little memory."""
-        self._gpu = gpu
         self._log = Log(trt)
-        with gpu.current(), ExitStack() as held:
+        with gpu.current():
             self._runtime = self._log.make("TensorRT's runtime", trt.Runtime)
             self._runtime.engine_host_code_allowed = False  # the default too; a plan may not bring code for the host
             self._engine = self._made("load the plan", self._runtime.deserialize_cuda_engine(plan))
-            self._context = self._made("make an execution context", self._engine.create_execution_context())
-            self._stream = gpu.stream()
-            held.callback(self._stream.close)
-            self._image_shape = self._profile_maximum()[1:]
-            self.max_batch = self._profile_maximum()[0]
-            self._set_batch(self.max_batch)
-            self._buffers: dict[str, Buffer] = {}
-            for name in (self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)):
-                shape = tuple(self._context.get_tensor_shape(name))
-                buffer = gpu.buffer(shape, trt.nptype(self._engine.get_tensor_dtype(name)))
-                held.callback(buffer.close)
-                self._buffers[name] = buffer
-                self._done("take a buffer", self._context.set_tensor_address(name, buffer.pointer))
-            self.has_class_maps = CLASS_MAPS in self._buffers
-            self._held = held.pop_all()
+            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            self._context = self._made("make an execution context", self._engine.create_execution_context(strategy))
+        self.max_batch, *self._image_shape = self._engine.get_tensor_profile_shape(INPUT, 0)[2]
+        names = (self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors))
+        self.tensors: Mapping[str, Tensor] = {name: self._tensor(trt, name) for name in names}
 
-    def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
-        count = len(images)
-        if images.dtype != np.uint8 or images.shape[1:] != self._image_shape or not 1 <= count <= self.max_batch:
-            takes = f"uint8 [1 to {self.max_batch}, {', '.join(map(str, self._image_shape))}]"
-            raise BackendError(f"the engine takes {takes}, not {images.dtype} {list(images.shape)}")
-        wanted = [PROBABILITIES] + [CLASS_MAPS] * (class_maps and self.has_class_maps)
-        with self._gpu.current():
-            self._buffers[INPUT].host[:count] = images
-            self._stream.upload(self._buffers[INPUT], count)
-            self._set_batch(count)
-            self._done("run the engine", self._context.execute_async_v3(self._stream.handle))
-            for name in wanted:
-                self._stream.download(self._buffers[name], count)
-            self._stream.synchronize()
-        results = [self._buffers[name].host[:count].copy() for name in wanted]
-        return Outputs(results[0], results[1] if len(results) > 1 else None)
+    def workspace_size(self, batch: int) -> int:
+        if batch == self.max_batch:
+            return int(self._engine.device_memory_size_v2)
+        self._set_batch(batch)
+        return int(self._context.update_device_memory_size_for_shapes())
+
+    def use_workspace(self, pointer: int, size: int) -> None:
+        self._context.set_device_memory(pointer, size)
+
+    def enqueue(self, batch: int, addresses: Mapping[str, int], stream: Stream) -> None:
+        self._set_batch(batch)
+        for name, pointer in addresses.items():
+            self._done("take a buffer", self._context.set_tensor_address(name, pointer))
+        self._done("run the engine", self._context.execute_async_v3(stream.handle))
 
     def close(self) -> None:
-        with self._gpu.current():
-            self._context = self._engine = self._runtime = None
-            self._held.close()
+        self._context = self._engine = self._runtime = None
 
-    def _profile_maximum(self) -> tuple[int, ...]:
-        return tuple(self._engine.get_tensor_profile_shape(INPUT, 0)[2])
+    def _tensor(self, trt: Any, name: str) -> Tensor:
+        shape = tuple(self._engine.get_tensor_shape(name))[1:]
+        return Tensor(shape, np.dtype(trt.nptype(self._engine.get_tensor_dtype(name))))
 
-    def _set_batch(self, count: int) -> None:
-        self._done("take the batch", self._context.set_input_shape(INPUT, (count, *self._image_shape)))
+    def _set_batch(self, batch: int) -> None:
+        self._done("take the batch", self._context.set_input_shape(INPUT, (batch, *self._image_shape)))
 
     def _made(self, what: str, value: Any) -> Any:
         if value is None:

@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cxr_trt.engine.backend import Outputs
+from cxr_trt.engine.backend import OneByOne, Outputs
 from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.scorer import Scorer
 from cxr_trt.model.settings import CAUTIONS
 from cxr_trt.views import ViewSet
 
 
-class Reference:
+class Reference(OneByOne):
     """A `cxr_trt.engine.backend.ScoringEngine` in float32 PyTorch on the CPU."""
 
     max_batch = 1

@@ -4,15 +4,18 @@ No global state and nothing written: tables, progress and pictures are made by w
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_trt.engine.backend import Outputs, ScoringEngine
+from cxr_trt.engine.backend import Outputs, Pending, ScoringEngine
 from cxr_trt.errors import BackendError
+from cxr_trt.findings import FINDINGS
 from cxr_trt.score.decoders import Answer, Decoders, Limits, Request
 from cxr_trt.score.files import Source
 from cxr_trt.score.rows import Row
@@ -47,7 +50,7 @@ def score(
     """Score files one batch at a time; at most a few batches are in memory, however many files there are.
 
     Args:
-        engine: an open engine; it is called from the consumer's thread, and once more if it fails.
+        engine: an open engine; it is called from the consumer's thread, and once more for a batch that fails.
         sources: files, from `cxr_trt.score.files.find_files`.
         class_maps: whether results carry them.
         pictures: longest side in pixels of the pictures that results carry; they are never enlarged; 0 for none.
@@ -67,8 +70,8 @@ def score(
         requests = (Request(source, known(source.name)) for source in sources)
         answers = decoders.map(requests, workers + engine.max_batch)
         items = (_item(request, answer, engine) for request, answer in answers)
-        while batch := list(islice(items, engine.max_batch)):
-            yield from _infer(engine, batch, class_maps)
+        batches = iter(lambda: list(islice(items, engine.max_batch)), [])
+        yield from _infer(engine, batches, class_maps)
 
 
 def _item(request: Request, answer: Answer, engine: ScoringEngine) -> Result:
@@ -89,12 +92,26 @@ def _item(request: Request, answer: Answer, engine: ScoringEngine) -> Result:
     return Result(row, answer.image, picture=answer.picture)
 
 
-def _infer(engine: ScoringEngine, batch: list[Result], class_maps: bool) -> Iterator[Result]:
-    images = [item.image for item in batch if item.image is not None]
-    outputs = _run(engine, np.stack(images), class_maps) if images else None
-    scored = 0
+def _infer(engine: ScoringEngine, batches: Iterable[list[Result]], class_maps: bool) -> Iterator[Result]:
+    """Results in order, with as many batches on their way as the engine takes."""
+    running: deque[tuple[list[Result], Pending]] = deque()
+    try:
+        for batch in batches:
+            running.append((batch, _submit(engine, [i.image for i in batch if i.image is not None], class_maps)))
+            if len(running) == engine.in_flight:
+                yield from _scored(*running.popleft())
+        while running:
+            yield from _scored(*running.popleft())
+    finally:
+        for _, pending in running:  # the engine may be used again
+            with suppress(BackendError):
+                pending()
+
+
+def _scored(batch: list[Result], pending: Pending) -> Iterator[Result]:
+    outputs, scored = pending(), 0
     for item in batch:
-        if item.image is None or outputs is None:
+        if item.image is None:
             yield item
             continue
         probabilities = tuple(outputs.probabilities[scored].tolist())
@@ -103,9 +120,19 @@ def _infer(engine: ScoringEngine, batch: list[Result], class_maps: bool) -> Iter
         scored += 1
 
 
-def _run(engine: ScoringEngine, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
-    """Run the engine; a failure that does not last, such as memory that others held, must not end a long run."""
+def _submit(engine: ScoringEngine, images: list[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
+    """Start with a batch. A failure that does not last, such as memory that others held, must not end a long run."""
+    if not images:
+        return lambda: Outputs(np.empty((0, len(FINDINGS)), np.float32), None)
     try:
-        return engine.run(images, class_maps=class_maps)
+        pending = engine.submit(images, class_maps)
     except BackendError:
-        return engine.run(images, class_maps=class_maps)
+        return engine.submit(images, class_maps)
+
+    def collected() -> Outputs:
+        try:
+            return pending()
+        except BackendError:
+            return engine.submit(images, class_maps)()
+
+    return collected

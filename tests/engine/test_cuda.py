@@ -9,22 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxr_trt.engine import cuda
+from cxr_trt.engine import cuda, cuda_core, py_cuda
 from cxr_trt.errors import BackendError
 
 
 @pytest.fixture
 def fresh_gpu() -> Iterator[None]:
-    cuda.gpu.cache_clear()
+    cuda.gpus.cache_clear()
     yield
-    cuda.gpu.cache_clear()
+    cuda.gpus.cache_clear()
 
 
-def attributes_in_classes(name: str) -> list[ast.Attribute]:
-    """Every attribute that is used in the adapter's classes whose names begin so."""
-    tree = ast.parse(inspect.getsource(cuda))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.startswith(name)]
-    return [node for found in classes for node in ast.walk(found) if isinstance(node, ast.Attribute)]
+def attributes() -> list[ast.Attribute]:
+    """Every attribute that the adapter for cuda-core uses."""
+    return [node for node in ast.walk(ast.parse(inspect.getsource(cuda_core))) if isinstance(node, ast.Attribute)]
 
 
 def test_one_sentence_says_why_there_is_no_gpu() -> None:
@@ -32,7 +30,7 @@ def test_one_sentence_says_why_there_is_no_gpu() -> None:
     if reason is None:
         pytest.skip("there is a GPU")
     assert "\n" not in reason
-    assert reason in (cuda.NO_DRIVER, cuda.NO_GPU) or reason.startswith("cuda-core cannot be imported")
+    assert reason in (cuda_core.NO_DRIVER, cuda.NO_GPU) or reason.startswith("cuda-core cannot be imported")
 
 
 @pytest.mark.usefixtures("fresh_gpu")
@@ -44,26 +42,29 @@ def test_without_cuda_core_the_install_command_is_named(monkeypatch: pytest.Monk
 
 def test_a_status_other_than_success_is_an_error_that_names_it() -> None:
     driver = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
-    assert cuda.check(driver, (driver.CUresult.CUDA_SUCCESS,)) == ()
-    assert cuda.check(driver, (driver.CUresult.CUDA_SUCCESS, 3)) == 3
-    assert cuda.check(driver, (driver.CUresult.CUDA_SUCCESS, 3, 4)) == (3, 4)
+    assert cuda_core.check(driver, (driver.CUresult.CUDA_SUCCESS,)) == ()
+    assert cuda_core.check(driver, (driver.CUresult.CUDA_SUCCESS, 3)) == 3
+    assert cuda_core.check(driver, (driver.CUresult.CUDA_SUCCESS, 3, 4)) == (3, 4)
     with pytest.raises(BackendError, match=r"CUDA_ERROR_ILLEGAL_ADDRESS$"):
-        cuda.check(driver, (driver.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS,))
+        cuda_core.check(driver, (driver.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS,))
     with pytest.raises(BackendError, match="lower --max-batch"):
-        cuda.check(driver, (driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY, 0))
+        cuda_core.check(driver, (driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY, 0))
 
 
 def test_all_that_is_used_of_cuda_core_exists() -> None:
     """Without a GPU this is what can be said of the adapter's calls."""
     core = pytest.importorskip("cuda.core", reason="cuda-core is not installed")
     driver = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
-    modules = {"driver": driver, "self._driver": driver, "core": core, "self._core": core}
-    used = {
-        (module, node.attr)
-        for node in attributes_in_classes("CudaCore")
-        if (module := ast.unparse(node.value)) in modules
+    modules = {
+        "driver": driver,
+        "driver.CUstreamCaptureMode": driver.CUstreamCaptureMode,
+        "driver.CUevent_flags": driver.CUevent_flags,
+        "self._driver": driver,
+        "core": core,
+        "self._core": core,
     }
-    assert len(used) >= 8
+    used = {(module, node.attr) for node in attributes() if (module := ast.unparse(node.value)) in modules}
+    assert len(used) >= 20
     assert [name for name in used if not hasattr(modules[name[0]], name[1])] == []
     assert {"CUDA_SUCCESS", "CUDA_ERROR_NO_DEVICE"} <= set(driver.CUresult.__members__)
     members = {
@@ -87,6 +88,17 @@ def test_the_calls_fit_the_signatures() -> None:
         driver.cuMemGetInfo: "",
         driver.cuMemcpyHtoDAsync: "dstDevice, srcHost, size_t ByteCount, hStream",
         driver.cuMemcpyDtoHAsync: "dstHost, srcDevice, size_t ByteCount, hStream",
+        driver.cuEventCreate: "unsigned int Flags",
+        driver.cuEventRecord: "hEvent, hStream",
+        driver.cuEventSynchronize: "hEvent",
+        driver.cuEventDestroy: "hEvent",
+        driver.cuStreamWaitEvent: "hStream, hEvent, unsigned int Flags",
+        driver.cuStreamBeginCapture: "hStream, mode: CUstreamCaptureMode",
+        driver.cuStreamEndCapture: "hStream",
+        driver.cuGraphInstantiate: "hGraph, unsigned long long flags",
+        driver.cuGraphLaunch: "hGraphExec, hStream",
+        driver.cuGraphDestroy: "hGraph",
+        driver.cuGraphExecDestroy: "hGraphExec",
     }.items():
         assert function.__doc__.startswith(f"{function.__name__}({arguments})")
 
@@ -95,29 +107,52 @@ def test_the_calls_fit_the_signatures() -> None:
 def gpu(request: pytest.FixtureRequest) -> cuda.Gpu:
     if request.param == "PyCUDA":
         driver: Any = pytest.importorskip("pycuda.driver", reason="PyCUDA cannot be imported")
-        return cuda.PyCudaGpu(driver)
+        return py_cuda.gpus(driver)[0]
     try:
-        return cuda.CudaCoreGpu()
+        return cuda_core.gpus()[0]
     except BackendError as error:
         pytest.skip(str(error))
 
 
 @pytest.mark.gpu
-def test_rows_go_to_the_gpu_and_come_back(gpu: cuda.Gpu) -> None:
-    values = np.arange(60, dtype=np.float32).reshape(4, 3, 5)
+def test_bytes_go_to_the_gpu_and_come_back(gpu: cuda.Gpu) -> None:
     with gpu.current():
-        stream, buffer = gpu.stream(), gpu.buffer(values.shape, values.dtype)
-        assert (buffer.host.shape, buffer.host.dtype) == (values.shape, values.dtype)
-        buffer.host[:] = values
-        stream.upload(buffer, 3)
+        stream, other, event = gpu.stream(), gpu.stream(), gpu.event()
+        device, host = gpu.device_block(1024), gpu.host_block(1024)
+        assert device.pointer % 256 == 0
+        assert (host.array.shape, host.array.dtype) == ((1024,), np.uint8)
+        values = np.arange(1024).astype(np.uint8)
+        host.array[:] = values
+        stream.upload(host.array, device.pointer)
+        stream.record(event)
+        event.synchronize()
+        host.array[:] = 7
+        other.wait(event)
+        other.download(device.pointer + 256, host.array[:512])
+        other.synchronize()
+        np.testing.assert_array_equal(host.array[:512], values[256:768])
+        np.testing.assert_array_equal(host.array[512:], 7)
+        for thing in (stream, other, event, device, host):
+            thing.close()
+
+
+@pytest.mark.gpu
+def test_a_graph_does_what_was_captured(gpu: cuda.Gpu) -> None:
+    with gpu.current():
+        stream, device, host = gpu.stream(), gpu.device_block(512), gpu.host_block(512)
+        host.array[:] = 0
+        graph = stream.capture(lambda: stream.upload(host.array, device.pointer))
+        if graph is None:
+            pytest.skip("this adapter has no graphs")
+        host.array[:] = 9  # read when the graph is launched
+        graph.launch(stream)
         stream.synchronize()
-        buffer.host[:] = -1
-        stream.download(buffer, 2)
+        host.array[:] = 0
+        stream.download(device.pointer, host.array)
         stream.synchronize()
-        np.testing.assert_array_equal(buffer.host[:2], values[:2])
-        np.testing.assert_array_equal(buffer.host[2:], -1)
-        buffer.close()
-        stream.close()
+        assert set(host.array) == {9}
+        for thing in (graph, stream, device, host):
+            thing.close()
 
 
 @pytest.mark.gpu
@@ -134,4 +169,4 @@ def test_memory_that_is_not_there_is_an_error(gpu: cuda.Gpu) -> None:
     with gpu.current():
         total = gpu.memory().total
     with pytest.raises(BackendError, match="CUDA failed"), gpu.current():
-        gpu.buffer((4 * total,), np.uint8)
+        gpu.device_block(4 * total)

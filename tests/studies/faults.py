@@ -28,6 +28,7 @@ import numpy as np
 from cheap_engine import cheap_bundle
 from study import ROOT, drop_privileges, header, table
 
+from cxr_trt.engine.backend import OneByOne
 from cxr_trt.engine.bundle import Engine
 from cxr_trt.errors import BackendError
 from cxr_trt.score.files import find_files
@@ -298,7 +299,7 @@ def killed_decoders(place: Place, rng: random.Random, count: int) -> Outcome:
     return outcome
 
 
-class Failing:
+class Failing(OneByOne):
     """A real engine that raises on some of its calls."""
 
     def __init__(self, engine: Engine, fails: Callable[[int], bool]) -> None:
