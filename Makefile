@@ -29,7 +29,7 @@ pictures: demo .venv/dev
 	$(BIN)/python docs/pictures.py $(DEMO)
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --durations 15
 
 test-slow: .venv/dev
 	$(BIN)/python -m pytest -m slow
