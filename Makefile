@@ -10,7 +10,7 @@ RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
-.PHONY: demo pictures test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier dense-gap roofline \
+.PHONY: demo docs pictures test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier dense-gap roofline \
     parity sizes benchmark-heatmaps localization reliability report-assets plugin plugin-budget plugin-benchmark plugin-mutants \
     train-demo reproduce hostile faults fuzz soak false-alarms clean
 
@@ -23,6 +23,11 @@ ifdef IMAGES
 	$(SCORE) "$(IMAGES)" --output $(DEMO)/images.csv --heatmaps $(DEMO)/images --raw-maps || test $$? -eq 1
 	$(REPORT) $(DEMO)/images.csv --output $(DEMO)/images.html --images "$(IMAGES)" --heatmaps $(DEMO)/images
 endif
+
+# The documentation as a site in build/site; `make test` builds it too. A dead link, or a page that no navigation names,
+# is an error.
+docs: .venv/dev
+	$(BIN)/python -m sphinx --fail-on-warning --nitpicky --fresh-env --write-all --quiet docs build/site
 
 # The pictures in the README, of the demonstration's first radiograph; needs Chromium.
 pictures: demo .venv/dev

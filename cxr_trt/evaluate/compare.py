@@ -65,9 +65,10 @@ def _open(
 ) -> tuple[ScoringEngine, ScoringEngine]:
     """Open both; a checkpoint is scored with the views of the bundle it is compared with."""
     bundles = {path: stack.enter_context(Engine(path)) for path in (a, b) if path.suffix not in CHECKPOINT_SUFFIXES}
+    wanted = view_set
     for engine in bundles.values():
-        if view_set and view_set != engine.spec.views:
-            raise UsageError(f"--views {view_set}: the bundle was built for {engine.spec.views}; leave the option out")
+        if wanted and wanted != engine.spec.views:
+            raise UsageError(f"--views {wanted}: the bundle was built for {engine.spec.views}; leave the option out")
         view_set = engine.spec.views
 
     def opened(path: Path) -> ScoringEngine:

@@ -1,0 +1,153 @@
+"""The site that `make docs` builds: strict, whole, and without a request to anywhere else."""
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from pages import FENCE, ROOT
+
+DOCS = ROOT / "docs"
+REQUESTS = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+    "object": "data",
+}
+LINKS_THAT_LOAD = (
+    "stylesheet",
+    "icon",
+    "preload",
+    "prefetch",
+    "preconnect",
+    "dns-prefetch",
+    "manifest",
+    "modulepreload",
+)
+
+
+def sphinx(source, target):
+    """Build as `make docs` does."""
+    pytest.importorskip("sphinx", reason="needs pip install 'cxr-trt[dev]'")
+    (options,) = re.findall(r"-m sphinx (.*) docs build/site$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    command = [sys.executable, "-m", "sphinx", *options.split(), source, target]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    target = tmp_path_factory.mktemp("site")
+    process = sphinx(DOCS, target)
+    assert process.returncode == 0, process.stderr
+    return target
+
+
+def test_mistakes_fail_the_build(tmp_path):
+    """A dead link, a dead anchor, a picture that is not there, and a page that the navigation lacks."""
+    shutil.copytree(DOCS, tmp_path / "docs")
+    (tmp_path / "docs" / "new.md").write_text("# New\n")
+    with (tmp_path / "docs" / "soak.md").open("a") as page:
+        page.write("\n[a page](nowhere.md) [a heading](precision.md#no-heading) ![a picture](nowhere.png)\n")
+    process = sphinx(tmp_path / "docs", tmp_path / "site")
+    assert process.returncode == 1
+    warnings = [line for line in process.stderr.splitlines() if "WARNING" in line]
+    assert len(warnings) == 4
+    for name in ("new.md: WARNING: document isn't included in any toctree", "nowhere.md", "no-heading", "nowhere.png"):
+        assert [name in line for line in warnings].count(True) == 1, name
+
+
+def test_every_page_is_there_and_the_first_says_what_it_is_not(site):
+    pages = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
+    assert len(pages) > 10
+    assert pages <= {path.relative_to(site) for path in site.rglob("*.html")}
+    assert "Research use only; not a medical device" in (site / "index.html").read_text()
+
+
+class Loaded(HTMLParser):
+    """The addresses that a browser loads without being asked."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag in REQUESTS:
+            self.found.append(given.get(REQUESTS[tag]))
+        elif tag == "link" and set((given.get("rel") or "").split()) & set(LINKS_THAT_LOAD):
+            self.found.append(given.get("href"))
+        self.found += addresses(given.get("style") or "") + (given.get("srcset") or "").split()
+
+
+def addresses(css):
+    return [found[1] for found in re.finditer(r"(?:url\(|@import)\s*['\"]?([^'\")\s;]+)", css)]
+
+
+def is_external(address):
+    return re.match(r"(https?:)?//", address or "", re.IGNORECASE) is not None
+
+
+def test_external_addresses_are_seen():
+    """What the next test looks for, in each of its forms."""
+    for text in (
+        '<script src="https://a.org/a.js">',
+        '<link rel="preload stylesheet" href="//a.org/a.css">',
+        '<img src="HTTP://a.org/a.png">',
+        '<p style="background: url(https://a.org/a.png)">',
+    ):
+        assert any(map(is_external, Loaded(text).found)), text
+    assert is_external(addresses("@import 'https://a.org/font.css';")[0])
+    assert not any(map(is_external, Loaded('<a href="https://a.org"><script src="../a.js?v=1"></script>').found))
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    loaded = {path: Loaded(path.read_text()).found for path in site.rglob("*.html")}
+    loaded |= {path: addresses(path.read_text()) for path in site.rglob("*.css")}
+    assert sum(map(len, loaded.values())) > 100
+    external = {path.name: address for path, found in loaded.items() for address in found if is_external(address)}
+    assert not external
+    for path, found in loaded.items():
+        for address in filter(None, found):
+            if not address.startswith(("data:", "#", "%")):
+                assert (path.parent / re.split(r"[?#]", address)[0]).exists(), f"{path.name}: {address}"
+
+
+def test_links_of_the_readme_lead_somewhere():
+    text = FENCE.sub("", (ROOT / "README.md").read_text())
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert len(links) > 20
+    for link in links:
+        file, _, heading = link.partition("#")
+        target = ROOT / (file or "README.md")
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
+        assert not heading or heading in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings], (
+            link
+        )
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    api = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not path:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with api.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def test_a_browser_asks_for_nothing_and_searches_without_a_network(chromium, site):
+    page, asked = chromium.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((site / "search.html").as_uri() + "?q=calibrate")
+    page.wait_for_selector("#search-results li")
+    assert len(asked) > 3
+    assert not [url for url in asked if not url.startswith("file:")]
