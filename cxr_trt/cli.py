@@ -144,6 +144,12 @@ def build_engine(**options: Any) -> None:
 @click.option("--table", is_flag=True, help="Print a readable table (the default on a terminal without -o).")
 @click.option("--heatmaps", type=path_option, help="Folder for heat maps, a PNG a finding.")
 @click.option(
+    "--dicom-results",
+    type=path_option,
+    help="Folder for a structured report and heat maps as DICOM, of DICOM files. They carry the PATIENT'S IDENTIFIERS "
+    "(name, ID, study and others): nothing else that is written does. Needs pip install 'cxr-trt[dicom-results]'.",
+)
+@click.option(
     "--top",
     type=click.IntRange(1, len(FINDINGS)),
     default=3,
