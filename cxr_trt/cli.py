@@ -1,7 +1,7 @@
 """The command line: parsing and messages. Data go to standard output, everything else to standard error.
 
-Exit codes: 0 all clean; 1 some files could not be scored or evaluated, the rest is still written; 2 no file could be
-scored, or a mistake in the call or its inputs; 130 stopped by Ctrl-C.
+Exit codes: 0 all clean; 1 some files could not be scored or evaluated, or have no DICOM result, the rest is still
+written; 2 no file could be scored, or a mistake in the call or its inputs; 130 stopped by Ctrl-C.
 """
 
 import json

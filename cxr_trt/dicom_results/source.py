@@ -1,6 +1,5 @@
 """The DICOM file that was scored, as far as its results refer to it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from uuid import NAMESPACE_OID, uuid5
@@ -81,10 +80,11 @@ def source_image(identity: Identity) -> SourceImage:
     values = {keyword: identity.get(keyword) for keyword in KEYWORDS}
     missing = [keyword for keyword in REQUIRED if values[keyword] == ""]
     if missing:
-        raise DicomHeaderError(f"its header has no {_listed(missing)}, which a DICOM result must name")
+        raise DicomHeaderError(f"its header has no {' and no '.join(missing)}, which a DICOM result must name")
     damaged = [keyword for keyword, value in values.items() if not _is_allowed(keyword, value)]
     if damaged:
-        raise DicomHeaderError(f"its header has a {_listed(damaged)} that the standard does not allow; export it again")
+        names = ", ".join(damaged)
+        raise DicomHeaderError(f"its header has what the standard does not allow in {names}; export it again")
     if values["SOPClassUID"] not in RADIOGRAPHS:
         raise DicomHeaderError("its SOPClassUID is not that of CR, DX, fluoroscopy or a secondary capture")
     return SourceImage({keyword: value for keyword, value in values.items() if value is not None})
@@ -103,7 +103,3 @@ def _is_allowed(keyword: str, value: object) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _listed(keywords: Iterable[str]) -> str:
-    return " and no ".join(keywords)
