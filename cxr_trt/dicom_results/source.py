@@ -20,12 +20,14 @@ from pydicom.uid import (
 from pydicom.valuerep import validate_value
 
 from cxr_trt.errors import DicomHeaderError
-from cxr_trt.images.identity import KEYWORDS, ORIENTATION, PATIENT_AND_STUDY, REFERENCE, Identity
+from cxr_trt.images.identity import KEYWORDS, ORIENTATION, PATIENT_AND_STUDY, REFERENCE
+from cxr_trt.images.image import Identity
 
 MAKER, VERSION = "cxr-trt", version("cxr-trt")
 
 REQUIRED = ("StudyInstanceUID", *REFERENCE)  # Type 1: a value must be there; all others may be empty (PS3.5 7.4)
 SEXES = ("", "M", "F", "O")  # PS3.3 C.7.1.1
+UNDECODABLE = "\N{REPLACEMENT CHARACTER}"  # what pydicom makes of bytes that the file's character set does not have
 RADIOGRAPHS = (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -92,7 +94,7 @@ def source_image(identity: Identity) -> SourceImage:
 
 def _is_allowed(keyword: str, value: object) -> bool:
     """Whether it is text of the keyword's value representation (PS3.5 6.2), and of its values where those are few."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value.isprintable() or UNDECODABLE in value:
         return False
     parts = value.split("\\")
     if len(parts) != (2 if keyword == ORIENTATION and value else 1) or (keyword == "PatientSex" and value not in SEXES):

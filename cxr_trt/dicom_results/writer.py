@@ -7,9 +7,9 @@ who makes none does without.
 import datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom import Dataset
 
 from cxr_trt.errors import DicomHeaderError, UsageError
 from cxr_trt.findings import FINDINGS
@@ -18,6 +18,9 @@ from cxr_trt.report.heatmaps import FULL_SIZE, LARGEST, heat_map, top_findings
 from cxr_trt.score.pipeline import Result
 from cxr_trt.score.rows import Row
 from cxr_trt.spec import Specification
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 REPORT = "report.dcm"
 SHOWN = 20  # sentences about files without a result
@@ -79,7 +82,7 @@ class DicomResults:
             with replacing(target / name) as partial:
                 dataset.save_as(partial, enforce_file_format=True)
 
-    def _results(self, result: Result) -> dict[str, Dataset]:
+    def _results(self, result: Result) -> "dict[str, Dataset]":
         """By file name; the report is last, so that it says that all are there."""
         from cxr_trt.dicom_results.capture import secondary_capture
         from cxr_trt.dicom_results.report import structured_report

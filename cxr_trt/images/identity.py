@@ -4,13 +4,13 @@ It is read where files are decoded, in a process of its own (`cxr_trt.score.work
 """
 
 import io
-from collections.abc import Mapping
 from types import MappingProxyType
 
 from pydicom import Dataset, dcmread
 from pydicom.multival import MultiValue
 
 from cxr_trt.images.dicom import no_python_warnings
+from cxr_trt.images.image import Identity
 
 PATIENT_AND_STUDY = (
     "PatientName",  # Patient Module (PS3.3 C.7.1.1)
@@ -33,17 +33,18 @@ ORIENTATION = "PatientOrientation"  # General Image Module (PS3.3 C.7.6.1.1.1)
 KEYWORDS = (*PATIENT_AND_STUDY, *REFERENCE, ORIENTATION)
 LONGEST = 200  # characters; a PN may have three groups of 64 (PS3.5 6.2)
 
-Identity = Mapping[str, str | None]
-"""A value for each of KEYWORDS: empty if the file has none, None if it cannot be read. Several are joined by a \\."""
-
 UNREADABLE: Identity = MappingProxyType(dict.fromkeys(KEYWORDS))
 
 
 def read_identity(data: bytes) -> Identity:
-    """Read KEYWORDS from the header of a DICOM file; it never raises, whatever the file holds.
+    r"""Read KEYWORDS from the header of a DICOM file; it never raises, whatever the file holds.
 
     Args:
         data: the whole file, with preamble.
+
+    Returns:
+        A value for each of KEYWORDS: empty if the file has none, None if it is too long or cannot be read. Several are
+        joined by a \.
     """
     try:
         with no_python_warnings():
@@ -59,5 +60,4 @@ def _text(dataset: Dataset, keyword: str) -> str | None:
     except Exception:  # as above
         return None
     text = "" if value is None else "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
-    is_text = len(text) <= LONGEST and text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text
-    return text if is_text else None
+    return text if len(text) <= LONGEST else None

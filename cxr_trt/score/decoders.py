@@ -24,8 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.errors import BackendError
-from cxr_trt.images.identity import Identity
-from cxr_trt.images.image import MAX_PIXELS
+from cxr_trt.images.image import MAX_PIXELS, Identity
 from cxr_trt.preprocess import Fit
 from cxr_trt.score.files import Source
 from cxr_trt.score.rows import Row
@@ -190,6 +189,8 @@ class _Process:
         image = np.frombuffer(pixels[:square], np.uint8).reshape(self._size, self._size) if pixels else None
         picture = np.frombuffer(pixels[square:], np.uint8).reshape(height, width) if height else None
         answer = Answer(**{**facts, "warnings": tuple(facts.get("warnings", ()))}, image=image, picture=picture)
+        if not isinstance(answer.identity, dict | None):
+            raise TypeError
         if (image is None) == (answer.error is None) and (known is None or answer.sha256 != known):
             raise EOFError
         return answer

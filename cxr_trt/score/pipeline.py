@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cxr_trt.engine.backend import Outputs, ScoringEngine
 from cxr_trt.errors import BackendError
-from cxr_trt.images.identity import Identity
+from cxr_trt.images.image import Identity
 from cxr_trt.score.decoders import Answer, Decoders, Limits, Request
 from cxr_trt.score.files import Source
 from cxr_trt.score.rows import Row

@@ -233,12 +233,23 @@ def test_names_in_other_alphabets_stay_what_they_are(cheap_bundle, tmp_path):
     assert objections(tmp_path / "dicom" / "x.dcm" / "report.dcm") == []
 
 
-def test_no_value_stands_in_a_sentence():
-    identity = {**dict.fromkeys(KEYWORDS, ""), **HEADER, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1"}
-    identity |= {"SOPInstanceUID": "1.2.3", "PatientID": "Zebrafish\\Jane", "StudyID": None}
-    with pytest.raises(DicomHeaderError, match="in PatientID, StudyID;") as caught:
-        source_image(identity)
-    assert "Zebrafish" not in str(caught.value)
+IMAGE = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1", "SOPInstanceUID": "1.2.3"}
+IDENTITY = {**dict.fromkeys(KEYWORDS, ""), **HEADER, **IMAGE}
+
+
+@pytest.mark.parametrize("value", ["Zebrafish\\Jane", "Zebrafish\n", "Zebrafish\ufffd", "Zebrafish" * 8, None, 7])
+def test_what_the_standard_does_not_allow_is_refused_without_its_value(value):
+    assert source_image(IDENTITY).values["PatientID"] == "17"
+    with pytest.raises(DicomHeaderError, match="allow in PatientID;") as caught:
+        source_image({**IDENTITY, "PatientID": value})
+    assert "Zebra" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "parts"), [("", []), ("L\\F", ["L", "F"]), ("P\\HL", ["P", "HL"])])
+def test_an_orientation_has_two_parts_or_none(value, parts):
+    assert source_image({**IDENTITY, "PatientOrientation": value}).orientation == parts
+    with pytest.raises(DicomHeaderError, match="PatientOrientation"):
+        source_image({**IDENTITY, "PatientOrientation": "L"})
 
 
 @pytest.mark.parametrize("identity", [{}, dict.fromkeys(KEYWORDS, 7), {key: ["1.2"] for key in KEYWORDS}])
