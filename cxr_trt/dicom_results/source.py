@@ -1,6 +1,6 @@
 """The DICOM file that was scored, as far as its results refer to it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from uuid import NAMESPACE_OID, uuid5
 
@@ -45,7 +45,7 @@ RADIOGRAPHS = (
 class SourceImage:
     """The values of KEYWORDS, all of which the standard allows in a result."""
 
-    values: dict[str, str]
+    values: dict[str, str] = field(repr=False)
 
     def reference(self) -> Dataset:
         """What highdicom makes a result from: UIDs alone. It quotes names in warnings, so it does not get them."""
