@@ -42,7 +42,7 @@ test-slow: .venv/dev
 # The oldest supported Python and dependencies, without PyTorch; needs python3.10.
 test-oldest:
 	python3.10 -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet --constraint tests/oldest.txt --editable . pydicom-data==1.0.0 pytest hypothesis
+	.venv-oldest/bin/pip install --quiet --constraint tests/oldest.txt --editable '.[dicom-results]' pydicom-data==1.0.0 pytest hypothesis
 	.venv-oldest/bin/python -m pytest --ignore tests/model --ignore tests/export/test_scoring_graph.py
 
 lint: .venv/dev

@@ -1,7 +1,7 @@
 """The command line: parsing and messages. Data go to standard output, everything else to standard error.
 
-Exit codes: 0 all clean; 1 some files could not be scored or evaluated, the rest is still written; 2 no file could be
-scored, or a mistake in the call or its inputs; 130 stopped by Ctrl-C.
+Exit codes: 0 all clean; 1 some files could not be scored or evaluated, or have no DICOM result, the rest is still
+written; 2 no file could be scored, or a mistake in the call or its inputs; 130 stopped by Ctrl-C.
 """
 
 import json
@@ -143,6 +143,12 @@ def build_engine(**options: Any) -> None:
 @click.option("-o", "--output", type=path_option, help="scores.csv or scores.parquet. Default: CSV to standard output.")
 @click.option("--table", is_flag=True, help="Print a readable table (the default on a terminal without -o).")
 @click.option("--heatmaps", type=path_option, help="Folder for heat maps, a PNG a finding.")
+@click.option(
+    "--dicom-results",
+    type=path_option,
+    help="Folder for a structured report and heat maps as DICOM, of DICOM files. They carry the PATIENT'S IDENTIFIERS "
+    "(name, ID, study and others): nothing else that is written does. Needs pip install 'cxr-trt[dicom-results]'.",
+)
 @click.option(
     "--top",
     type=click.IntRange(1, len(FINDINGS)),

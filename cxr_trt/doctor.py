@@ -24,6 +24,7 @@ PACKAGES = {
     "tensorrt": "pip install 'cxr-trt[tensorrt]'",
     "tensorrt-rtx": "pip install 'cxr-trt[tensorrt-rtx]'",
     "cuda-core": "pip install 'cxr-trt[tensorrt]'",
+    "highdicom": "pip install 'cxr-trt[dicom-results]' (optional)",
     "pycuda": "pip install 'cxr-trt[pycuda]' (optional)",
 }
 """Each package, and what installs it if it is not part of the base installation."""

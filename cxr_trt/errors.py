@@ -3,6 +3,7 @@
     CxrTrtError                 one sentence: what is wrong, where, and how to mend it
     ├── UsageError              an option, a path or an argument
     ├── ImageError              a file that holds no readable grey image
+    ├── DicomHeaderError        a DICOM file that no DICOM result can be made for
     ├── CheckpointError         weights that do not fit the network
     ├── GraphError              an ONNX file that is not a scoring graph, or one that PyTorch disagrees with
     ├── BundleError             an engine bundle that is incomplete, changed or made for another machine
@@ -22,6 +23,10 @@ class UsageError(CxrTrtError):
 
 class ImageError(CxrTrtError):
     """A file that holds no readable grey image."""
+
+
+class DicomHeaderError(CxrTrtError):
+    """A DICOM file that no DICOM result can be made for: its header lacks what the standard requires of one."""
 
 
 class CheckpointError(CxrTrtError):

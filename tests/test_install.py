@@ -8,14 +8,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_scoring_path_imports_neither_torch_nor_tensorrt(center_bundle, radiographs):
+def test_the_scoring_path_imports_neither_torch_nor_tensorrt_nor_reads_dicom_itself(center_bundle, radiographs):
     code = """
 import sys
 from cxr_trt.api import Engine, find_files, score
 import cxr_trt.cli, cxr_trt.doctor, cxr_trt.score.command
 with Engine(sys.argv[1]) as engine:
     assert len(list(score(engine, find_files([sys.argv[2]]).sources))) == 1
-print(sorted({"torch", "torchvision", "tensorrt", "tensorrt_rtx", "cuda", "pycuda", "safetensors"} & set(sys.modules)))
+print(sorted({"torch", "torchvision", "tensorrt", "tensorrt_rtx", "cuda", "pycuda", "safetensors",
+    "highdicom", "pydicom"} & set(sys.modules)))
 """
     arguments = [sys.executable, "-c", code, center_bundle, radiographs / "RG1_UNCR.dcm"]
     assert subprocess.run(arguments, capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -54,7 +54,7 @@ def decode_dicom(data: bytes) -> Image:
         ImageError: the file is truncated or damaged, or holds no image, several frames or floating-point values.
     """
     try:
-        with _no_python_warnings():
+        with no_python_warnings():
             return _decode(data)
     except (ImageError, MemoryError):
         raise
@@ -63,7 +63,7 @@ def decode_dicom(data: bytes) -> Image:
 
 
 @contextmanager
-def _no_python_warnings() -> Iterator[None]:
+def no_python_warnings() -> Iterator[None]:
     """Keep pydicom's warnings from the user, and from becoming errors under `python -W error`.
 
     `catch_warnings` is not thread-safe, hence the lock. It costs nothing: pydicom and its decoders keep the GIL.

@@ -1,5 +1,6 @@
 """What every decoder returns, and what it refuses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ from cxr_trt.errors import ImageError
 
 MAX_PIXELS = 200_000_000
 """A larger image is refused before its pixels are decoded; the largest radiographs hold about 25 million."""
+
+Identity = Mapping[str, str | None]
+"""Whose X-ray a DICOM file is, by attribute: see `cxr_trt.images.identity.read_identity`."""
 
 
 @dataclass(frozen=True)

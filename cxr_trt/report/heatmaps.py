@@ -67,14 +67,14 @@ def _blends() -> Bytes:
     return blends
 
 
-def check_heatmaps(folder: Path, scored: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise UsageError if heat maps cannot be written to `folder`, or lie in a folder that is scored."""
+def check_heatmaps(folder: Path, scored: Iterable[Path], *, overwrite: bool, what: str = "heat maps") -> None:
+    """Raise UsageError if heat maps, or `what`, cannot be written to `folder`, or lie in a folder that is scored."""
     for path in scored:
         if path.is_dir() and folder.resolve().is_relative_to(path.resolve()):
             raise UsageError(f"{folder} lies in {path}, where its pictures would be scored next time; choose another")
     check_folder(folder)
     if any(folder.iterdir()) and not overwrite:
-        raise UsageError(f"{folder} is not empty; add --overwrite to replace heat maps there, or choose another")
+        raise UsageError(f"{folder} is not empty; add --overwrite to replace {what} there, or choose another")
 
 
 class Heatmaps:
@@ -109,9 +109,7 @@ class Heatmaps:
                 stale.unlink()
             (target / MAPS).unlink(missing_ok=True)
             for finding, name in _pictures(row, self._top):
-                drawn = overlay(picture, maps[finding], self._spec, (row.height, row.width))
-                caption = f"{FINDINGS[finding]} {row.probabilities[finding]:.3f}"
-                framed = frame(drawn, maps[finding], caption, "; ".join((NOTICE, *row.warnings)))
+                framed = heat_map(row, picture, maps[finding], finding, self._spec)
                 (target / name).write_bytes(cv2.imencode(".png", framed)[1].tobytes())
             if self._raw_maps:
                 self._save_maps(target / MAPS, maps, row.height, row.width)
@@ -140,11 +138,36 @@ def drawn(results: Iterable[Result], save: Callable[[Result], None]) -> Iterator
             yield done
 
 
+def heat_map(row: Row, picture: Bytes, class_map: npt.NDArray[np.float32], finding: int, spec: Specification) -> Bytes:
+    """Draw one finding of a scored row: its class map over the picture, framed with probability, notice and warnings.
+
+    Args:
+        row: with probabilities.
+        picture: uint8 [H, W], the file's picture in any size.
+        class_map: float32 [h, w], of the finding.
+        finding: its index.
+        spec: of the engine that made the map.
+
+    Returns:
+        uint8 [H', W', 3], BGR.
+    """
+    assert row.probabilities is not None and row.height is not None and row.width is not None  # noqa: S101, PT018
+    drawn = overlay(picture, class_map, spec, (row.height, row.width))
+    caption = f"{FINDINGS[finding]} {row.probabilities[finding]:.3f}"
+    return frame(drawn, class_map, caption, "; ".join((NOTICE, *row.warnings)))
+
+
+def top_findings(row: Row, top: int) -> list[int]:
+    """The `top` most probable findings by index, highest first; none for an error row."""
+    probabilities = row.probabilities or ()
+    return sorted(range(len(probabilities)), key=probabilities.__getitem__, reverse=True)[:top]
+
+
 def _pictures(row: Row, top: int) -> list[tuple[int, str]]:
     """The `top` most probable findings, by index, and the names of their files; none for an error row."""
-    probabilities = row.probabilities or ()
-    ranked = sorted(range(len(probabilities)), key=probabilities.__getitem__, reverse=True)[:top]
-    return [(finding, f"{rank}-{FINDINGS[finding]}.png") for rank, finding in enumerate(ranked, start=1)]
+    return [
+        (finding, f"{rank}-{FINDINGS[finding]}.png") for rank, finding in enumerate(top_findings(row, top), start=1)
+    ]
 
 
 def frame(picture: Bytes, class_map: npt.NDArray[np.float32], caption: str, notes: str) -> Bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cxr_trt.dicom_results.writer import DicomResults, check_installed
 from cxr_trt.engine.bundle import Engine
 from cxr_trt.engine.manifest import hash_file
 from cxr_trt.errors import UsageError
@@ -29,6 +30,7 @@ def run(
     output: Path | None,
     table: bool,
     heatmaps: Path | None,
+    dicom_results: Path | None,
     top: int,
     raw_maps: bool,
     full_size: bool,
@@ -38,38 +40,52 @@ def run(
 ) -> int:
     """Score and return the exit code: 0 if all files were scored, 1 if some were, 2 if none was.
 
+    It is 1, too, if a DICOM result was asked for that cannot be made of a DICOM file.
+
     Raises:
         CxrTrtError: a path, the bundle or an output cannot be used, or the engine failed; rows made before that stay in
             the journal.
     """
-    if (raw_maps or full_size) and not heatmaps:
+    if (raw_maps and not heatmaps) or (full_size and not (heatmaps or dicom_results)):
         raise UsageError("--raw-maps and --full-size say what to write with --heatmaps; name its folder")
+    if heatmaps and dicom_results and _overlap(heatmaps, dicom_results):
+        raise UsageError(
+            f"{dicom_results} and {heatmaps} overlap, but only DICOM results carry patients' identifiers; "
+            "choose another --dicom-results"
+        )
+    if dicom_results:
+        check_installed()
     selection = find_files(paths)
     table = table or (output is None and sys.stdout is not None and sys.stdout.isatty())
     rows, errors = Sample(SHOWN_ROWS), Sample(SHOWN_ERRORS)
     with ExitStack() as stack:
         journal = _open_journal(output, stack, overwrite=overwrite, fresh=fresh) if output else None
-        if heatmaps:
-            is_ours = journal is not None and journal.has_made(str(heatmaps.resolve()))
-            check_heatmaps(heatmaps, paths, overwrite=overwrite or is_ours)
+        for folder, what in ((heatmaps, "heat maps"), (dicom_results, "DICOM results")):
+            if folder:
+                is_ours = journal is not None and journal.has_made(str(folder.resolve()))
+                check_heatmaps(folder, paths, overwrite=overwrite or is_ours, what=what)
         engine = stack.enter_context(Engine(bundle or _only_bundle()))
-        if heatmaps and not engine.has_class_maps:
-            raise UsageError("--heatmaps needs an engine with class maps; export the checkpoint with --class-maps")
+        if (heatmaps or dicom_results) and not engine.has_class_maps:
+            option = "--heatmaps" if heatmaps else "--dicom-results"
+            raise UsageError(f"{option} needs an engine with class maps; export the checkpoint with --class-maps")
         writer = None if output or table else standard_output(engine.calibration)
         _announce(engine, selection)
         maps = Heatmaps(heatmaps, engine.spec, top, raw_maps=raw_maps, full_size=full_size) if heatmaps else None
-        keeper = _Keeper(engine, journal, maps)
+        dicom = DicomResults(dicom_results, engine.spec, top, full_size=full_size) if dicom_results else None
+        makers = [maker for maker in (maps, dicom) if maker]
+        keeper = _Keeper(engine, journal, makers)
         progress = stack.enter_context(FileProgress(len(selection.sources)))
         try:
             results = score(
                 engine,
                 selection.sources,
-                class_maps=maps is not None,
-                pictures=maps.largest if maps else 0,
+                class_maps=bool(makers),
+                pictures=max((maker.largest for maker in makers), default=0),
+                identities=dicom is not None,
                 workers=workers,
                 known=keeper.known,
             )
-            for result in drawn(results, maps.save) if maps else results:
+            for result in drawn(results, keeper.save) if makers else results:
                 keeper.keep(result)
                 if writer:
                     writer.write(result.row)
@@ -88,12 +104,12 @@ def run(
             raise
         if is_left:
             raise UsageError(f"none of the {progress.done} files could be read; {output} was left as it is")
-    _summarise(progress, errors, output, heatmaps)
+    _summarise(progress, errors, output, heatmaps, dicom)
     if table:
         show_rows(rows.kept, rows.total - len(rows.kept), engine.warnings)
     if not has_scores:
         return 2
-    return 1 if progress.errors else 0
+    return 1 if progress.errors or (dicom and dicom.refused) else 0
 
 
 def _open_journal(output: Path, stack: ExitStack, *, overwrite: bool, fresh: bool) -> Journal:
@@ -107,20 +123,23 @@ def _open_journal(output: Path, stack: ExitStack, *, overwrite: bool, fresh: boo
 
 
 class _Keeper:
-    """What stays of a result: its row in the journal, which says that its heat maps are there too."""
+    """What stays of a result: its files, and its row in the journal, which says that they are there too."""
 
-    def __init__(self, engine: Engine, journal: Journal | None, heatmaps: Heatmaps | None) -> None:
-        self._engine, self._journal, self._heatmaps = engine, journal, heatmaps
-        self._place = heatmaps.place if heatmaps else None
-        if journal and heatmaps:
-            journal.note(str(heatmaps.folder.resolve()))
+    def __init__(self, engine: Engine, journal: Journal | None, makers: list[Heatmaps | DicomResults]) -> None:
+        self._engine, self._journal, self._makers = engine, journal, makers
+        self._place = "; ".join(maker.place for maker in makers) or None
+        if journal:
+            for maker in makers:
+                journal.note(str(maker.folder.resolve()))
 
     def known(self, name: str) -> Row | None:
         """The row of an earlier run, if all that is wanted of it is still there."""
         row = self._journal.row(name, self._engine.fingerprint, self._place) if self._journal else None
-        if row and self._heatmaps and not self._heatmaps.are_there(row):
-            return None
-        return row
+        return row if row and all(maker.are_there(row) for maker in self._makers) else None
+
+    def save(self, result: Result) -> None:
+        for maker in self._makers:
+            maker.save(result)
 
     def keep(self, result: Result) -> None:
         if self._journal and not result.is_known:
@@ -171,7 +190,9 @@ def _announce(engine: Engine, selection: Selection) -> None:
         click.secho(f"warning: {warning}", err=True, bold=True)
 
 
-def _summarise(progress: FileProgress, errors: Sample, output: Path | None, heatmaps: Path | None) -> None:
+def _summarise(
+    progress: FileProgress, errors: Sample, output: Path | None, heatmaps: Path | None, dicom: DicomResults | None
+) -> None:
     scored = progress.done - progress.errors
     earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
     speed = f"{progress.files_per_second:.2f} files/s"
@@ -184,6 +205,19 @@ def _summarise(progress: FileProgress, errors: Sample, output: Path | None, heat
         click.echo(f"table: {output}", err=True)
     if heatmaps:
         click.echo(f"heat maps: {heatmaps}", err=True)
+    if dicom:
+        for sentence in dicom.sentences:
+            click.echo(sentence, err=True)
+        if dicom.refused > len(dicom.sentences):
+            click.echo(f"and {dicom.refused - len(dicom.sentences)} more DICOM files have no DICOM result", err=True)
+        if dicom.others:
+            click.echo(f"no DICOM result for {_files(dicom.others)} in PNG or JPEG", err=True)
+        click.echo(f"DICOM results, with patients' identifiers: {dicom.folder}", err=True)
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    one, other = one.resolve(), other.resolve()
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _files(count: int) -> str:

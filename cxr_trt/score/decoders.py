@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.errors import BackendError
-from cxr_trt.images.image import MAX_PIXELS
+from cxr_trt.images.image import MAX_PIXELS, Identity
 from cxr_trt.preprocess import Fit
 from cxr_trt.score.files import Source
 from cxr_trt.score.rows import Row
@@ -48,6 +48,7 @@ class Answer:
     """What a decoder says of a file: either `image`, uint8 [size, size], or `error`, or neither if it is unchanged.
 
     picture: uint8 [H, W], display grey in the file's own shape, if pictures were asked for and there is an image.
+    identity: whose X-ray a DICOM file is, if that was asked for and there is an image; unchecked.
     """
 
     sha256: str | None = None
@@ -58,6 +59,7 @@ class Answer:
     error: str | None = None
     image: npt.NDArray[np.uint8] | None = None
     picture: npt.NDArray[np.uint8] | None = None
+    identity: Identity | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,21 @@ class Request:
 class Decoders:
     """At most `workers` processes and the threads that wait for them; a context manager.
 
-    `picture` is the longest side in pixels of an answer's picture; 0 for none.
+    `picture` is the longest side in pixels of an answer's picture; 0 for none. `identities` says whether answers are to
+    say whose X-ray a DICOM file is.
     """
 
-    def __init__(self, workers: int, size: int, limits: Limits, fit: Fit = "stretch", picture: int = 0) -> None:
+    def __init__(
+        self,
+        workers: int,
+        size: int,
+        limits: Limits,
+        fit: Fit = "stretch",
+        picture: int = 0,
+        identities: bool = False,
+    ) -> None:
         self._size, self._limits, self._fit, self._picture = size, limits, fit, picture
+        self._identities = identities
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
@@ -137,7 +149,7 @@ class Decoders:
                 raise EOFError
             if self._idle:
                 return self._idle.pop()
-            process = _Process(self._size, self._limits, self._fit, self._picture)
+            process = _Process(self._size, self._limits, self._fit, self._picture, self._identities)
             self._all.add(process)
             return process
 
@@ -145,9 +157,9 @@ class Decoders:
 class _Process:
     """One decoder: `cxr_trt.score.worker`. It ends with its standard input, so it never outlives us for long."""
 
-    def __init__(self, size: int, limits: Limits, fit: Fit, picture: int) -> None:
+    def __init__(self, size: int, limits: Limits, fit: Fit, picture: int, identities: bool) -> None:
         self._size, self._picture, self.is_ready = size, picture, False
-        arguments = [str(size), fit, str(limits.memory), str(limits.seconds), str(picture)]
+        arguments = [str(size), fit, str(limits.memory), str(limits.seconds), str(picture), str(int(identities))]
         self._process = subprocess.Popen(  # noqa: S603 - our own code
             [sys.executable, "-c", START.format(path=sys.path), *arguments],
             stdin=subprocess.PIPE,
@@ -177,6 +189,8 @@ class _Process:
         image = np.frombuffer(pixels[:square], np.uint8).reshape(self._size, self._size) if pixels else None
         picture = np.frombuffer(pixels[square:], np.uint8).reshape(height, width) if height else None
         answer = Answer(**{**facts, "warnings": tuple(facts.get("warnings", ()))}, image=image, picture=picture)
+        if not isinstance(answer.identity, dict | None):
+            raise TypeError
         if (image is None) == (answer.error is None) and (known is None or answer.sha256 != known):
             raise EOFError
         return answer

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cxr_trt.engine.backend import Outputs, Pending, ScoringEngine
 from cxr_trt.errors import BackendError
 from cxr_trt.findings import FINDINGS
+from cxr_trt.images.image import Identity
 from cxr_trt.score.decoders import Answer, Decoders, Limits, Request
 from cxr_trt.score.files import Source
 from cxr_trt.score.rows import Row
@@ -27,7 +28,7 @@ class Result:
 
     image: uint8 [size, size], as the network saw it. class_maps: float32 [14, h, w] over
     `Specification.class_map_region`, if they were asked for. picture: uint8 [H, W], the file's own, if asked for.
-    is_known: the row is one that the caller had.
+    identity: whose X-ray a DICOM file is, if asked for; unchecked. is_known: the row is one that the caller had.
     """
 
     row: Row
@@ -35,6 +36,7 @@ class Result:
     class_maps: npt.NDArray[np.float32] | None = None
     picture: npt.NDArray[np.uint8] | None = None
     is_known: bool = False
+    identity: Identity | None = field(default=None, repr=False)
 
 
 def score(
@@ -43,6 +45,7 @@ def score(
     *,
     class_maps: bool = False,
     pictures: int = 0,
+    identities: bool = False,
     workers: int | None = None,
     limits: Limits | None = None,
     known: Callable[[str], Row | None] = lambda name: None,
@@ -54,6 +57,7 @@ def score(
         sources: files, from `cxr_trt.score.files.find_files`.
         class_maps: whether results carry them.
         pictures: longest side in pixels of the pictures that results carry; they are never enlarged; 0 for none.
+        identities: whether results say whose X-ray a DICOM file is. Nothing else of the results holds any of that.
         workers: decoding processes; by default one for each processor.
         limits: of memory and time for decoding a file.
         known: gives the row of an earlier run by the name of a source; it is kept if the content is the same.
@@ -66,7 +70,7 @@ def score(
     """
     workers = workers or os.cpu_count() or 1
     spec = engine.spec
-    with Decoders(workers, spec.image_size, limits or Limits(), spec.fit, pictures) as decoders:
+    with Decoders(workers, spec.image_size, limits or Limits(), spec.fit, pictures, identities) as decoders:
         requests = (Request(source, known(source.name)) for source in sources)
         answers = decoders.map(requests, workers + engine.max_batch)
         items = (_item(request, answer, engine) for request, answer in answers)
@@ -89,7 +93,7 @@ def _item(request: Request, answer: Answer, engine: ScoringEngine) -> Result:
         error=answer.error,
         engine=engine.fingerprint,
     )
-    return Result(row, answer.image, picture=answer.picture)
+    return Result(row, answer.image, picture=answer.picture, identity=answer.identity)
 
 
 def _infer(engine: ScoringEngine, batches: Iterable[list[Result]], class_maps: bool) -> Iterator[Result]:

@@ -23,6 +23,7 @@ import cxr_trt.images.raster  # noqa: F401 - now, and not within the limits of t
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
 from cxr_trt.images.checks import picture_doubts
+from cxr_trt.images.identity import read_identity
 from cxr_trt.images.load import read_file
 from cxr_trt.preprocess import Fit, preprocess
 from cxr_trt.score.decoders import HEAD
@@ -31,30 +32,31 @@ from cxr_trt.score.decoders import HEAD
 def main() -> None:
     """Serve until standard input ends.
 
-    Arguments: side of the images in pixels, fit; bytes and seconds for a file; longest side of pictures, 0 for none.
+    Arguments: side of the images in pixels, fit; bytes and seconds for a file; longest side of pictures, 0 for none;
+    1 to say whose X-ray a DICOM file is, else 0.
     """
     size, fit, memory, seconds = int(sys.argv[1]), cast(Fit, sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    picture = int(sys.argv[5])
+    picture, identities = int(sys.argv[5]), sys.argv[6] == "1"
     cv2.setNumThreads(1)
     try:
-        _serve(os.fdopen(os.dup(1), "wb"), size, fit, memory, seconds, picture)
+        _serve(os.fdopen(os.dup(1), "wb"), size, fit, memory, seconds, picture, identities)
     except BrokenPipeError:
         os._exit(0)  # whoever asked is gone; closing the stream would only say so again
 
 
-def _serve(answers: BinaryIO, size: int, fit: Fit, memory: int, seconds: float, picture: int) -> None:
+def _serve(answers: BinaryIO, size: int, fit: Fit, memory: int, seconds: float, picture: int, identities: bool) -> None:
     _send(answers, {}, b"")  # ready: all that is needed could be imported
     _withdraw(memory)
     for line in sys.stdin.buffer:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, seconds)  # its SIGALRM ends the process, also inside a C library
-        facts, pixels = answer(Path(request["path"]), request["known"], size, fit, picture)
+        facts, pixels = answer(Path(request["path"]), request["known"], size, fit, picture, identities)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(answers, facts, pixels)
 
 
 def answer(
-    path: Path, known: str | None, size: int, fit: Fit = "stretch", picture: int = 0
+    path: Path, known: str | None, size: int, fit: Fit = "stretch", picture: int = 0, identities: bool = False
 ) -> tuple[dict[str, Any], bytes]:
     """Read and decode a file.
 
@@ -64,6 +66,7 @@ def answer(
         size: side of the image in pixels.
         fit: see `cxr_trt.preprocess.preprocess`.
         picture: longest side in pixels of the picture, which is never enlarged; 0 for none.
+        identities: whether to say whose X-ray a DICOM file is.
 
     Returns:
         What is known of the file, by the names of `cxr_trt.score.decoders.Answer`, and the pixels: of the image, uint8
@@ -88,6 +91,8 @@ def answer(
             raise
         return {**facts, "error": "decoding takes too much memory; export the image smaller"}, b""
     facts |= {"width": width, "height": height, "format": decoded.format, "warnings": warnings}
+    if identities and decoded.format == "DICOM":
+        facts["identity"] = dict(read_identity(data))
     if shown is None:
         return facts, image.tobytes()
     return {**facts, "picture": shown.shape}, image.tobytes() + shown.tobytes()

@@ -173,6 +173,7 @@ def test_a_file_that_always_crashes_its_decoder_costs_one_row(tmp_path, monkeypa
         '{"size": 3}, b""',
         '{}, b"short"',
         '[], b""',
+        '{"identity": ["a"]}, bytes(64 * 64)',
         '{"error": "a" * 100_000}, b""',
     ],
 )

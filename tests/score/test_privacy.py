@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pyarrow.parquet as pq
 import pytest
+from pydicom import dcmread
 from pydicom.tag import Tag
 from seeds import content, dataset
 
@@ -41,6 +42,7 @@ TEXTS = {
 }
 DATE = "19451231"
 DATES = ("PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
+UIDS = {"StudyInstanceUID": "1.2.8017.1", "SeriesInstanceUID": "1.2.8017.2"}
 DESCRIPTION = ("PhotometricInterpretation", "VOILUTFunction", "Modality", "BodyPartExamined", "ViewPosition")
 
 
@@ -61,6 +63,12 @@ def xrays(tmp_path_factory):
 def write_files(folder):
     whole = content(person(Modality="DX", BodyPartExamined="CHEST"))
     (folder / "good.dcm").write_bytes(whole)
+    for name, value in (
+        ("named", f"{MARK}^Jane"),
+        ("single", MARK),
+    ):  # highdicom quotes a name of one part in a warning
+        (folder / f"{name}.dcm").write_bytes(content(person(**UIDS, PatientName=value, PatientSex="F")))
+    (folder / "refused.dcm").write_bytes(content(person(**UIDS, PatientSex=MARK)))
     for name in DESCRIPTION:
         (folder / f"{name}.dcm").write_bytes(content(person(**{name: MARK})))
     for name in ("WindowWidth", "WindowCenter", "RescaleSlope", "NumberOfFrames"):
@@ -80,11 +88,14 @@ def written_forms(word):
     yield from (" ".join(f"0x{b:02x}" for b in plain[:3]).encode(), str(Tag(plain[0] | plain[1] << 8, 0))[:5].encode())
 
 
-def test_nothing_about_a_patient_reaches_any_output(xrays, cheap_bundle, tmp_path):
+def test_nothing_about_a_patient_reaches_any_output_but_dicom_results(xrays, cheap_bundle, tmp_path, tmp_path_factory):
     outputs = []
-    for output in ("a.csv", "a.parquet"):
+    results = tmp_path_factory.mktemp("results") / "dicom"
+    for output, options in (("a.csv", []), ("a.parquet", ["--dicom-results", results])):
         command = [sys.executable, "-m", "cxr_trt", "score", xrays, "-e", cheap_bundle, "-o", tmp_path / output]
-        process = subprocess.run([*command, "--heatmaps", tmp_path / output[2:], "--table"], capture_output=True)
+        process = subprocess.run(
+            [*command, "--heatmaps", tmp_path / output[2:], "--table", *options], capture_output=True
+        )
         assert process.returncode == 1, process.stderr
         outputs += [process.stdout, process.stderr]
     rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
@@ -92,19 +103,32 @@ def test_nothing_about_a_patient_reaches_any_output(xrays, cheap_bundle, tmp_pat
     assert len({row["error"] for row in rows}) > 6
     assert len(list(tmp_path.rglob("*.png"))) > 6
     outputs.append(repr(rows).encode())
-    with closing(sqlite3.connect(tmp_path / "a.csv.journal")) as database:
-        outputs += ["\n".join(database.iterdump()).encode()]
+    for journal in tmp_path.glob("*.journal"):
+        with closing(sqlite3.connect(journal)) as database:
+            outputs += ["\n".join(database.iterdump()).encode()]
     outputs += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     everything = b"\n".join(outputs).lower()
-    for word in (MARK, DATE, "^Jane"):
+    assert b"no dicom result for refused.dcm: " in everything
+    for word in (MARK, DATE, "^Jane", *UIDS.values()):
         for form in written_forms(word):
             assert form.lower() not in everything, form
+    check_results(results)
+
+
+def check_results(folder):
+    """What was asked for is there, and nothing of the rest that speaks of a person or a place."""
+    made = [dcmread(path) for path in folder.rglob("*.dcm") if path.is_file()]
+    assert len(made) == 2 * 4
+    for result in made:
+        assert MARK in str(result.PatientName)
+        assert result.PatientID == f"{MARK}-1"
+        assert result.StudyInstanceUID == UIDS["StudyInstanceUID"]
+        marked = {element.keyword for element in result.iterall() if MARK in str(element.value)}
+        assert marked == {"PatientName", "PatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName"}
 
 
 def test_the_marks_would_be_found(xrays):
     """The test above can fail: pydicom's own words for one of these files hold the mark."""
-    from pydicom import dcmread
-
     with warnings.catch_warnings(), pytest.raises(ValueError, match=MARK[:6]):
         warnings.simplefilter("ignore")
         int(dcmread(io.BytesIO((xrays / "NumberOfFrames.dcm").read_bytes())).get("NumberOfFrames"))

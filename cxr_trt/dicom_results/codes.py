@@ -1,0 +1,41 @@
+"""The codes that a structured report uses, and where each comes from.
+
+A finding has a standard code where the dictionary that pydicom makes of PS3.16 (`pydicom.sr.codedict`) has one with the
+meaning that the finding has in ChestX-ray14. No near match stands in for a missing one: pydicom's "Cardiomegaly"
+(287272002) is listed there as "Enlarged septal foramen of heart" too, and "Mediastinal emphysema" is not of the lung.
+"""
+
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+PRIVATE = "99CXRTRT"  # PS3.16 8.2: designators of private coding schemes start with 99
+
+PRIVATE_SCHEME = CodingSchemeIdentificationItem(
+    designator=PRIVATE, name="Findings of ChestX-ray14", responsible_organization="cxr-trt"
+)
+"""Says in a report what PRIVATE is (PS3.3 C.12.1.1.7, Coding Scheme Identification Sequence)."""
+
+FINDING_CODES: dict[str, Code] = {
+    "Atelectasis": Code("ATELECTASIS", PRIVATE, "Atelectasis"),
+    "Cardiomegaly": Code("CARDIOMEGALY", PRIVATE, "Cardiomegaly"),
+    "Effusion": codes.SCT.PleuralEffusion,  # CID 645
+    "Infiltration": codes.cid6104.Infiltrate,
+    "Mass": codes.cid6104.Mass,
+    "Nodule": codes.cid6104.Nodule,
+    "Pneumonia": Code("PNEUMONIA", PRIVATE, "Pneumonia"),
+    "Pneumothorax": codes.cid6105.Pneumothorax,
+    "Consolidation": Code("CONSOLIDATION", PRIVATE, "Consolidation"),
+    "Edema": codes.SCT.PulmonaryEdema,  # CID 3700
+    "Emphysema": Code("EMPHYSEMA", PRIVATE, "Emphysema"),
+    "Fibrosis": codes.SCT.Fibrosis,  # CID 6335
+    "Pleural_Thickening": Code("PLEURAL_THICK", PRIVATE, "Pleural thickening"),
+    "Hernia": Code("HERNIA", PRIVATE, "Hernia"),
+}
+"""By finding, in the order of `cxr_trt.findings.FINDINGS`."""
+
+PROBABILITY: Code = codes.DCM.Probability  # PS3.16 annex D
+NO_UNITS: Code = codes.UCUM.NoUnits  # PS3.16 CID 7181
+PROCEDURE: Code = codes.cid100.XRUnspecifiedBodyRegion  # of a chest X-ray, if it is one, which nobody checked
+COMMENT: Code = codes.DCM.Comment
+SOURCE_IMAGE: Code = codes.DCM.SourceImageForImageProcessingOperation  # PS3.16 CID 7202

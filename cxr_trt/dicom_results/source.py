@@ -1,0 +1,107 @@
+"""The DICOM file that was scored, as far as its results refer to it."""
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from uuid import NAMESPACE_OID, uuid5
+
+from pydicom import Dataset, config
+from pydicom.datadict import dictionary_VR
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    XRayRadiofluoroscopicImageStorage,
+)
+from pydicom.valuerep import validate_value
+
+from cxr_trt.errors import DicomHeaderError
+from cxr_trt.images.identity import KEYWORDS, ORIENTATION, PATIENT_AND_STUDY, REFERENCE
+from cxr_trt.images.image import Identity
+
+MAKER, VERSION = "cxr-trt", version("cxr-trt")
+
+REQUIRED = ("StudyInstanceUID", *REFERENCE)  # Type 1: a value must be there; all others may be empty (PS3.5 7.4)
+SEXES = ("", "M", "F", "O")  # PS3.3 C.7.1.1
+UNDECODABLE = "\N{REPLACEMENT CHARACTER}"  # what pydicom makes of bytes that the file's character set does not have
+RADIOGRAPHS = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    XRayRadiofluoroscopicImageStorage,
+)
+"""SOP classes that a projection X-ray may be stored as."""
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """The values of KEYWORDS, all of which the standard allows in a result."""
+
+    values: dict[str, str] = field(repr=False)
+
+    def reference(self) -> Dataset:
+        """What highdicom makes a result from: UIDs alone. It quotes names in warnings, so it does not get them."""
+        reference = Dataset()
+        for keyword in PATIENT_AND_STUDY:
+            setattr(reference, keyword, None)
+        for keyword in REQUIRED:
+            setattr(reference, keyword, self.values[keyword])
+        return reference
+
+    def identify(self, result: Dataset) -> None:
+        """Write the patient and the study into a result (PS3.3 C.7.1.1 and C.7.2.1)."""
+        result.SpecificCharacterSet = "ISO_IR 192"
+        for keyword in PATIENT_AND_STUDY:
+            setattr(result, keyword, self.values[keyword])
+
+    @property
+    def orientation(self) -> list[str]:
+        """Patient Orientation: of rows and of columns; empty if the file does not say."""
+        return [part for part in self.values[ORIENTATION].split("\\") if part]
+
+    def uid(self, *parts: str) -> UID:
+        """A UID for what `parts` say of this file, always the same: derived from a UUID (PS3.5 B.2) of version 5."""
+        text = "/".join((MAKER, self.values["SOPInstanceUID"], *parts))
+        return UID(f"2.25.{uuid5(NAMESPACE_OID, text).int}")
+
+
+def source_image(identity: Identity) -> SourceImage:
+    """Check what a decoding process has read of a file, which nobody else has.
+
+    Raises:
+        DicomHeaderError: a result would not conform; the sentence has the attribute's name and never its value.
+    """
+    values = {keyword: identity.get(keyword) for keyword in KEYWORDS}
+    missing = [keyword for keyword in REQUIRED if values[keyword] == ""]
+    if missing:
+        raise DicomHeaderError(f"its header has no {' and no '.join(missing)}, which a DICOM result must name")
+    damaged = [keyword for keyword, value in values.items() if not _is_allowed(keyword, value)]
+    if damaged:
+        names = ", ".join(damaged)
+        raise DicomHeaderError(f"its header has what the standard does not allow in {names}; export it again")
+    if values["SOPClassUID"] not in RADIOGRAPHS:
+        raise DicomHeaderError("its SOPClassUID is not that of CR, DX, fluoroscopy or a secondary capture")
+    return SourceImage({keyword: value for keyword, value in values.items() if value is not None})
+
+
+def _is_allowed(keyword: str, value: object) -> bool:
+    """Whether it is text of the keyword's value representation (PS3.5 6.2), and of its values where those are few."""
+    if not isinstance(value, str) or not value.isprintable() or UNDECODABLE in value:
+        return False
+    parts = value.split("\\")
+    if len(parts) != (2 if keyword == ORIENTATION and value else 1) or (keyword == "PatientSex" and value not in SEXES):
+        return False
+    try:
+        for part in parts:
+            validate_value(dictionary_VR(keyword), part, config.RAISE)
+    except ValueError:
+        return False
+    return True
