@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cheap_engine import cheap_bundle as build_cheap_bundle
 from click.testing import CliRunner
 
 from cxr_trt.cli import main
@@ -118,6 +119,14 @@ def test_an_engine_and_its_checkpoint(folder, network):
     found = json.loads((folder / "checkpoint.json").read_text())
     assert 0 < found["max_abs_diff"] < 1e-4
     assert found["auc"] is None
+
+
+def test_bundles_of_different_views(cheap_bundle, tmp_path, radiographs):
+    other = build_cheap_bundle(tmp_path / "other.cxr", views="ten-crop")
+    arguments = (cheap_bundle, other, radiographs / "RG1_UNCR.dcm", "--json", tmp_path / "result.json")
+    result = CliRunner().invoke(main, ["compare", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "result.json").read_text())["max_abs_diff"] == 0
 
 
 def test_a_fall_of_the_auc_is_exit_code_1():

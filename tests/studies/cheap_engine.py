@@ -3,6 +3,7 @@
 For studies of everything around the engine, in which the network would only take time.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from cxr_trt.export.builder import GraphBuilder
 from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.findings import FINDINGS
 from cxr_trt.spec import Specification
+from cxr_trt.views import ViewSet
 
 SPEC = Specification(views="center")
 
@@ -58,13 +60,11 @@ def cheap_model(*, fails_on_black: bool = False) -> onnx.ModelProto:
     )
 
 
-def cheap_bundle(
-    target: Path, *, backend: str = "onnxruntime", max_batch: int = 1, fails_on_black: bool = False
-) -> Path:
-    """Build a bundle of it at `target`."""
+def cheap_bundle(target: Path, *, views: ViewSet = "center", max_batch: int = 1, fails_on_black: bool = False) -> Path:
+    """Build a bundle of it at `target`; it says of itself that it has those views."""
     model = cheap_model(fails_on_black=fails_on_black)
     onnx.checker.check_model(model, full_check=True)
-    info = GraphInfo.of(SPEC, "trained", "0" * 64)
+    info = GraphInfo.of(replace(SPEC, views=views), "trained", "0" * 64)
     options = BuildOptions(max_batch, lambda phase, fraction: None)
     build_bundle(model, info, BACKENDS["onnxruntime"], target, options, overwrite=False)
     return target
