@@ -192,7 +192,7 @@ class TestPlugin:
         assert build.INSTALLED == tensorrt_plugin.INSTALLED
 
     def test_the_command_lines_option_reaches_the_backend(
-        self, demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, cheap_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[bool] = []
         backend = BACKENDS["onnxruntime"]
@@ -203,7 +203,7 @@ class TestPlugin:
 
         monkeypatch.setattr(backend, "build", build)
         for option in ([], ["--no-plugin"], ["--plugin"]):
-            command = ["build-engine", str(demo_model), "-o", str(tmp_path / "e.cxr"), "--backend", "onnxruntime"]
+            command = ["build-engine", str(cheap_bundle), "-o", str(tmp_path / "e.cxr"), "--backend", "onnxruntime"]
             assert CliRunner().invoke(main, [*command, "--overwrite", *option]).exit_code == 0
         assert asked == [True, False, True]
 
