@@ -100,7 +100,8 @@ class GpuRunner:
         count, size = len(images), self._images_shape[-2:]
         if not 1 <= count <= self.max_batch or any(i.dtype != np.uint8 or i.shape[-2:] != size for i in images):
             takes = f"uint8 [1 to {self.max_batch}, {', '.join(map(str, self._images_shape))}]"
-            raise BackendError(f"the engine takes {takes}, not {count} of {images[0].dtype} {list(images[0].shape)}")
+            given = f"{count} of {images[0].dtype} {list(images[0].shape)}" if count else "none"
+            raise BackendError(f"the engine takes {takes}, not {given}")
         if not self._free:
             raise BackendError(f"{SLOTS} batches are in flight; collect one before the next is submitted")
         names = [PROBABILITIES] + [CLASS_MAPS] * (class_maps and self.has_class_maps)

@@ -194,7 +194,7 @@ def test_closing_waits_for_what_is_in_flight():
 def test_what_cannot_be_taken_is_refused_and_costs_no_slot():
     rng = np.random.default_rng(7)
     _, _, runner = opened()
-    for wrong in (pictures(rng, 5), pictures(rng, 2)[:, :8], pictures(rng, 2).astype(np.float32)):
+    for wrong in (pictures(rng, 0), pictures(rng, 5), pictures(rng, 2)[:, :8], pictures(rng, 2).astype(np.float32)):
         with pytest.raises(BackendError, match=r"the engine takes uint8 \[1 to 4, 1, 16, 16\], not"):
             runner.submit(list(wrong), False)
     waiting = [runner.submit(list(pictures(rng, 1)), False) for _ in range(SLOTS)]
