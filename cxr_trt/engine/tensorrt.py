@@ -9,8 +9,6 @@ import contextlib
 import importlib
 import importlib.util
 import logging
-import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +21,7 @@ from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.gpu_pipeline import INPUT, GpuRunner, SeveralGpus
 from cxr_trt.engine.tensorrt_plugin import NOT_BUILT, Plugin, find_plugin, load_plugin
 from cxr_trt.engine.tensorrt_runtime import Log, TensorRTNetwork
+from cxr_trt.engine.tensorrt_timings import load_timing_cache, save_timing_cache, timing_cache_path
 from cxr_trt.errors import BackendError
 from cxr_trt.export.pooling import without_body
 from cxr_trt.spec import Specification
@@ -276,36 +275,3 @@ class Progress:
             parent, steps, done = at
             fraction, at = (done + fraction) / max(steps, 1), self._phases.get(parent)
         return fraction
-
-
-def timing_cache_path(version: str, gpu: str, compute_capability: str) -> Path:
-    """A file for each version and GPU model, under XDG_CACHE_HOME or ~/.cache."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxr-trt"
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{version} {gpu} {compute_capability}")
-    return folder / f"timing-{name}.cache"
-
-
-def load_timing_cache(config: Any, path: Path) -> None:
-    """Give the builder the timings of earlier builds; an empty cache if there are none that it takes."""
-    try:
-        timings = path.read_bytes()
-    except OSError:
-        timings = b""
-    for content in (timings, b""):
-        cache = config.create_timing_cache(content)
-        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
-            return
-
-
-def save_timing_cache(config: Any, path: Path) -> None:
-    """Keep the timings for later builds. A cache that cannot be written costs time only, so it is no error."""
-    cache = config.get_timing_cache()
-    if cache is None:
-        return
-    temporary = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(cache.serialize())
-        temporary.replace(path)
-    except OSError as error:
-        LOGGER.warning("the timing cache %s cannot be written: %s", path, error)

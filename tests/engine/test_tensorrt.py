@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper, parser
 
 from cxr_trt.cli import main
-from cxr_trt.engine import tensorrt, tensorrt_plugin, tensorrt_runtime
+from cxr_trt.engine import tensorrt, tensorrt_plugin, tensorrt_runtime, tensorrt_timings
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.engine.tensorrt import TensorRTBackend
@@ -337,10 +337,10 @@ class TestWhichGpu:
 class TestTimingCache:
     def test_one_file_for_each_version_and_gpu_in_the_cache_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-        path = tensorrt.timing_cache_path("10.3.0", "Orin (nvgpu)", "8.7")
+        path = tensorrt_timings.timing_cache_path("10.3.0", "Orin (nvgpu)", "8.7")
         assert path == Path("/caches/cxr-trt/timing-10.3.0-Orin-nvgpu-8.7.cache")
         monkeypatch.setenv("XDG_CACHE_HOME", "")
-        assert tensorrt.timing_cache_path("10.3.0", "a", "8.7").parent == Path.home() / ".cache" / "cxr-trt"
+        assert tensorrt_timings.timing_cache_path("10.3.0", "a", "8.7").parent == Path.home() / ".cache" / "cxr-trt"
 
     @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
     def test_timings_are_kept_and_a_spoilt_file_is_ignored(self, trt: Any, tmp_path: Path) -> None:
@@ -349,15 +349,15 @@ class TestTimingCache:
         builder = trt.Builder(log.logger)
         path = tmp_path / "new folder" / "timing.cache"
         config = builder.create_builder_config()
-        tensorrt.load_timing_cache(config, path)
+        tensorrt_timings.load_timing_cache(config, path)
         assert config.get_timing_cache() is not None
-        tensorrt.save_timing_cache(config, path)
+        tensorrt_timings.save_timing_cache(config, path)
         assert path.stat().st_size > 0
         assert list(path.parent.iterdir()) == [path]
         for content in (path.read_bytes(), b"spoilt"):
             path.write_bytes(content)
             config = builder.create_builder_config()
-            tensorrt.load_timing_cache(config, path)
+            tensorrt_timings.load_timing_cache(config, path)
             assert config.get_timing_cache() is not None
 
 
@@ -378,7 +378,7 @@ def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
         "self._engine": trt.ICudaEngine,
         "self._context": trt.IExecutionContext,
     }
-    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_plugin, tensorrt_runtime)]
+    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_plugin, tensorrt_runtime, tensorrt_timings)]
     nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
     used = {(owner, node.attr) for node in nodes if (owner := ast.unparse(node.value)) in owners}
     assert {owner for owner, _ in used} == set(owners)
