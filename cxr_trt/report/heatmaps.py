@@ -49,9 +49,9 @@ def overlay(
     rectangle = scaled(map_rectangle(spec, *own), height / own[0], width / own[1])
     smooth, place = upsample(class_map, rectangle, height, width)
     low, high = float(class_map.min()), float(class_map.max())
-    heat = np.zeros(picture.shape, np.uint8)
+    heat = np.zeros(picture.shape, np.uint16)
     heat[place] = np.rint((smooth - low) * (255 / ((high - low) or 1.0)))
-    blended: Bytes = _blends()[heat, picture]
+    blended = _pixels(_blends().take(heat << 8 | picture))
     if smooth.shape != picture.shape:
         (top, bottom), (left, right) = ((part.start, part.stop - 1) for part in place)
         cv2.rectangle(blended, (left, top), (right, bottom), (128, 128, 128), 1)
@@ -59,12 +59,18 @@ def overlay(
 
 
 @cache
-def _blends() -> Bytes:
-    """Colours, uint8 [heat, grey, BGR]: of 256 heats over 256 greys."""
+def _blends() -> npt.NDArray[np.uint32]:
+    """Colours [256 * heat + grey] of 256 heats over 256 greys: four bytes, blue, green, red and 0."""
     colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOURS)
     opacity = STRONGEST * np.arange(256)[:, None, None] / 255
-    blends: Bytes = np.rint((1 - opacity) * np.arange(256)[None, :, None] + opacity * colours).astype(np.uint8)
-    return blends
+    blends = np.zeros((256, 256, 4), np.uint8)
+    blends[..., :3] = np.rint((1 - opacity) * np.arange(256)[None, :, None] + opacity * colours)
+    return blends.view(np.uint32).ravel()
+
+
+def _pixels(colours: npt.NDArray[np.uint32]) -> Bytes:
+    """Four-byte colours [H, W] as uint8 [H, W, 3], BGR."""
+    return cv2.cvtColor(colours.view(np.uint8).reshape(*colours.shape, 4), cv2.COLOR_BGRA2BGR)  # type: ignore[return-value]
 
 
 def check_heatmaps(folder: Path, scored: Iterable[Path], *, overwrite: bool, what: str = "heat maps") -> None:
@@ -188,8 +194,10 @@ def frame(picture: Bytes, class_map: npt.NDArray[np.float32], caption: str, note
     header, bar, margin = round(44 * unit), round(18 * unit), round(6 * unit)
     canvas = np.zeros((header + max(height, round(64 * unit)), body_width + bar + round(52 * unit), 3), np.uint8)
     canvas[header : header + height, :width] = picture
-    ramp = np.linspace(255, 0, height).astype(np.uint8)
-    canvas[header : header + height, body_width + margin : body_width + margin + bar] = _blends()[ramp, 128][:, None]
+    ramp = np.linspace(255, 0, height).astype(np.uint16)[:, None]
+    canvas[header : header + height, body_width + margin : body_width + margin + bar] = _pixels(
+        _blends()[ramp << 8 | 128]
+    )
     right = body_width + margin + bar + margin // 2
     for text, x, y, size in (
         (caption, margin, round(20 * unit), 0.6),

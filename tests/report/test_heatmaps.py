@@ -35,6 +35,16 @@ def test_a_constant_map_leaves_the_xray_as_it_is():
     np.testing.assert_array_equal(picture, np.repeat(image[:, :, None], 3, axis=2))
 
 
+def test_colours_are_laid_over_the_picture_in_bgr():
+    """The published colours of inferno, sRGB: at the highest value (252, 255, 164)."""
+    class_map = np.zeros((16, 16), np.float32)
+    class_map[4:8, 4:8] = 1
+    picture = overlay(np.full((512, 512), 100, np.uint8), class_map, Specification())
+    highest = 0.6 * np.array([164, 255, 252]) + 0.4 * 100
+    np.testing.assert_allclose(picture[192, 192], highest, atol=2)
+    np.testing.assert_array_equal(picture[500, 500], (100, 100, 100))
+
+
 def test_a_shrunk_picture_shows_the_same():
     """The rectangle is that of the file's own size: its central square is found in whole pixels there."""
     spec = Specification(views="center", fit="center-square")
