@@ -5,5 +5,5 @@ from typing import Literal, get_args
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-CalibrationMethod = Literal["entropy", "percentile", "max"]
+CalibrationMethod = Literal["max", "entropy", "percentile"]
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)

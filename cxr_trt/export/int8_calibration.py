@@ -15,7 +15,7 @@ from cxr_trt.export.quantize import LEVELS
 from cxr_trt.export.ranges import BINS, Histogram
 from cxr_trt.precision import CALIBRATION_METHODS, CalibrationMethod
 
-PERCENTILE = 99.99
+PERCENTILE = 99.999
 ENTROPY_STEP = 8  # bins between two thresholds that are tried
 SMALLEST_SHARE = 1e-9  # of a bin that coarse levels say is empty
 
@@ -71,7 +71,7 @@ def weights_hash(model: onnx.ModelProto) -> str:
 def threshold(histogram: Histogram, method: CalibrationMethod) -> float:
     """The magnitude at which a tensor is cut off.
 
-    max: the largest seen. percentile: 99.99 % of the values lie below. entropy: of those that are tried, the one whose
+    max: the largest seen. percentile: 99.999 % of the values lie below. entropy: of those that are tried, the one whose
     levels keep most of the distribution (least Kullback-Leibler divergence; Migacz, "8-bit inference with TensorRT",
     GTC 2017), zeros aside.
     """

@@ -34,7 +34,7 @@ def test_an_int8_bundle_says_how_it_was_calibrated(int8):
     assert manifest.precision == "int8"
     calibration = manifest.settings["int8"]
     assert calibration["images"] == 16
-    assert calibration["method"] == "entropy"
+    assert calibration["method"] == "max"
     assert len(calibration["images_sha256"]) == len(calibration["weights_sha256"]) == 64
     plan = Plan.from_json((int8 / PLAN).read_text())
     units = set(plan.calibration.sensitivity)
