@@ -1,6 +1,8 @@
 """This project's engines and what else one can do with the same weights, side by side: docs/benchmark.md.
 
-    make bench     a quarter of an hour on two idle processors; writes benchmarks/results/peers.json and a plot too
+    make bench     half an hour on two idle processors; writes benchmarks/results/peers.json and a plot too
+
+Engines in int8 are calibrated on the images of CXR14_DIR; without it, they do not take part.
 
 Each contestant is a process of its own (`benchmarks.contestants`). They take turns, so that what else the machine does
 hits all alike, and each round begins with another one.
@@ -24,6 +26,7 @@ from benchmarks.contestants import export_plain
 from benchmarks.pictures import make_pictures, radiograph
 from benchmarks.result import ROOT, made_by, provenance, table, write
 from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.precision import PRECISIONS
 from cxr_trt.preprocess import preprocess
 
 MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
@@ -31,11 +34,13 @@ PACKAGES = ("openvino", "onnxruntime", "torch", "torchvision", "pillow", "opencv
 SAME = 1e-3  # of a probability: what separates float32 implementations, and PIL's grey from ours
 BASELINE = "PyTorch eager"
 OURS = (
-    ("onnxruntime", "ten-crop"),
-    ("openvino", "ten-crop"),
-    ("openvino", "five-crop"),
-    ("openvino", "dense"),
-    ("openvino", "center"),
+    ("onnxruntime", "ten-crop", "fp32"),
+    ("openvino", "ten-crop", "fp32"),
+    ("openvino", "five-crop", "fp32"),
+    ("openvino", "dense", "fp32"),
+    ("openvino", "center", "fp32"),
+    ("openvino", "ten-crop", "int8"),
+    ("openvino", "dense", "int8"),
 )
 COMMAND = "make bench"
 TEXT = """\
@@ -50,6 +55,7 @@ The shipped network's weights and {files} files ({size} x {size}, PNG) for all; 
 - **times faster**: than PyTorch eager with ten crops stacked, as re-implementations of CheXNet do it; the median of the
   rounds' ratios.
 - **memory**: the most that the process had, and the largest of its decoders, in MiB.
+- **int8**: {calibrated}
 
 {rows}
 `plain export` is `torch.onnx.export` of the network, fed with ten float crops. Probabilities of one picture differ by
@@ -60,22 +66,26 @@ The shipped network's weights and {files} files ({size} x {size}, PNG) for all; 
 """
 
 
+CALIBRATED = "calibrated on 256 images of ChestX-ray14; what it does to the AUC: [parity](parity.md)."
+
+
 @dataclass(frozen=True)
 class Row:
     """A contestant.
 
-    kind: see `benchmarks.contestants`. bundle: backend and views, of this project's engines. device: cpu or cuda.
+    kind: see `benchmarks.contestants`. bundle: backend, views and precision of this project's engines. device: cpu or
+    cuda.
     """
 
     name: str
     kind: str
     device: str = "cpu"
-    bundle: tuple[str, str] | None = None
+    bundle: tuple[str, str, str] | None = None
 
     @property
     def is_exact(self) -> bool:
         """Whether its numbers are PyTorch's, but for rounding."""
-        return self.bundle is None or self.bundle[1] == "ten-crop"
+        return self.bundle is None or self.bundle[1:] == ("ten-crop", "fp32")
 
 
 class Process:
@@ -115,10 +125,13 @@ class Process:
 @click.option("--files", "count", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
 @click.option("--only", multiple=True, help="Rows whose name begins so, besides the baseline: for a trial.")
+@click.option("--calibrate", type=click.Path(path_type=Path), help="X-rays for int8. Default: CXR14_DIR's.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results/peers.json")
 @click.option("--page", type=click.Path(path_type=Path), default=ROOT / "docs" / "benchmark.md")
-def main(count: int, rounds: int, only: tuple[str, ...], json_path: Path, page: Path) -> None:
+def main(count: int, rounds: int, only: tuple[str, ...], calibrate: Path | None, json_path: Path, page: Path) -> None:
     """Measure, and write the three files."""
+    if not calibrate and os.environ.get("CXR14_DIR"):
+        calibrate = Path(os.environ["CXR14_DIR"], "images")
     made = provenance(PACKAGES)
     workers = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
@@ -126,8 +139,12 @@ def main(count: int, rounds: int, only: tuple[str, ...], json_path: Path, page: 
         files = make_pictures(folder / "files", "PNG", count)
         picture = folder / "picture.npy"
         np.save(picture, preprocess(radiograph(), 512))
-        rows = [row for row in contestants() if row.name == BASELINE or not only or row.name.startswith(only)]
-        models = {row: make_model(row, folder) for row in rows}
+        rows = [
+            row
+            for row in contestants(int8=calibrate is not None)
+            if row.name == BASELINE or not only or row.name.startswith(only)
+        ]
+        models = {row: make_model(row, folder, calibrate) for row in rows}
         processes: dict[str, Process] = {}
         try:
             for row in rows:
@@ -137,6 +154,7 @@ def main(count: int, rounds: int, only: tuple[str, ...], json_path: Path, page: 
             for process in processes.values():
                 process.close()
     result = {**made, "rounds": rounds, "files": count, "size": 1024, "workers": workers, "rows": {}}
+    result["int8"] = calibrate is not None
     reference = np.array(measured[BASELINE]["probabilities"])
     for row in rows:
         own = measured[row.name]
@@ -149,24 +167,29 @@ def main(count: int, rounds: int, only: tuple[str, ...], json_path: Path, page: 
     click.echo(page.read_text(encoding="utf-8"))
 
 
-def contestants() -> Iterable[Row]:
-    """All rows; those on a GPU only where there is one."""
+def contestants(*, int8: bool) -> Iterable[Row]:
+    """All rows; those on a GPU only where there is one, those in int8 only where they can be calibrated."""
     yield Row(BASELINE, "eager")
     yield Row("torch.compile", "compile")
     yield Row("ONNX Runtime, plain export", "onnxruntime")
     yield Row("OpenVINO, plain export", "openvino")
-    for backend, views in OURS:
-        yield Row(f"cxr-trt {backend}, {views}", "bundle", bundle=(backend, views))
+    for backend, views, precision in OURS:
+        if precision == "fp32":
+            yield Row(f"cxr-trt {backend}, {views}", "bundle", bundle=(backend, views, precision))
+        elif int8:
+            yield Row(f"cxr-trt {backend}, {views}, {precision}", "bundle", bundle=(backend, views, precision))
     if _torch_sees_a_gpu():
         yield Row("PyTorch eager, GPU", "eager", "cuda")
         yield Row("torch.compile, GPU", "compile", "cuda")
     if "CUDAExecutionProvider" in _providers():
         yield Row("ONNX Runtime, plain export, GPU", "onnxruntime", "cuda")
     if BACKENDS["tensorrt"].why_not_run() is None:
-        yield Row("cxr-trt tensorrt, ten-crop", "bundle", "cuda", ("tensorrt", "ten-crop"))
+        for precision in PRECISIONS if int8 else ("fp32", "fp16"):
+            name = f"cxr-trt tensorrt, ten-crop, {precision}, GPU"
+            yield Row(name, "bundle", "cuda", ("tensorrt", "ten-crop", precision))
 
 
-def make_model(row: Row, folder: Path) -> Path:
+def make_model(row: Row, folder: Path, calibrate: Path | None) -> Path:
     """What a contestant opens: the shipped graph, a plain export of its network, or a bundle built as a user does."""
     if row.kind in ("eager", "compile"):
         return MODEL
@@ -175,10 +198,13 @@ def make_model(row: Row, folder: Path) -> Path:
         if not plain.exists():
             export_plain(MODEL, plain)
         return plain
-    backend, views = row.bundle
-    bundle = folder / f"{backend}-{views}.cxr"
+    backend, views, precision = row.bundle
+    bundle = folder / f"{backend}-{views}-{precision}.cxr"
     command = [sys.executable, "-m", "cxr_trt", "build-engine", MODEL, "-o", bundle, "--backend", backend]
-    subprocess.run([*map(str, command), "--views", views], check=True, cwd=ROOT)
+    command += ["--views", views, "--precision", precision]
+    if precision == "int8":
+        command += ["--calibrate", calibrate]
+    subprocess.run(list(map(str, command)), check=True, cwd=ROOT)
     return bundle
 
 
@@ -239,12 +265,13 @@ def to_markdown(result: dict[str, Any]) -> str:
         for name, own in result["rows"].items()
     ]
     columns = ("", "engine", "times faster", "files", "times faster", "memory")
-    has_gpu = any("GPU" in name or "tensorrt" in name for name in result["rows"])
+    has_gpu = any("GPU" in name for name in result["rows"])
     text = TEXT.format(
         **{key: result[key] for key in ("files", "size", "rounds", "workers")},
         rows=table(columns, rows),
         difference=max(own["difference"] for own in result["rows"].values() if own["exact"]),
         same=SAME,
+        calibrated=CALIBRATED if result["int8"] else "not measured, for want of images to calibrate on.",
         gpu="" if has_gpu else "There was no GPU, so there is no row of one.",
     )
     return f"{text}\n{made_by(COMMAND, result)}"

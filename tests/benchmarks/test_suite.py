@@ -45,12 +45,14 @@ def test_growth_counts_rows_and_memory(cheap_bundle, tmp_path):
 
 
 @pytest.mark.slow
-def test_peers_agree_and_take_turns(tmp_path):
+@pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")  # as most plain exports are made
+def test_peers_agree_and_take_turns(cxr14, tmp_path):
     pytest.importorskip("torchvision")
     from benchmarks import peers
 
     rows = ("ONNX", "OpenVINO", "cxr-trt openvino, ten-crop", "cxr-trt openvino, center")
-    arguments = ["--files", 1, "--rounds", 1, *(part for name in rows for part in ("--only", name))]
+    arguments = [part for name in rows for part in ("--only", name)]
+    arguments += ["--calibrate", cxr14 / "images", "--files", 1, "--rounds", 1]
     arguments += ["--json", tmp_path / "p.json", "--page", tmp_path / "p.md"]
     done = CliRunner().invoke(peers.main, list(map(str, arguments)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -59,5 +61,6 @@ def test_peers_agree_and_take_turns(tmp_path):
     assert len(exact) == 4
     assert max(exact) < 1e-4
     assert rows["cxr-trt openvino, center"]["difference"] > 1e-4
+    assert 1e-4 < rows["cxr-trt openvino, ten-crop, int8"]["difference"] < 0.1
     assert not any("GPU" in name for name in rows)
     assert (tmp_path / "p.png").stat().st_size > 1000
