@@ -157,7 +157,7 @@ def build_engine(**options: Any) -> None:
     help="How many findings get a heat map.",
 )
 @click.option("--raw-maps", is_flag=True, help="With --heatmaps: also the class maps of all findings, in maps.npz.")
-@click.option("--full-size", is_flag=True, help="Heat maps as large as the file. Default: at most 1024 pixels a side.")
+@click.option("--full-size", is_flag=True, help="Heat maps as large as the file. Default: at most 768 pixels a side.")
 @click.option("--workers", type=click.IntRange(1), help="Decoding processes. Default: one a processor.")
 @click.option("--fresh", is_flag=True, help="Forget what an earlier run has scored.")
 @overwrite_option

@@ -18,7 +18,7 @@ from cxr_trt.score.pipeline import Result
 from cxr_trt.score.rows import NOTICE, Row
 from cxr_trt.spec import Specification
 
-LARGEST = 1024  # pixels of a picture's longer side, unless the file's own size is asked for
+LARGEST = 768  # pixels of a picture's longer side, unless the file's own size is asked for
 FULL_SIZE = 1 << 16
 NARROWEST = 480  # pixels of the frame, so that a caption fits
 COLOURS = cv2.COLORMAP_INFERNO  # perceptually uniform: equal steps of the map look like equal steps
