@@ -23,6 +23,12 @@ def provenance(packages: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def stamp(json_path: Path, packages: Iterable[str]) -> None:
+    """Add the provenance to a JSON object that a command of the package has just written."""
+    result = {**provenance(packages), **json.loads(json_path.read_text(encoding="utf-8"))}
+    json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
 def made_by(command: str, result: Mapping[str, Any]) -> str:
     """The line of a Markdown page that says where it comes from."""
     named = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
