@@ -14,13 +14,17 @@ ROOT = Path(__file__).parents[1]
 
 def provenance(packages: Iterable[str]) -> dict[str, Any]:
     """Date, commit, machine and versions of a measurement that is made now."""
-    git = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    dirty = _git("status", "--porcelain", "--untracked-files=no", ".", ":!benchmarks/results", ":!docs")
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip(),
+        "commit": _git("rev-parse", "--short", "HEAD") + "-dirty" * bool(dirty),
         "machine": describe_machine(),
         "versions": versions(packages),
     }
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def stamp(json_path: Path, packages: Iterable[str]) -> None:
