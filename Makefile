@@ -10,7 +10,7 @@ RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
-.PHONY: demo docs pictures test test-slow test-oldest lint bench bench-rewrites feed-rate growth frontier dense-gap roofline \
+.PHONY: demo docs pictures test test-slow test-oldest lint bench bench-rewrites bench-start feed-rate growth frontier dense-gap roofline \
     parity sizes benchmark-heatmaps localization reliability report-assets plugin plugin-budget plugin-benchmark plugin-mutants \
     train-demo reproduce hostile faults fuzz soak false-alarms clean
 
@@ -74,12 +74,17 @@ $(RADIOGRAPHS): .venv/base
 	@touch $@
 
 # Each writes its page in docs/ and its numbers in benchmarks/results/, and wants an idle machine: the engines beside
-# PyTorch and others; the rewrites of the graph, one by one; reading and decoding alone; up to 100,000 files.
+# PyTorch and others, with CXR14_DIR in the environment also in int8; the rewrites of the graph, one by one; reading and
+# decoding alone; up to 100,000 files.
 bench: .venv/dev
 	$(BIN)/python -m benchmarks.peers
 
 bench-rewrites: .venv/base
 	$(BIN)/python -m benchmarks.rewrites
+
+# What one X-ray takes from command to table, and the inference in it.
+bench-start: .venv/base
+	$(BIN)/python -m benchmarks.start
 
 feed-rate: .venv/dev
 	$(BIN)/python -m benchmarks.feed
