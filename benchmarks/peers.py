@@ -25,6 +25,8 @@ import numpy as np
 from benchmarks.contestants import export_plain
 from benchmarks.pictures import make_pictures, radiograph
 from benchmarks.result import ROOT, made_by, provenance, table, write
+from cxr_trt.benchmark.gpu_state import GpuState
+from cxr_trt.engine.cuda import gpu
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.precision import PRECISIONS
 from cxr_trt.preprocess import preprocess
@@ -32,6 +34,7 @@ from cxr_trt.preprocess import preprocess
 MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
 PACKAGES = ("openvino", "onnxruntime", "torch", "torchvision", "pillow", "opencv-python-headless", "tensorrt")
 SAME = 1e-3  # of a probability: what separates float32 implementations, and PIL's grey from ours
+GPU_RUNS = 200
 BASELINE = "PyTorch eager"
 OURS = (
     ("onnxruntime", "ten-crop", "fp32"),
@@ -158,6 +161,7 @@ def main(count: int, rounds: int, only: tuple[str, ...], calibrate: Path | None,
                 processes[row.name] = Process(row, models[row], workers, picture, files)
             differences = compare(rows, processes)
             measured = measure(processes, rounds, folder)
+            on_gpu = {row.name: latency(processes[row.name]) for row in rows if row.device == "cuda"}
         finally:
             for process in processes.values():
                 process.close()
@@ -166,6 +170,7 @@ def main(count: int, rounds: int, only: tuple[str, ...], calibrate: Path | None,
     for row in rows:
         own = summary(measured[row.name], measured[BASELINE])
         result["rows"][row.name] = {**own, "exact": row.is_exact, "difference": differences[row.name]}
+        result["rows"][row.name] |= on_gpu.get(row.name, {})
     write(result, json_path, to_markdown(result), page)
     draw(result, page.with_suffix(".png"))
     click.echo(page.read_text(encoding="utf-8"))
@@ -247,6 +252,13 @@ def measure(processes: dict[str, Process], rounds: int, folder: Path) -> dict[st
     for name in names:
         measured[name]["memory"] = processes[name].ask("memory")
     return measured
+
+
+def latency(process: Process) -> dict[str, Any]:
+    """Percentiles of the seconds of one X-ray on a GPU, and its clocks and power meanwhile."""
+    with GpuState(gpu().pci_bus_id) as state:
+        seconds = [process.ask("alone")["seconds"] for _ in range(GPU_RUNS)]
+    return {**{f"p{p}": float(np.percentile(seconds, p)) for p in (50, 95, 99)}, "gpu_state": state.median()}
 
 
 def summary(own: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:

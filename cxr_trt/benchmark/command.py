@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_trt.benchmark.gpu_state import GpuState
 from cxr_trt.benchmark.machine import describe_machine
 from cxr_trt.benchmark.roofline import find_gpu, layers, seconds
 from cxr_trt.engine.bundle import MODEL, Engine
@@ -53,7 +54,7 @@ def run(
             "engine": engine.fingerprint,
             "max_batch": engine.max_batch,
             "seconds_to_open": opening,
-            **engine_alone(engine, runs),
+            **(on_gpu if engine.manifest.backend.startswith("tensorrt") else engine_alone)(engine, runs),
         }
         if sources:
             result |= from_files(engine, sources, workers or os.cpu_count() or 1)
@@ -75,6 +76,13 @@ def engine_alone(engine: Engine, runs: int) -> dict[str, Any]:
         "seconds_of_one_xray": _distribution(single),
         "seconds_an_xray": _distribution([value / engine.max_batch for value in full]),
     }
+
+
+def on_gpu(engine: Engine, runs: int) -> dict[str, Any]:
+    """As `engine_alone`, and what the first GPU did meanwhile: medians of its clocks, power and temperature."""
+    with GpuState(gpu().pci_bus_id) as state:
+        measured = engine_alone(engine, runs)
+    return {**measured, "gpu_state": state.median() or "not readable"}
 
 
 def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[str, Any]:

@@ -97,6 +97,7 @@ class Gpu(Protocol):
 
     name: str
     compute_capability: str  # such as "8.9"
+    pci_bus_id: str  # such as "0000:65:00.0"
 
     def current(self) -> AbstractContextManager[None]:
         """Make the GPU current in this thread. CUDA's errors inside it become BackendError."""

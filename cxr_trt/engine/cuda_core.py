@@ -58,6 +58,7 @@ class CudaCoreGpu:
         device = core.Device(index)
         self.name = str(device.name)
         self.compute_capability = "{}.{}".format(*device.compute_capability)
+        self.pci_bus_id = str(device.pci_bus_id)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:

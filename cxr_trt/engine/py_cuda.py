@@ -35,6 +35,7 @@ class PyCudaGpu:
         self._context = device.retain_primary_context()
         self.name = str(device.name())
         self.compute_capability = "{}.{}".format(*device.compute_capability())
+        self.pci_bus_id = str(device.pci_bus_id())
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ class SimulatedGpu:
         open: what was made and not closed.
     """
 
-    name, compute_capability = "Simulated", "9.9"
+    name, compute_capability, pci_bus_id = "Simulated", "9.9", "ffff:ff:1f.0"
 
     def __init__(self, free: int = 1 << 26, latency: float = 0.0, graphs: bool = True) -> None:
         self.latency, self.graphs = latency, graphs

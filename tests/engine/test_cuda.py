@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -68,7 +69,7 @@ def test_all_that_is_used_of_cuda_core_exists() -> None:
     assert [name for name in used if not hasattr(modules[name[0]], name[1])] == []
     assert {"CUDA_SUCCESS", "CUDA_ERROR_NO_DEVICE"} <= set(driver.CUresult.__members__)
     members = {
-        core.Device: "name compute_capability set_current create_stream allocate default_stream",
+        core.Device: "name compute_capability pci_bus_id set_current create_stream allocate default_stream",
         core.Stream: "handle sync close",
         core.Buffer: "handle close",
     }
@@ -162,6 +163,7 @@ def test_the_gpu_describes_itself(gpu: cuda.Gpu) -> None:
     assert 0 < free <= total
     assert gpu.name
     assert [part.isdigit() for part in gpu.compute_capability.split(".")] == [True, True]
+    assert re.fullmatch("[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}.[0-7]", gpu.pci_bus_id)
 
 
 @pytest.mark.gpu
