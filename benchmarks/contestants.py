@@ -4,14 +4,12 @@ The process reads a command a line from standard input, and answers each with a 
 
     alone               scores the picture: seconds, probabilities
     files OUTPUT        scores the files to a table: seconds
-    memory              peak memory so far: own, largest child, in MiB
 
 `benchmarks.peers` starts it.
 """
 
 import csv
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -221,9 +219,6 @@ def main() -> None:
         elif command == "files":
             contestant.files(paths, int(workers), Path(arguments[0]))
         answer["seconds"] = time.perf_counter() - start
-        if command == "memory":
-            own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (0, resource.RUSAGE_CHILDREN))
-            answer = {"own": own, "largest child": child}
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cxr_trt.benchmark.gpu_state import GpuState
-from cxr_trt.benchmark.machine import describe_machine
+from cxr_trt.benchmark.machine import describe_machine, peak_memory
 from cxr_trt.benchmark.roofline import find_gpu, layers, seconds
 from cxr_trt.engine.bundle import MODEL, Engine
 from cxr_trt.engine.cuda import gpu
@@ -60,7 +59,7 @@ def run(
             result |= from_files(engine, sources, workers or os.cpu_count() or 1)
         if engine.manifest.backend.startswith("tensorrt"):
             result |= against_the_limit(engine, bundle, result["seconds_an_xray"]["median"])
-    result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["peak_memory_mib"] = peak_memory()
     show_facts({name.replace("_", " "): _shown(value) for name, value in result.items()})
     if json_path:
         with replacing(json_path) as partial:

@@ -23,6 +23,12 @@ def processor() -> str:
     return next(names, platform.processor() or "unknown processor")
 
 
+def peak_memory() -> float:
+    """The most memory that this process has had so far, in MiB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:"))
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Of those that are installed, by name; and Python's."""
     found = {"python": platform.python_version()}

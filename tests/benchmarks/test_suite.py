@@ -1,12 +1,15 @@
 """The parts of the benchmark suite, each on as little as it takes."""
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from benchmarks import growth
+from benchmarks.memory import PeakMemory
 from benchmarks.pictures import FORMATS, LARGE, SIZE, make_pictures
 from cxr_trt.images import decode
 
@@ -34,6 +37,16 @@ def test_every_format_is_timed_with_every_number_of_workers(tmp_path):
     assert "| PNG |" in page
 
 
+def test_memory_is_of_the_process_and_its_child():
+    child = "held = bytearray(100 << 20); input()"
+    code = f"import subprocess, sys; held = bytearray(50 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        with PeakMemory(process.pid) as memory:
+            time.sleep(1.5)
+        process.communicate(b"\n")
+    assert 150 < memory.mib < 220
+
+
 def test_growth_counts_rows_and_memory(cheap_bundle, tmp_path):
     own = growth.run(cheap_bundle, tmp_path / "run", 12)
     assert own["files"] == 12
@@ -45,17 +58,15 @@ def test_growth_counts_rows_and_memory(cheap_bundle, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")  # as most plain exports are made
 def test_peers_agree_and_take_turns(cxr14, tmp_path):
     pytest.importorskip("torchvision")
-    from benchmarks import peers
-
     rows = ("ONNX", "OpenVINO", "cxr-trt openvino, ten-crop", "cxr-trt openvino, center")
     arguments = [part for name in rows for part in ("--only", name)]
     arguments += ["--calibrate", cxr14 / "images", "--files", 1, "--rounds", 1]
     arguments += ["--json", tmp_path / "p.json", "--page", tmp_path / "p.md"]
-    done = CliRunner().invoke(peers.main, list(map(str, arguments)), catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    command = [sys.executable, "-m", "benchmarks.peers", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "p.json").read_text())["rows"]
     exact = [own["difference"] for own in rows.values() if own["exact"]]
     assert len(exact) == 4
