@@ -155,7 +155,7 @@ plugin-budget: .venv/dev
 
 # The pooling on a GPU: kernel, PyTorch, TensorRT with and without the plugin; needs a GPU and nvcc.
 plugin-benchmark: .venv/dev
-	$(BIN)/python tests/plugins/gpu_benchmark.py
+	PYTHONPATH=. $(BIN)/python tests/plugins/gpu_benchmark.py
 
 # What becomes of hostile files, of runs to which something happens, of mutated files, and of memory in a long run: each
 # writes its page in docs/, in 1, 15, 10 and 5 minutes. A sample of each is part of `make test`.

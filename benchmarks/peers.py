@@ -27,13 +27,23 @@ from benchmarks.memory import PeakMemory
 from benchmarks.pictures import make_pictures, radiograph
 from benchmarks.result import ROOT, made_by, provenance, table, write
 from cxr_trt.benchmark.gpu_state import GpuState
+from cxr_trt.engine.choice import GPU_BACKENDS
 from cxr_trt.engine.cuda import gpu
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.precision import PRECISIONS
 from cxr_trt.preprocess import preprocess
 
 MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
-PACKAGES = ("openvino", "onnxruntime", "torch", "torchvision", "pillow", "opencv-python-headless", "tensorrt")
+PACKAGES = (
+    "openvino",
+    "onnxruntime",
+    "torch",
+    "torchvision",
+    "pillow",
+    "opencv-python-headless",
+    "tensorrt",
+    "tensorrt-rtx",
+)
 SAME = 1e-3  # of a probability: what separates float32 implementations, and PIL's grey from ours
 GPU_RUNS = 200
 BASELINE = "PyTorch eager"
@@ -195,10 +205,12 @@ def contestants(*, int8: bool) -> Iterable[Row]:
         yield Row("torch.compile, GPU", "compile", "cuda")
     if "CUDAExecutionProvider" in _providers():
         yield Row("ONNX Runtime, plain export, GPU", "onnxruntime", "cuda")
-    if BACKENDS["tensorrt"].why_not_run() is None:
+    for backend in GPU_BACKENDS:
+        if BACKENDS[backend].why_not_build() or BACKENDS[backend].why_not_run():
+            continue
         for precision in PRECISIONS if int8 else ("fp32", "fp16"):
-            name = f"cxr-trt tensorrt, ten-crop, {precision}, GPU"
-            yield Row(name, "bundle", "cuda", ("tensorrt", "ten-crop", precision))
+            name = f"cxr-trt {backend}, ten-crop, {precision}, GPU"
+            yield Row(name, "bundle", "cuda", (backend, "ten-crop", precision))
 
 
 def make_model(row: Row, folder: Path, calibrate: Path | None) -> Path:

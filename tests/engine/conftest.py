@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from cxr_trt.cli import main
-from cxr_trt.engine import planning
+from cxr_trt.engine import cuda_core, planning, py_cuda
+from cxr_trt.errors import BackendError
 from cxr_trt.images import decode
 from cxr_trt.preprocess import preprocess
 
@@ -52,3 +53,21 @@ def fp16(graph, tmp_path_factory):
     )
     assert result.exit_code == 0, result.output
     return bundle
+
+
+@pytest.fixture
+def gpu_by_cuda_core():
+    """The first GPU, by cuda-core."""
+    try:
+        return cuda_core.gpus()[0]
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["cuda-core", "PyCUDA"])
+def gpu(request):
+    """The first GPU, by each adapter that is installed."""
+    if request.param == "cuda-core":
+        return request.getfixturevalue("gpu_by_cuda_core")
+    driver = pytest.importorskip("pycuda.driver", reason="PyCUDA cannot be imported")
+    return py_cuda.gpus(driver)[0]

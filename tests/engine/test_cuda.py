@@ -5,12 +5,11 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 
-from cxr_trt.engine import cuda, cuda_core, py_cuda
+from cxr_trt.engine import cuda, cuda_core
 from cxr_trt.errors import BackendError
 
 
@@ -102,17 +101,6 @@ def test_the_calls_fit_the_signatures() -> None:
         driver.cuGraphExecDestroy: "hGraphExec",
     }.items():
         assert function.__doc__.startswith(f"{function.__name__}({arguments})")
-
-
-@pytest.fixture(params=["cuda-core", "PyCUDA"])
-def gpu(request: pytest.FixtureRequest) -> cuda.Gpu:
-    if request.param == "PyCUDA":
-        driver: Any = pytest.importorskip("pycuda.driver", reason="PyCUDA cannot be imported")
-        return py_cuda.gpus(driver)[0]
-    try:
-        return cuda_core.gpus()[0]
-    except BackendError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.gpu

@@ -11,7 +11,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import onnx
@@ -20,6 +19,8 @@ from budget import floor
 from gpu_kernel import GpuKernel, compile_for_gpu, pool_with_torch
 from onnx import TensorProto, helper
 from toolchain import HERE, arguments
+
+from benchmarks.result import provenance
 
 RESULT = HERE.parents[1] / "benchmarks" / "results" / "max_min_pool.json"
 WAYS = ("kernel", "pytorch", "tensorrt plugin", "tensorrt operators", "copy")
@@ -152,9 +153,8 @@ def main() -> None:
             for dtype in (torch.float32, torch.float16)
         }
     result = {
-        "date": date.today().isoformat(),
+        **provenance(("torch", "tensorrt")),
         "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "runs": RUNS,
         "measured": measured,
