@@ -173,6 +173,8 @@ def plain_onnxruntime(plain: Path, device: str) -> Peer:
 
     providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(plain, providers=providers)
+    if session.get_providers()[0] != providers[0]:  # it falls back to the CPU without an error
+        raise SystemExit("ONNX Runtime did not take its CUDA provider; see above")
     return Peer(lambda crops: session.run(None, {"crops": crops.numpy()})[0])
 
 

@@ -1,8 +1,8 @@
 """TensorRT and TensorRT-RTX: two packages with one Python interface, so one builder for both.
 
 They differ in what an engine is. TensorRT times kernels on the GPU that is present, and its plan runs on that GPU model
-only. TensorRT-RTX compiles on the CPU and, when a plan is opened, for the GPU there. NVIDIA promises that for compute
-capability 8.0 and newer.
+only. TensorRT-RTX compiles on the CPU and, when a plan is opened, for the GPU there, if it is one for graphics: on an
+H100 it refuses its own plans and names the compute capabilities of RTX_CAPABILITIES.
 """
 
 import contextlib
@@ -29,7 +29,8 @@ from cxr_trt.spec import Specification
 LOGGER = logging.getLogger(__name__)
 
 PLAN = "engine.plan"
-RTX_MINIMUM = (8, 0)  # compute capability of the GPUs that TensorRT-RTX builds for unless told otherwise
+RTX_CAPABILITIES = ("8.0", "8.6", "8.9")  # of GPUs that run a plan of TensorRT-RTX; and all from RTX_FROM on
+RTX_FROM = (12, 0)
 SHOWN_ERRORS = 3  # of the parser's errors in one message
 
 
@@ -54,7 +55,7 @@ class TensorRTBackend:
         if reason := self._why_no_package() or cuda.why_no_gpu():
             return reason
         gpu = cuda.gpu()
-        return None if self._needs_gpu_to_build else why_too_old(gpu.name, gpu.compute_capability)
+        return None if self._needs_gpu_to_build else why_not_rtx(gpu.name, gpu.compute_capability)
 
     def version(self) -> str:
         return str(self._module().__version__)
@@ -187,11 +188,14 @@ class TensorRTBackend:
         return BackendError(f"{self._title} refuses the graph's node {'; node '.join(nodes)}{more}")
 
 
-def why_too_old(name: str, compute_capability: str) -> str | None:
-    """None if TensorRT-RTX builds for that GPU by default; else one sentence."""
-    if tuple(map(int, compute_capability.split("."))) >= RTX_MINIMUM:
+def why_not_rtx(name: str, compute_capability: str) -> str | None:
+    """None if that GPU runs plans of TensorRT-RTX; else one sentence."""
+    if compute_capability in RTX_CAPABILITIES or tuple(map(int, compute_capability.split("."))) >= RTX_FROM:
         return None
-    return f"TensorRT-RTX needs compute capability 8.0 or newer; this GPU is {name} ({compute_capability})"
+    return (
+        f"TensorRT-RTX runs on compute capability {', '.join(RTX_CAPABILITIES)}, and {'.'.join(map(str, RTX_FROM))} or "
+        f"newer; this GPU is {name} ({compute_capability}): use --backend tensorrt"
+    )
 
 
 def why_other_gpu(settings: Mapping[str, Any], name: str, compute_capability: str) -> str | None:

@@ -327,11 +327,16 @@ class TestWhichGpu:
             f"{name} (compute capability {capability})"
         )
 
-    def test_an_rtx_plan_needs_compute_capability_8(self) -> None:
-        assert tensorrt.why_other_gpu(self.ANY, "Tesla T4", "7.5") is None
-        assert tensorrt.why_too_old("NVIDIA A10", "8.6") is None
-        assert tensorrt.why_too_old("NVIDIA GeForce RTX 5090", "12.0") is None
-        assert "this GPU is Tesla T4 (7.5)" in (tensorrt.why_too_old("Tesla T4", "7.5") or "")
+    @pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "12.0", "12.1", "13.0"])
+    def test_an_rtx_plan_runs_on_the_gpus_that_tensorrt_rtx_names(self, capability: str) -> None:
+        """What 1.7 says on an H100: "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0"."""
+        assert tensorrt.why_other_gpu(self.ANY, "any", capability) is None
+        assert tensorrt.why_not_rtx("any", capability) is None
+
+    @pytest.mark.parametrize("capability", ["7.5", "8.7", "9.0", "10.0", "11.0"])
+    def test_on_any_other_gpu_tensorrt_is_named(self, capability: str) -> None:
+        reason = tensorrt.why_not_rtx("NVIDIA H100 80GB HBM3", capability) or ""
+        assert f"this GPU is NVIDIA H100 80GB HBM3 ({capability}): use --backend tensorrt" in reason
 
 
 class TestTimingCache:

@@ -50,7 +50,8 @@ def test_256_xrays_of_ten_crops_as_pytorch_pools_them(kernel, dtype, k_max, k_mi
     maps = values(np.random.default_rng(7), kind, (2560, 14, 14, 14), dtype)
     scores = kernel.run(Case(maps, k_max, k_min, alpha))
     expected = pool_with_torch(torch.from_numpy(maps).cuda().float(), k_max, k_min, alpha)
-    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
+    # sums of values up to 5 that cancel: float32 leaves some 1e-6 of them, in PyTorch's order and in the kernel's
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=5e-6, equal_nan=True)
 
 
 def test_arguments_that_cannot_be_launch_nothing(kernel):
