@@ -35,8 +35,8 @@ PROVIDER = "CUDAExecutionProvider"
 BATCH = 8
 TEXT = """\
 {images} test images of a subset of ChestX-ray14, ten crops, the shipped demonstration model, whose AUC says nothing of
-the method, on an {gpu}. Differences to PyTorch in float32 on the same GPU are paired; intervals are over resampled
-patients. `largest of a finding`: of those with over {many} positives.
+the method, on an {gpu}. Differences to PyTorch in float32 on the same GPU are paired; intervals are
+over resampled patients. `largest of a finding`: of those with over {many} positives.
 
 These are the graphs that TensorRT is given, in their own types, but **ONNX Runtime's CUDA provider computed them, not
 TensorRT**, which could not be installed on that machine. `ms`: median milliseconds an X-ray in batches of {batch}, from

@@ -9,6 +9,7 @@ hits all alike, and each round begins with another one.
 """
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -37,6 +38,7 @@ MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
 PACKAGES = (
     "openvino",
     "onnxruntime",
+    "onnxruntime-gpu",
     "torch",
     "torchvision",
     "pillow",
@@ -58,7 +60,7 @@ OURS = (
 )
 COMMAND = "make bench"
 TEXT = """\
-# Benchmark
+# {title}
 
 The shipped network's weights and {files} files ({size} x {size}, PNG) for all; medians of {rounds} rounds in turn, on
 {workers} decoding processes or DataLoader workers.
@@ -76,8 +78,15 @@ The shipped network's weights and {files} files ({size} x {size}, PNG) for all; 
 {difference:.1e} at most from PyTorch's in the rows of ten crops in float32, and the benchmark fails above {same:.0e}.
 {own_precision}{gpu}
 
-![seconds an X-ray](benchmark.png)
+![seconds an X-ray]({picture})
 """
+GPU_TEXT = """
+Rows with GPU ran on an {gpu}, the others on the processors of the same machine. Starting
+the workers is a good part of `files` there. {missing}
+
+One X-ray from memory, as in `engine`, {runs} times: milliseconds, and medians of the GPU's clock and power:
+
+{latency}"""
 
 
 OWN_PRECISION = "OpenVINO, plain export, own precision"
@@ -179,12 +188,15 @@ def main(count: int, rounds: int, only: tuple[str, ...], calibrate: Path | None,
                 process.close()
     result = {**made, "rounds": rounds, "files": count, "size": 1024, "workers": workers, "rows": {}}
     result["int8"] = calibrate is not None
+    if on_gpu:
+        result["gpu"] = gpu().name
     for row in rows:
         own = summary(measured[row.name], measured[BASELINE])
         result["rows"][row.name] = {**own, "exact": row.is_exact, "difference": differences[row.name]}
         result["rows"][row.name] |= on_gpu.get(row.name, {})
-    write(result, json_path, to_markdown(result), page)
-    draw(result, page.with_suffix(".png"))
+    plot = page.with_suffix(".png")
+    write(result, json_path, to_markdown(result, plot.name), page)
+    draw(result, plot)
     click.echo(page.read_text(encoding="utf-8"))
 
 
@@ -292,8 +304,8 @@ def summary(own: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def to_markdown(result: dict[str, Any]) -> str:
-    """The page of a result."""
+def to_markdown(result: dict[str, Any], picture: str) -> str:
+    """The page of a result, with the plot at `picture`."""
     rows = [
         (
             name,
@@ -309,15 +321,38 @@ def to_markdown(result: dict[str, Any]) -> str:
     has_gpu = any("GPU" in name for name in result["rows"])
     own_precision = result["rows"].get(OWN_PRECISION)
     text = TEXT.format(
+        title=f"Benchmark on an {result['gpu']}" if has_gpu else "Benchmark",
+        picture=picture,
         **{key: result[key] for key in ("files", "size", "rounds", "workers")},
         rows=table(columns, rows),
         difference=max(own["difference"] for own in result["rows"].values() if own["exact"]),
         same=SAME,
         own_precision=OWN_PRECISION_TEXT.format(own_precision["difference"]) if own_precision else "",
         calibrated=CALIBRATED if result["int8"] else "not measured, for want of images to calibrate on.",
-        gpu="" if has_gpu else "There was no GPU, so there is no row of one.",
+        gpu=gpu_part(result) if has_gpu else "There was no GPU, so there is no row of one.",
     )
     return f"{text}\n{made_by(COMMAND, result)}"
+
+
+def gpu_part(result: dict[str, Any]) -> str:
+    """What the page says of a GPU: which one, latencies, and which backends are missing."""
+    rows = {name: own for name, own in result["rows"].items() if "p50" in own}
+    missing = [f"`{backend}`" for backend in GPU_BACKENDS if not any(f" {backend}," in name for name in rows)]
+    latency = [
+        (
+            name,
+            *(f"{1000 * own[percentile]:.1f}" for percentile in ("p50", "p95", "p99")),
+            f"{own['gpu_state'].get('sm_clock_mhz', own['gpu_state'].get('gpu_clock_mhz', math.nan)):.0f} MHz",
+            f"{own['gpu_state'].get('watts', math.nan):.0f} W",
+        )
+        for name, own in rows.items()
+    ]
+    return GPU_TEXT.format(
+        gpu=result["gpu"],
+        runs=GPU_RUNS,
+        missing=f"There is no row of {' and '.join(missing)}: they did not run there." if missing else "",
+        latency=table(("", "p50", "p95", "p99", "clock", "power"), latency),
+    )
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -334,7 +369,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.barh(names, values, color=colours)
     axes.bar_label(axes.containers[0], fmt="%.2f", padding=3)
     axes.invert_yaxis()
-    axes.set_xlabel(f"seconds an X-ray, files to table; {result['machine']}, {result['date']}")
+    axes.margins(x=0.12)
+    axes.set_xlabel(f"seconds an X-ray, files to table\n{result['machine']}, {result['date']}")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

@@ -22,7 +22,7 @@ TEXT = """\
 # Roofline
 
 **Limit, not measured.** The least time that the graph's arithmetic and memory traffic can take at the peaks that the
-vendor publishes. No GPU has run any of this. One kernel is assumed for each convolution, pooling and matrix product,
+vendor publishes. No engine has run on a GPU. One kernel is assumed for each convolution, pooling and matrix product,
 with all between them at no cost and each operand through the memory once, in batches of {batch} X-rays. In brackets
 the arithmetic alone: an engine whose operands stay in the GPU's cache can beat the first number, and only one that
 convolves with fewer multiplications than the direct way, as Winograd's algorithm does, this one. In int8, all is int8.

@@ -7,8 +7,28 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def read(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def test_what_a_gpu_has_run():
+    text = " ".join((ROOT / "docs" / "gpu.md").read_text().split())
+    times = [
+        own["pytorch"]["microseconds"] / own["kernel"]["microseconds"]
+        for own in read("max_min_pool")["measured"].values()
+    ]
+    assert f"{min(times):.0f} to {max(times):.0f} times as fast as PyTorch" in text
+    engines = read("parity-gpu")["engines"]
+    for precision, bound in (("fp16", 0.0001), ("int8", 0.0005)):
+        assert abs(engines[f"onnxruntime {precision}"]["auc"]["mean"]["difference"]) < bound
+    assert "float16 within 0.0001 of PyTorch's mean, int8 within 0.0005" in text
+
+
 def test_what_heat_maps_cost():
-    result = json.loads((ROOT / "benchmarks" / "results" / "heatmaps.json").read_text())["RG1_UNCR.dcm"]
+    result = read("heatmaps")["RG1_UNCR.dcm"]
     added = {way: values["added, %"] for way, values in result["seconds an X-ray"].items()}
     text = " ".join((ROOT / "docs" / "reading-the-numbers.md").read_text().split())
     assert f"took {added['three highest']} % of the time" in text
@@ -17,7 +37,7 @@ def test_what_heat_maps_cost():
 
 
 def test_what_the_reliability_diagram_shows(cxr14):
-    result = json.loads((ROOT / "benchmarks" / "results" / "reliability.json").read_text())
+    result = read("reliability")
     text = " ".join((ROOT / "docs" / "reading-the-numbers.md").read_text().split())
     calibration = result["calibration"]
     assert f"mean calibration error of its {calibration['fitted']} findings" in text

@@ -1,33 +1,45 @@
 """Microseconds and GB/s of max-min pooling on a GPU: the kernel, PyTorch, and TensorRT with and without the plugin.
 
-    make plugin-benchmark      writes benchmarks/results/max_min_pool.json
+    make plugin-benchmark      writes benchmarks/results/max_min_pool.json and docs/pooling-on-gpu.md
 
 Each run starts with maps that are not in the GPU's cache. GB/s counts each cell read once and each score written once,
 for all of them but the copy, which reads and writes each cell: what the GPU's memory gives.
 """
 
-import json
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from budget import floor
 from gpu_kernel import GpuKernel, compile_for_gpu, pool_with_torch
 from onnx import TensorProto, helper
-from toolchain import HERE, arguments
+from toolchain import arguments
 
-from benchmarks.result import provenance
+from benchmarks.result import ROOT, made_by, provenance, table, write
 
-RESULT = HERE.parents[1] / "benchmarks" / "results" / "max_min_pool.json"
+RESULT = ROOT / "benchmarks" / "results" / "max_min_pool.json"
+PAGE = ROOT / "docs" / "pooling-on-gpu.md"
 WAYS = ("kernel", "pytorch", "tensorrt plugin", "tensorrt operators", "copy")
 IMAGES = (1, 32, 256)
 POOLING = {"k_max": 1, "k_min": 1, "alpha": 0.7}
 RUNS = 100
 FLUSH_BYTES = 512 << 20  # more than any GPU's cache
+TEXT = """\
+# The pooling on a GPU
+
+Microseconds of max-min pooling over the class maps of ten crops of so many X-rays, on an {gpu}: medians of
+{runs} runs, each with maps that are not in the GPU's cache. `copy` copies the maps, as a measure of what the memory
+gives; it writes as much as it reads, the pooling next to nothing. The scores of each way are held against
+PyTorch's first.
+
+{rows}
+{missing}
+"""
 
 
 def measure(kernel: GpuKernel, images: int, dtype: torch.dtype, runs: int) -> dict[str, dict[str, object]]:
@@ -159,8 +171,38 @@ def main() -> None:
         "runs": RUNS,
         "measured": measured,
     }
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(RESULT.read_text(), end="")
+    write(result, RESULT, to_markdown(result), PAGE)
+    print(PAGE.read_text(), end="")
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """The page of a result."""
+    measured: dict[str, dict[str, Any]] = result["measured"]
+    ways = [way for way in WAYS if all("microseconds" in own[way] for own in measured.values())]
+    rows = [
+        (
+            case,
+            *(own[way]["microseconds"] for way in ways),
+            f"{times(own):.1f}",
+            f"{own['kernel']['gigabytes_per_second']:.0f}",
+        )
+        for case, own in measured.items()
+    ]
+    reasons = {own[way]["not measured"] for own in measured.values() for way in WAYS if way not in ways}
+    text = TEXT.format(
+        gpu=result["gpu"],
+        runs=result["runs"],
+        rows=table(("", *ways, "times faster than PyTorch", "GB/s of the kernel"), rows),
+        missing=f"Not measured: {', '.join(way for way in WAYS if way not in ways)} ({'; '.join(reasons)}).\n"
+        if reasons
+        else "",
+    )
+    return f"{text}{made_by('make plugin-benchmark', result)}"
+
+
+def times(own: dict[str, Any]) -> float:
+    """How many times faster than PyTorch's the kernel is."""
+    return float(own["pytorch"]["microseconds"] / own["kernel"]["microseconds"])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""The kernel on a GPU: compiled by nvcc for the GPU that is there, launched on PyTorch's memory and stream."""
+"""The kernel on a GPU: compiled by nvcc for the GPU that is there, launched on PyTorch's memory and stream.
+
+python gpu_kernel.py LIBRARY SEED COUNT     runs random cases, for compute-sanitizer
+"""
 
 import ctypes
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from pooling_cases import Case
+from pooling_cases import Case, cases, difference
 from toolchain import HERE, PLUGINS, SUCCESS, arguments, require_nvcc
 
 
@@ -78,3 +82,10 @@ def pool_with_torch(maps: torch.Tensor, k_max: int, k_min: int, alpha: float) ->
     from cxr_trt.model.network import MaxMinPool
 
     return MaxMinPool(k_max, k_min, alpha)(maps)[:, None]
+
+
+if __name__ == "__main__":
+    compiled = GpuKernel(Path(sys.argv[1]))
+    for case in cases(int(sys.argv[2]), int(sys.argv[3])):
+        if found := difference(case, compiled.run(case).cpu().numpy()):
+            sys.exit(found)

@@ -1,9 +1,13 @@
 """The kernel on a GPU, against NumPy in float64 and PyTorch on the same GPU."""
 
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from pooling_cases import Case, cases, difference, values
-from toolchain import INVALID_VALUE, SUCCESS, arguments
+from toolchain import HERE, INVALID_VALUE, SUCCESS, arguments
 
 torch = pytest.importorskip("torch")
 
@@ -13,9 +17,13 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory):
+def library(tmp_path_factory):
     require_gpu()
-    library = compile_for_gpu(tmp_path_factory.mktemp("gpu"), torch.cuda.get_device_capability())
+    return compile_for_gpu(tmp_path_factory.mktemp("gpu"), torch.cuda.get_device_capability())
+
+
+@pytest.fixture(scope="module")
+def kernel(library):
     return GpuKernel(library)
 
 
@@ -27,6 +35,17 @@ def check(kernel, case):
 def test_random_cases(kernel, seed):
     for case in cases(500 + seed, 66):
         check(kernel, case)
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
+def test_compute_sanitizer_finds_nothing(library, tool):
+    if shutil.which("compute-sanitizer") is None:
+        pytest.skip("compute-sanitizer is not installed")
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
+    cases_of_the_kernel = [sys.executable, str(HERE / "gpu_kernel.py"), str(library), "900", "60"]
+    done = subprocess.run([*command, *cases_of_the_kernel], capture_output=True, text=True, cwd=HERE.parents[1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 errors" in done.stdout
 
 
 @pytest.mark.parametrize("shape", [(33, 33), (64, 64), (63, 65), (1, 4096)])
