@@ -2,7 +2,7 @@
 
     make bench     half an hour on two idle processors; writes benchmarks/results/peers.json and a plot too
 
-Engines in int8 are calibrated on the images of CXR14_DIR; without it, they do not take part.
+Engines in int8 are calibrated on the images of CXR14_DIR, once; without it, they do not take part.
 
 Each contestant is a process of its own (`benchmarks.contestants`). They take turns, so that what else the machine does
 hits all alike, and each round begins with another one.
@@ -30,6 +30,7 @@ from benchmarks.result import ROOT, made_by, provenance, table, write
 from cxr_trt.benchmark.gpu_state import GpuState
 from cxr_trt.engine.choice import GPU_BACKENDS
 from cxr_trt.engine.cuda import gpu
+from cxr_trt.engine.manifest import NAME as MANIFEST
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.precision import PRECISIONS
 from cxr_trt.preprocess import preprocess
@@ -156,7 +157,7 @@ class Process:
 @click.option("--files", "count", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
 @click.option("--only", multiple=True, help="Rows whose name begins so, besides the baseline: for a trial.")
-@click.option("--calibrate", type=click.Path(path_type=Path), help="X-rays for int8. Default: CXR14_DIR's.")
+@click.option("--calibrate", type=click.Path(path_type=Path), help="X-rays for int8, or an int8 bundle. [CXR14_DIR]")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results/peers.json")
 @click.option("--page", type=click.Path(path_type=Path), default=ROOT / "docs" / "benchmark.md")
 def main(count: int, rounds: int, only: tuple[str, ...], calibrate: Path | None, json_path: Path, page: Path) -> None:
@@ -235,11 +236,15 @@ def make_model(row: Row, folder: Path, calibrate: Path | None) -> Path:
             export_plain(MODEL, plain)
         return plain
     backend, views, precision = row.bundle
-    bundle = folder / f"{backend}-{views}-{precision}.cxr"
-    command = [sys.executable, "-m", "cxr_trt", "build-engine", MODEL, "-o", bundle, "--backend", backend]
-    command += ["--views", views, "--precision", precision]
+    bundle, source, options = folder / f"{backend}-{views}-{precision}.cxr", MODEL, []
     if precision == "int8":
-        command += ["--calibrate", calibrate]
+        calibrated = next(folder.glob("*-int8.cxr"), calibrate)
+        if calibrated and (calibrated / MANIFEST).exists():
+            source = calibrated
+        else:
+            options = ["--calibrate", calibrated]
+    command = [sys.executable, "-m", "cxr_trt", "build-engine", source, "-o", bundle, "--backend", backend]
+    command += ["--views", views, "--precision", precision, *options]
     subprocess.run(list(map(str, command)), check=True, cwd=ROOT)
     return bundle
 

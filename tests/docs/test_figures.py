@@ -1,8 +1,12 @@
 """Figures in running text are those of the committed results."""
 
 import csv
+import importlib
+import inspect
 import json
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -12,6 +16,21 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def read(name):
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("page", "result", "module"),
+    [
+        ("benchmark-gpu", "peers-gpu", "benchmarks.peers"),
+        ("parity-gpu", "parity-gpu", "benchmarks.parity_gpu"),
+        ("pooling-on-gpu", "max_min_pool", "gpu_benchmark"),
+    ],
+)
+def test_pages_are_made_of_the_committed_results(page, result, module):
+    pytest.importorskip("torch")
+    to_markdown = importlib.import_module(module).to_markdown
+    arguments = [f"{page}.png"] if "picture" in inspect.signature(to_markdown).parameters else []
+    assert (ROOT / "docs" / f"{page}.md").read_text() == to_markdown(read(result), *arguments)
 
 
 def test_what_a_gpu_has_run():
