@@ -55,6 +55,7 @@ OURS = (
     ("openvino", "ten-crop", "fp32"),
     ("openvino", "five-crop", "fp32"),
     ("openvino", "dense", "fp32"),
+    ("openvino", "center-mirror", "fp32"),
     ("openvino", "center", "fp32"),
     ("openvino", "ten-crop", "int8"),
     ("openvino", "dense", "int8"),

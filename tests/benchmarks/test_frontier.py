@@ -11,12 +11,12 @@ from cxr_trt.findings import FINDINGS
 from cxr_trt.views import VIEW_SETS
 
 
-def measured(**seconds_and_auc):
-    return {name: {"seconds": seconds, "mean_auc": auc} for name, (seconds, auc) in seconds_and_auc.items()}
+def measured(**times_faster_and_auc):
+    return {name: {"times_faster": times, "mean_auc": auc} for name, (times, auc) in times_faster_and_auc.items()}
 
 
 def test_on_the_frontier_nothing_else_is_both_faster_and_better():
-    sets = measured(ten=(1.0, 0.70), five=(0.5, 0.70), dense=(0.3, 0.69), mirror=(0.3, 0.68), center=(0.1, 0.60))
+    sets = measured(ten=(1.0, 0.70), five=(2.0, 0.70), dense=(3.0, 0.69), mirror=(3.0, 0.68), center=(9.0, 0.60))
     assert frontier.frontier(sets) == ["five", "dense", "center"]
     assert frontier.frontier(measured(a=(1.0, 0.7), b=(1.0, 0.7))) == ["a", "b"]  # neither beats the other
 
@@ -29,7 +29,7 @@ def test_differences_are_to_ten_crops_image_by_image():
     seconds = {"ten-crop": [2.0, 4.0, 6.0], "center": [1.0, 1.0, 2.0]}
     patients, names = [str(i // 2) for i in range(60)], [str(i) for i in range(60)]
     own = frontier.summary("center", scores, seconds, labels, patients, names, 50)
-    assert (own["seconds"], own["times_faster"]) == (1.0, 3.0)
+    assert own["times_faster"] == 3.0
     assert own["difference"]["difference"] == pytest.approx(own["difference"]["b"] - own["difference"]["a"])
     assert own["difference"]["b"] == pytest.approx(own["mean_auc"])
     assert own["difference"]["low"] < own["difference"]["difference"] < own["difference"]["high"] < 0
