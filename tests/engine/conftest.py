@@ -69,5 +69,5 @@ def gpu(request):
     """The first GPU, by each adapter that is installed."""
     if request.param == "cuda-core":
         return request.getfixturevalue("gpu_by_cuda_core")
-    driver = pytest.importorskip("pycuda.driver", reason="PyCUDA cannot be imported")
+    driver = pytest.importorskip("pycuda.driver", reason="PyCUDA cannot be imported", exc_type=ImportError)
     return py_cuda.gpus(driver)[0]
