@@ -61,7 +61,8 @@ def run(bundle: Path, folder: Path, count: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "cxr_trt", "score", files, "-e", bundle, "-o", folder / "scores.csv"]
     start = time.perf_counter()
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.DEVNULL)
-    with PeakMemory(process.pid) as memory:
+    memory = PeakMemory(process.pid)
+    with memory.watched():
         assert process.wait() == 0
     seconds = time.perf_counter() - start
     with (folder / "scores.csv").open(encoding="utf-8") as table_file:

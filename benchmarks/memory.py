@@ -3,15 +3,15 @@
 What the system calls a process's peak (ru_maxrss) begins with the memory of the process that it was started from.
 """
 
-import threading
 from pathlib import Path
-from types import TracebackType
+
+from cxr_trt.benchmark.sampling import Sampling
 
 INTERVAL = 0.1  # seconds between samples
 
 
 class PeakMemory:
-    """The most memory of a process and its descendants together while the context is open: `mib`.
+    """The most memory of a process and its descendants together within `with memory.watched():`, in `mib`.
 
     Pages that several of them share count once: it adds up proportional set sizes (Pss in proc_pid_smaps(5)).
     """
@@ -19,22 +19,12 @@ class PeakMemory:
     def __init__(self, pid: int) -> None:
         self.mib = 0.0
         self._pid = pid
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
+    def watched(self) -> Sampling:
+        return Sampling(self._look, INTERVAL)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(INTERVAL):
-            self.mib = max(self.mib, sum(map(proportional, family(self._pid))))
+    def _look(self) -> None:
+        self.mib = max(self.mib, sum(map(proportional, family(self._pid))))
 
 
 def family(pid: int) -> list[int]:

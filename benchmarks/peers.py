@@ -282,7 +282,8 @@ def measure(processes: dict[str, Process], rounds: int, folder: Path) -> dict[st
             measured[name]["engine"].append(processes[name].ask("alone")["seconds"])
             measured[name]["files"].append(processes[name].ask(f"files {folder / 'table.csv'}")["seconds"])
     for name in names:
-        with PeakMemory(processes[name].pid) as memory:
+        memory = PeakMemory(processes[name].pid)
+        with memory.watched():
             processes[name].ask(f"files {folder / 'table.csv'}")
         measured[name]["memory"] = memory.mib
     return measured
@@ -290,7 +291,8 @@ def measure(processes: dict[str, Process], rounds: int, folder: Path) -> dict[st
 
 def latency(process: Process) -> dict[str, Any]:
     """Percentiles of the seconds of one X-ray on a GPU, and its clocks and power meanwhile."""
-    with GpuState(gpu().pci_bus_id) as state:
+    state = GpuState(gpu().pci_bus_id)
+    with state.watched():
         seconds = [process.ask("alone")["seconds"] for _ in range(GPU_RUNS)]
     return {**{f"p{p}": float(np.percentile(seconds, p)) for p in (50, 95, 99)}, "gpu_state": state.median()}
 

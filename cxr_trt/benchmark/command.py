@@ -79,7 +79,8 @@ def engine_alone(engine: Engine, runs: int) -> dict[str, Any]:
 
 def on_gpu(engine: Engine, runs: int) -> dict[str, Any]:
     """As `engine_alone`, and what the first GPU did meanwhile: medians of its clocks, power and temperature."""
-    with GpuState(gpu().pci_bus_id) as state:
+    state = GpuState(gpu().pci_bus_id)
+    with state.watched():
         measured = engine_alone(engine, runs)
     return {**measured, "gpu_state": state.median() or "not readable"}
 

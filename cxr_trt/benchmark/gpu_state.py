@@ -5,11 +5,11 @@ each rail from its INA3221 sensors (Documentation/hwmon/ina3221.rst of the Linux
 """
 
 import statistics
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+
+from cxr_trt.benchmark.sampling import Sampling
 
 SYS = Path("/sys")
 INTERVAL = 0.05  # seconds between readings
@@ -20,7 +20,7 @@ Reading = dict[str, float]
 
 
 class GpuState:
-    """Reads the state of a GPU, again and again, while the context is open; `median()` afterwards.
+    """Reads the state of a GPU, again and again, within `with state.watched():`; `median()` afterwards.
 
     What cannot be read is left out; all of it, where neither NVML nor a Jetson's files are there.
     """
@@ -28,18 +28,9 @@ class GpuState:
     def __init__(self, pci_bus_id: str) -> None:
         self._read = nvml(pci_bus_id) or (lambda: jetson(SYS))
         self._readings: list[Reading] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="gpu-state", daemon=True)
 
-    def __enter__(self) -> "GpuState":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+    def watched(self) -> Sampling:
+        return Sampling(lambda: self._readings.append(self._read()), INTERVAL)
 
     def median(self) -> Reading:
         """Of all readings, by name with unit."""
@@ -47,10 +38,6 @@ class GpuState:
         return {
             name: statistics.median(reading[name] for reading in self._readings if name in reading) for name in names
         }
-
-    def _watch(self) -> None:
-        while not self._stop.wait(INTERVAL):
-            self._readings.append(self._read())
 
 
 def nvml(pci_bus_id: str) -> Callable[[], Reading] | None:

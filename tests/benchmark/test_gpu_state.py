@@ -53,7 +53,8 @@ def test_medians_are_of_what_was_read_meanwhile(orin, monkeypatch):
     monkeypatch.setattr(gpu_state, "SYS", orin)
     monkeypatch.setattr(gpu_state, "INTERVAL", 0.001)
     clock = orin / "class" / "devfreq" / "17000000.gpu" / "cur_freq"
-    with gpu_state.GpuState(NO_CARD) as state:
+    state = gpu_state.GpuState(NO_CARD)
+    with state.watched():
         for megahertz in (100, 200, 300):
             clock.write_text(f"{megahertz}000000")
             time.sleep(0.1)
@@ -74,7 +75,8 @@ def test_nvml_knows_no_card_where_there_is_none():
 def test_a_card_tells_its_clocks_and_power():
     if reason := why_no_gpu():
         pytest.skip(reason)
-    with gpu_state.GpuState(gpu().pci_bus_id) as state:
+    state = gpu_state.GpuState(gpu().pci_bus_id)
+    with state.watched():
         time.sleep(1)
     median = state.median()
     assert 100 < median["sm_clock_mhz"] < 5000

@@ -41,7 +41,8 @@ def test_memory_is_of_the_process_and_its_child():
     child = "held = bytearray(100 << 20); input()"
     code = f"import subprocess, sys; held = bytearray(50 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
-        with PeakMemory(process.pid) as memory:
+        memory = PeakMemory(process.pid)
+        with memory.watched():
             time.sleep(1.5)
         process.communicate(b"\n")
     assert 150 < memory.mib < 220
