@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import onnx
 
+from cxr_trt.engine import cuda
 from cxr_trt.engine.backend import Backend, BuildOptions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError
@@ -46,7 +47,7 @@ def choose_backend(
         plan: the engine's precision.
         model: the scoring graph, to be timed.
         info: its metadata.
-        say: takes a sentence on what was measured.
+        say: takes a sentence on what was measured, or on why a GPU is not used.
 
     Raises:
         BackendError: see `check_backend`.
@@ -55,9 +56,14 @@ def choose_backend(
     if name != "auto":
         check_backend(name, precision)
         return BACKENDS[name]
+    reasons = []
     for backend in map(BACKENDS.__getitem__, GPU_BACKENDS):
-        if precision in backend.precisions and not (backend.why_not_build() or backend.why_not_run()):
+        reason = backend.why_not_build() or backend.why_not_run()
+        if reason is None:
             return backend
+        reasons.append(reason)
+    if cuda.driver_is_here():
+        say(f"an engine for the CPU, though there is an NVIDIA driver: {'; '.join(reasons)}")
     able_here = [BACKENDS[name] for name in CPU_BACKENDS if precision in BACKENDS[name].precisions]
     if len(able_here) == 1:
         return able_here[0]

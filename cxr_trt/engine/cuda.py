@@ -8,6 +8,7 @@ CUDA_VISIBLE_DEVICES leaves visible.
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from cxr_trt.errors import BackendError
 
+DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))  # on a card's machine, on a Jetson
 NO_GPU = "the NVIDIA driver shows no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
 
 
@@ -142,6 +144,11 @@ def why_no_gpu() -> str | None:
     except BackendError as error:
         return str(error)
     return None
+
+
+def driver_is_here() -> bool:
+    """Whether there is an NVIDIA driver, as far as files tell: without cuda-core, `gpus` cannot say."""
+    return any(path.exists() for path in DRIVERS)
 
 
 def failed(reason: str) -> BackendError:
