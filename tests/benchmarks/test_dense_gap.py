@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
 
-from benchmarks.dense_gap import fixed_gates, mixtures, recorded_gates  # noqa: E402
+from benchmarks.dense_gap import difference, fixed_gates, mixtures, recorded_gates  # noqa: E402
 from cxr_trt.export.pictures import check_pictures  # noqa: E402
 from cxr_trt.model.scorer import Scorer  # noqa: E402
 from cxr_trt.spec import Specification  # noqa: E402
@@ -33,3 +33,11 @@ def test_gates_of_the_same_picture_change_nothing_and_others_do(network):
             torch.testing.assert_close(network.class_maps(one), maps)
             with_others = network.class_maps(other)
         assert not torch.allclose(network.class_maps(other), with_others)
+
+
+def test_a_difference_is_in_parts_of_the_spread():
+    log_odds = np.random.default_rng(0).normal(size=(50, 14))
+    exact, moved = (1 / (1 + np.exp(-values)) for values in (log_odds, log_odds + 0.1 * log_odds.std(0)))
+    names = [str(i) for i in range(50)]
+    assert difference(exact, moved, names)["moved"] == pytest.approx(0.1)
+    assert difference(exact, exact, names) == {"moved": 0, "rank_correlation": pytest.approx(1)}
