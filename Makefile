@@ -10,7 +10,7 @@ RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
-.PHONY: demo docs pictures test test-slow test-oldest lint bench bench-rewrites bench-start feed-rate growth frontier dense-gap roofline \
+.PHONY: demo docs pictures test test-slow test-oldest lint bench bench-rewrites bench-start feed-rate growth frontier dense-gap train-dense roofline \
     parity sizes benchmark-heatmaps localization reliability report-assets plugin plugin-budget plugin-benchmark plugin-mutants \
     train-demo reproduce hostile faults fuzz soak false-alarms clean
 
@@ -99,6 +99,16 @@ frontier: .venv/base
 # Why dense views score otherwise than ten crops, gates or padding: docs/dense-gap.md. Wants CXR14_DIR; half an hour.
 dense-gap: .venv/dev
 	CXR14_DIR=$(CXR14_DIR) $(BIN)/python -m benchmarks.dense_gap
+
+# What one stretch of training on crops of varying size does for dense views: docs/views-dense.md. Wants CXR14_DIR; an
+# hour on two processors.
+TRAINED_DENSE := build/train-dense
+train-dense: .venv/dev
+	$(BIN)/python -m train demo-dense $(DATA) --out $(TRAINED_DENSE) --start cxr_trt/models/demo.onnx
+	$(BIN)/python -m train.publish $(TRAINED_DENSE)/last.safetensors $(TRAINED_DENSE)/demo-dense.onnx
+	CXR14_DIR=$(CXR14_DIR) $(BIN)/python -m benchmarks.frontier --model $(TRAINED_DENSE)/demo-dense.onnx --views dense \
+	    --title "the demonstration model after one stretch more on crops of varying size (recipe demo-dense)" \
+	    --target train-dense --json benchmarks/results/views-dense.json --page docs/views-dense.md
 
 # The least time that an X-ray can take on a GPU, by arithmetic and memory traffic: docs/roofline.md.
 roofline: .venv/base

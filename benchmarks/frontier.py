@@ -31,10 +31,9 @@ from cxr_trt.images.load import load_images
 from cxr_trt.views import VIEW_SETS, ViewSet
 
 REFERENCE: ViewSet = "ten-crop"
-COMMAND = "make frontier"
 TEXT = """\
 What of an X-ray the network sees is a choice when an engine is built (`cxr-trt build-engine --views`). All sets here
-were measured with the same weights, {weights}, on the same {images} images ({patients} patients): test images of
+were measured with the same weights, {model}, on the same {images} images ({patients} patients): test images of
 ChestX-ray14, from a subset that is enriched for findings, so that the AUC is not comparable with one on the whole
 official test set. Differences are to ten crops, the paper's evaluation and the default, with 95 % intervals from
 {resamples} resamples of patients.
@@ -52,6 +51,9 @@ least over the findings. On the frontier: no other set is both faster and better
 
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path), default=ROOT / "cxr_trt" / "models" / "demo.onnx")
+@click.option("--title", default="the shipped demonstration model", show_default=True, help="What the page calls it.")
+@click.option("--target", default="frontier", show_default=True, help="Of make, which calls this.")
+@click.option("--views", "view_sets", multiple=True, type=click.Choice(VIEW_SETS), help="Besides ten-crop. [all]")
 @click.option("--data", type=click.Path(path_type=Path), default=os.environ.get("CXR14_DIR"), required=True)
 @click.option("--backend", "backend_name", type=click.Choice(["openvino", "onnxruntime"]), default="openvino")
 @click.option("--limit", type=click.IntRange(2), help="Take only so many images: for a trial.")
@@ -59,26 +61,37 @@ least over the findings. On the frontier: no other set is both faster and better
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results/views.json")
 @click.option("--page", type=click.Path(path_type=Path), default=ROOT / "docs" / "views.md")
 def main(
-    model: Path, data: Path, backend_name: str, limit: int | None, resamples: int, json_path: Path, page: Path
+    model: Path,
+    title: str,
+    target: str,
+    view_sets: tuple[ViewSet, ...],
+    data: Path,
+    backend_name: str,
+    limit: int | None,
+    resamples: int,
+    json_path: Path,
+    page: Path,
 ) -> None:
     """Measure, and write both files."""
     made = provenance(("onnx", backend_name))
+    view_sets = (REFERENCE, *(view_set for view_set in view_sets or VIEW_SETS if view_set != REFERENCE))
     graph, info = read_scoring_graph(model)
     names, patients, labels = read_test_side(data / "labels.csv", limit)
     images = load_images([data / "images" / name for name in names], info.spec.image_size, info.spec.fit)
     with ExitStack() as stack:
-        engines = {view_set: _engine(graph, info, view_set, backend_name, stack) for view_set in VIEW_SETS}
+        engines = {view_set: _engine(graph, info, view_set, backend_name, stack) for view_set in view_sets}
         scores, seconds = score_interleaved(engines, images)
     result = {
         **made,
         "backend": backend_name,
-        "weights": info.weights,
+        "model": title,
+        "target": target,
         "checkpoint_sha256": info.checkpoint_sha256,
         "images": len(names),
         "patients": len(set(patients)),
         "resamples": resamples,
         "views": {
-            view_set: summary(view_set, scores, seconds, labels, patients, names, resamples) for view_set in VIEW_SETS
+            view_set: summary(view_set, scores, seconds, labels, patients, names, resamples) for view_set in view_sets
         },
     }
     write(result, json_path, to_markdown(result), page)
@@ -178,12 +191,13 @@ def to_markdown(result: dict[str, Any]) -> str:
         for finding, own in measured[REFERENCE]["findings"].items()
     ]
     text = TEXT.format(
-        **{key: result[key] for key in ("weights", "images", "patients", "resamples", "backend")},
+        **{key: result[key] for key in ("model", "images", "patients", "resamples", "backend")},
         frontier=table(columns, rows),
         verdict=f"On it: {', '.join(f'`{name}`' for name in best)}.",
         findings=table(("finding", "positives", *(f"`{name}`" for name in others)), by_finding),
     )
-    return f"# View sets\n\n{text}\n{made_by(COMMAND, result)}"
+    command = f"make {result['target']}"
+    return f"# View sets\n\n{text}\n{made_by(command, result)}"
 
 
 def _with_interval(difference: dict[str, Any]) -> str:

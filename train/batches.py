@@ -1,5 +1,6 @@
 """Batches of random crops. What a step sees depends on seed, epoch and step alone, so a resumed run sees the same."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cxr_trt.views import STRIDE
 from train.augment import Augmentation, Cuts, center_cuts, cut, random_cuts
 
 
@@ -47,36 +49,42 @@ class Images:
         epoch: int,
         start: int,
         part: tuple[int, int] = (0, 1),
+        spread: int = 0,
     ) -> Iterator[Batch]:
         """An epoch's batches from step `start` on: in random order, cropped at random, half of them mirrored.
 
         Of each batch the part `part[0]` of `part[1]` equal ones. The images that do not fill a batch are left out of
-        the epoch (paper, sec. 4.2, for crops and mirroring).
+        the epoch (paper, sec. 4.2, for crops and mirroring). With `spread`, pixels, a multiple of STRIDE, the crops of
+        each batch have a side of their own, larger or smaller by up to so much.
         """
         cuts = random_cuts(rows, self._room, augmentation, np.random.default_rng((seed, epoch)))
         number, parts = part
-        size = batch // parts
-        starts = (step * batch + number * size for step in range(start, len(rows) // batch))
-        return self._ahead(cuts[first : first + size] for first in starts)
+        share, steps, most = batch // parts, len(rows) // batch, spread // STRIDE
+        sides = self.crop_size + STRIDE * np.random.default_rng((seed, epoch, 1)).integers(-most, most + 1, steps)
+        starts = ((step, step * batch + number * share) for step in range(start, steps))
+        return self._ahead((cuts[first : first + share], int(sides[step])) for step, first in starts)
 
     def validation(self, rows: npt.NDArray[np.int64], batch: int) -> Iterator[Batch]:
         """All images in order, their centre crop."""
         cuts = center_cuts(rows, self._room)
-        return self._ahead(cuts[start : start + batch] for start in range(0, len(rows), batch))
+        return self._ahead((cuts[start : start + batch], self.crop_size) for start in range(0, len(rows), batch))
 
-    def _ahead(self, parts: Iterable[Cuts]) -> Iterator[Batch]:
+    def _ahead(self, parts: Iterable[tuple[Cuts, int]]) -> Iterator[Batch]:
         """Read the next batch while the last one is used."""
         with ThreadPoolExecutor(1) as pool:
             waiting = None
             for part in parts:
-                coming = pool.submit(self._read, part)
+                coming = pool.submit(self._read, *part)
                 if waiting:
                     yield waiting.result()
                 waiting = coming
             if waiting:
                 yield waiting.result()
 
-    def _read(self, cuts: Cuts) -> Batch:
-        crops = torch.from_numpy(cut(self.pixels, cuts, self.crop_size))
+    def _read(self, cuts: Cuts, side: int) -> Batch:
+        if side != self.crop_size:
+            room = self.pixels.shape[1] - side
+            cuts = dataclasses.replace(cuts, offsets=cuts.offsets * room // self._room)
+        crops = torch.from_numpy(cut(self.pixels, cuts, side))
         labels = torch.from_numpy(self.labels[cuts.rows].astype(np.float32))
         return Batch(crops, labels, torch.from_numpy(self.traits[cuts.rows]))

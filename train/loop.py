@@ -139,6 +139,7 @@ class Trainer:
             epoch=self.epoch,
             start=self.step,
             part=(self.group.rank, self.group.size),
+            spread=recipe.crop_spread,
         )
         for batch in batches:
             self.loss_sum += self.update(batch)

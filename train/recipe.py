@@ -25,6 +25,8 @@ class Recipe:
 
     setting: the network, a name in SETTINGS.
     image_size, crop_size: pixels; a crop is cut at random from the resized image and mirrored half of the time.
+    crop_spread: pixels by which the crops of a step may be larger or smaller than crop_size, at random, in steps of
+    the network's stride; 0, as in the paper, for none. For dense views, which show the network whole images.
     batch: images in a step; with `accumulate`, in that many parts, each with batch statistics of its own.
     learning_rate, betas: Adam's. patience: epochs without a better validation loss until the rate is divided by 10.
     bfloat16: mixed precision on a CPU too: faster where it multiplies bfloat16 (AVX-512 BF16, AMX).
@@ -46,6 +48,7 @@ class Recipe:
     betas: tuple[float, float]
     patience: int
     epochs: int
+    crop_spread: int = 0
     accumulate: int = 1
     bfloat16: bool = False
     save_every: int = 500
@@ -80,6 +83,11 @@ class Recipe:
             raise UsageError(
                 f"crop_size {self.crop_size} must be a multiple of {STRIDE}, and smaller than image_size "
                 f"{self.image_size} by none or a multiple of {ROOM}"
+            )
+        if self.crop_spread % STRIDE or not 0 <= self.crop_spread <= min(room, self.crop_size - STRIDE):
+            raise UsageError(
+                f"crop_spread {self.crop_spread} must be a multiple of {STRIDE} by which a crop of {self.crop_size} "
+                f"can grow and shrink in an image of {self.image_size}"
             )
         if self.batch % self.accumulate:
             raise UsageError(f"batch {self.batch} cannot be divided into {self.accumulate} equal parts")

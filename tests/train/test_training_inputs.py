@@ -72,6 +72,25 @@ def test_an_epoch_can_begin_at_any_step(images):
         assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, epoch(images)[step:], strict=True))
 
 
+def test_each_batch_of_a_spread_has_crops_of_its_own_size(images):
+    """In a picture of 128 pixels, crops of 64 to 128, each where the same seed's crop of 96 lies in proportion."""
+    rows, columns = np.indices((128, 128), np.uint8)
+    places = Images(np.stack([rows, columns] * 15), images.labels, images.traits, 96)
+
+    def epoch(spread, start=0):
+        options = {"augmentation": Augmentation(), "seed": 0, "epoch": 0, "start": start}
+        return list(places.training(np.arange(30), 2, spread=spread, **options))
+
+    batches, even = epoch(32), epoch(0)
+    assert {batch.crops.shape for batch in batches} == {(2, side, side) for side in (64, 96, 128)}
+    for batch, same in zip(batches, even, strict=True):
+        assert torch.equal(batch.labels, same.labels)
+        low, base = (crops.flatten(1).min(1).values.int() for crops in (batch.crops, same.crops))
+        assert torch.equal(low, base * (128 - batch.crops.shape[1]) // 32)
+        assert torch.equal(batch.crops.flatten(1).max(1).values.int(), low + batch.crops.shape[1] - 1)
+    assert all(torch.equal(a.crops, b.crops) for a, b in zip(epoch(32, start=9), batches[9:], strict=True))
+
+
 def test_epochs_and_seeds_differ(images):
     first = epoch(images)[0][0]
     assert not torch.equal(first, epoch(images, number=1)[0][0])
@@ -199,7 +218,7 @@ def test_the_recipes_of_the_paper_differ_in_the_network_alone():
     papers = {name: read_recipe(name) for name in ("paper", "chexnet", "no-se", "single-map", "max-only")}
     for name, recipe in papers.items():
         assert recipe == Recipe(name, 512, 448, 16, 1e-4, (0.9, 0.99), 5, 40)
-    assert {path.stem for path in RECIPES.glob("*.toml")} == {*papers, "demo-1", "demo-2", "demo-3"}
+    assert {path.stem for path in RECIPES.glob("*.toml")} == {*papers, "demo-1", "demo-2", "demo-3", "demo-dense"}
     demo = [read_recipe(f"demo-{stretch}") for stretch in (1, 2, 3)]
     assert {recipe.setting for recipe in demo} == {"paper"}
     assert (demo[2].image_size, demo[2].crop_size) == SIZES
@@ -216,6 +235,7 @@ def test_the_recipes_of_the_paper_differ_in_the_network_alone():
         ("batch = 16", "batch = ", "Invalid value"),
         ('"paper"', '"resnet"', "setting 'resnet' is none of paper"),
         ("448", "450", "crop_size 450 must be a multiple of 32"),
+        ("448", "448\ncrop_spread = 96", "crop_spread 96 must be a multiple of 32 by which a crop of 448 can grow"),
         ("0.99]", "1.5]", "must be two numbers from 0 to below 1"),
     ],
 )
