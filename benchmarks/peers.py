@@ -155,8 +155,8 @@ class Process:
 
 
 @click.command()
-@click.option("--files", "count", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
+@click.option("--files", "count", type=click.IntRange(1), default=12, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--only", multiple=True, help="Rows whose name begins so, besides the baseline: for a trial.")
 @click.option("--calibrate", type=click.Path(path_type=Path), help="X-rays for int8, or an int8 bundle. [CXR14_DIR]")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results/peers.json")
