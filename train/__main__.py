@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from cxr_trt.errors import CxrTrtError, UsageError
+from cxr_trt.memory import keep_freed_memory
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.outputs import check_folder, locked
@@ -25,7 +26,6 @@ from train.data import DataSet, find_images, read_data
 from train.group import Group
 from train.imagenet import load_imagenet
 from train.loop import STATE, Trainer
-from train.memory import keep_freed_memory
 from train.recipe import Recipe, read_recipe
 from train.start import start_weights
 

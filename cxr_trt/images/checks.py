@@ -1,11 +1,14 @@
 """Is it a frontal chest X-ray? Cheap doubts, for the column `warnings`: nothing is ever left out because of them."""
 
 import re
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 RADIOGRAPHS = ("CR", "DX", "RG", "OT")  # Modality (PS3.3 C.7.3.1.1.1): computed, digital, film, other
 CHEST = ("CHEST", "THORAX", "LUNG", "RIB")  # in Body Part Examined (PS3.16 annex L)
@@ -39,7 +42,7 @@ def picture_doubts(image: npt.NDArray[np.uint8]) -> list[str]:
     cells = cv2.resize(image, (CELLS, CELLS), interpolation=cv2.INTER_AREA).astype(np.float64)
     if cells.std() < FLAT:
         return ["the picture is almost constant"]
-    share = np.bincount(image.ravel()).max() / image.size
+    share = cv2.calcHist([image], [0], None, [256], [0, 256]).max() / image.size
     if share > EMPTY:
         return [f"the picture is almost empty, {share:.0%} of it is one grey"]
     chest = np.hstack([HALF, HALF[:, ::-1]])
@@ -51,7 +54,7 @@ def picture_doubts(image: npt.NDArray[np.uint8]) -> list[str]:
     return []
 
 
-def tag_doubts(dataset: Dataset) -> list[str]:
+def tag_doubts(dataset: "Dataset") -> list[str]:
     """What the DICOM attributes say against a frontal chest X-ray; a missing or empty attribute says nothing."""
     doubts = []
     modality, part, view = (

@@ -48,7 +48,9 @@ def decode_raster(data: bytes, file_format: str) -> Image:
     if samples.ndim == 3 and is_coloured(samples):
         warnings.append("colour image, converted to grey")
     grey = cv2.cvtColor(samples, cv2.COLOR_BGR2GRAY) if samples.ndim == 3 else samples
-    pixels = grey.astype(np.float32) / np.float32((2**bits - 1) / 255)
+    pixels = grey.astype(np.float32)
+    if bits != 8:
+        pixels /= np.float32((2**bits - 1) / 255)
     return Image(pixels, file_format, tuple(warnings))
 
 

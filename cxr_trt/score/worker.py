@@ -18,15 +18,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-import cxr_trt.images.dicom
-import cxr_trt.images.raster  # noqa: F401 - now, and not within the limits of the first file
+import cxr_trt.images.raster  # noqa: F401 - now, and not within the limits of the first file; pydicom is slow to import
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
 from cxr_trt.images.checks import picture_doubts
-from cxr_trt.images.identity import read_identity
 from cxr_trt.images.load import read_file
+from cxr_trt.memory import keep_freed_memory
 from cxr_trt.preprocess import Fit, preprocess
 from cxr_trt.score.decoders import HEAD
+
+KEPT = 256 << 20  # bytes of freed memory: several times what a large radiograph takes
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
     size, fit, memory, seconds = int(sys.argv[1]), cast(Fit, sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     picture, identities = int(sys.argv[5]), sys.argv[6] == "1"
     cv2.setNumThreads(1)
+    keep_freed_memory(KEPT)
     try:
         _serve(os.fdopen(os.dup(1), "wb"), size, fit, memory, seconds, picture, identities)
     except BrokenPipeError:
@@ -92,6 +94,8 @@ def answer(
         return {**facts, "error": "decoding takes too much memory; export the image smaller"}, b""
     facts |= {"width": width, "height": height, "format": decoded.format, "warnings": warnings}
     if identities and decoded.format == "DICOM":
+        from cxr_trt.images.identity import read_identity
+
         facts["identity"] = dict(read_identity(data))
     if shown is None:
         return facts, image.tobytes()

@@ -79,7 +79,7 @@ def test_window(elements: dict[str, Any], stored: list[int], expected: list[floa
 @pytest.mark.parametrize(
     "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
 )
-@pytest.mark.parametrize("bits", [8, 9, 10, 11, 12, 13, 14, 15, 16])
+@pytest.mark.parametrize("bits", [8, 9, 10, 11, 12, 13, 14, 15, 16, 20, 32])
 def test_every_bit_depth(bits: int, syntax: UID) -> None:
     """A linear window over the whole range: c - 0.5 = (2^bits - 1) / 2, w - 1 = 2^bits - 1."""
     top = 2**bits - 1
@@ -94,7 +94,7 @@ def test_unused_high_bits_are_ignored() -> None:
     np.testing.assert_allclose(grey(radiograph([0, 4095 + 0xF000], **window(2048, 4096))), [0, 255], atol=1e-3)
 
 
-@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16, 20, 32])
 def test_signed_values_of_every_bit_depth(bits: int) -> None:
     """Two's complement (PS3.3 C.7.6.3.1): half of the range is negative."""
     half = 2 ** (bits - 1)
@@ -474,6 +474,14 @@ def test_a_truncated_frame_is_an_error() -> None:
         made.PixelData = encapsulate([frame[: len(frame) // 2]])
         with pytest.raises(ImageError, match=r"pixel data .* damaged"):
             grey(made)
+
+
+def test_a_run_that_panics_the_rle_decoder_is_an_error() -> None:
+    """A literal run of 128 bytes in a segment of 8 for 4 pixels."""
+    segments = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x7f" + b"\x50" * 7
+    made = radiograph(np.zeros((2, 2)), 8, RLELossless, PixelData=encapsulate([segments]))
+    with pytest.raises(ImageError, match=r"pixel data .* damaged"):
+        grey(made)
 
 
 def test_what_pydicom_warns_about_reaches_nobody(capfd: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def radiograph(stored: Any, bits: int = 12, syntax: str = ExplicitVRLittleEndian
     made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
     made.Rows, made.Columns = array.shape[:2]
-    made.BitsAllocated = 8 if bits <= 8 else 16
+    made.BitsAllocated = next(allocated for allocated in (8, 16, 32) if bits <= allocated)
     made.BitsStored, made.HighBit = bits, bits - 1
     made.PixelRepresentation = int(signed)
     made.SamplesPerPixel = 1

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="needs pip install 'cxr-trt[train]'")
-
 STEPS = """
-import resource, statistics, sys, torch
-from train.memory import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
+import resource, statistics, sys
+import numpy as np
+from cxr_trt.memory import keep_freed_memory
+if sys.argv[1] != "return":
+    keep_freed_memory(int(sys.argv[1]))
 def step():
-    a = torch.ones(16 << 20)
+    a = np.ones(16 << 20, np.float32)
     return (a * 2).sum()
 faults = []
 for _ in range(21):
@@ -27,7 +26,7 @@ print(statistics.median(faults))
 
 def faults(how: str) -> int:
     """In the median step: now and then the heap grows also where it is kept."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     command = [sys.executable, "-c", STEPS, how]
     return int(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
 
@@ -35,4 +34,7 @@ def faults(how: str) -> int:
 def test_a_step_finds_the_memory_of_the_one_before():
     if sys.platform != "linux":
         pytest.skip("mallopt is glibc's")
-    assert faults("keep") < faults("return") / 10
+    returned = faults("return")
+    assert faults("-1") < returned / 10
+    assert faults(str(256 << 20)) < returned / 10
+    assert faults(str(32 << 20)) > returned / 2  # a step has twice 64 MiB
