@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_frames
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 from pydicom.uid import (
     UID,
@@ -111,11 +111,8 @@ def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
         named = syntax.name if syntax.is_valid else "(no UID)"
         raise ImageError(f"the transfer syntax {named} is not supported; decompress the file") from error
     try:
-        values, properties = decoder.as_array(dataset, decoding_plugin=PLUGINS.get(syntax, ""))
-    except BaseException as error:
-        is_panic = type(error).__name__ == "PanicException"  # of the RLE decoder, in Rust; it is no Exception
-        if not is_panic and not isinstance(error, RuntimeError | ValueError | AttributeError):
-            raise
+        values, properties = _as_array(decoder, dataset, PLUGINS.get(syntax, ""))
+    except (RuntimeError, ValueError, AttributeError) as error:
         raise ImageError(
             f"the pixel data ({syntax.name}) are damaged, cut off or in a variant that is not supported; "
             "copy the file again or decompress it"
@@ -125,6 +122,16 @@ def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
     if values.shape != expected:
         raise ImageError(f"the DICOM file holds an array of {values.shape}, not one frame of {expected}; extract one")
     return values, str(properties["photometric_interpretation"])
+
+
+def _as_array(decoder: Decoder, dataset: Dataset, plugin: str) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    """Decode; RLE data that pylibjpeg's decoder panics about, as they are too long, are left to pydicom's own."""
+    try:
+        return decoder.as_array(dataset, decoding_plugin=plugin)
+    except BaseException as error:  # it is written in Rust, whose panics are no Exceptions
+        if type(error).__name__ != "PanicException":
+            raise
+    return decoder.as_array(dataset, decoding_plugin="pydicom")
 
 
 def _check_jpeg(dataset: Dataset) -> None:
