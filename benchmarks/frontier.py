@@ -40,7 +40,7 @@ official test set. Differences are to ten crops, the paper's evaluation and the 
 
 {frontier}
 `times faster`: than ten crops, the engine alone ({backend}, float32), all sets interleaved; the median over the images.
-Seconds an X-ray: `make bench`. `rank correlation`: with the probabilities of ten crops, the mean and the
+Seconds an X-ray: [benchmark](benchmark.md). `rank correlation`: with the probabilities of ten crops, the mean and the
 least over the findings. On the frontier: no other set is both faster and better. {verdict}
 
 ## AUC of each finding, less that of ten crops

@@ -21,7 +21,11 @@ def read(name):
 @pytest.mark.parametrize(
     ("page", "result", "module"),
     [
+        ("benchmark", "peers", "benchmarks.peers"),
         ("benchmark-gpu", "peers-gpu", "benchmarks.peers"),
+        ("feed-rate", "feed-rate", "benchmarks.feed"),
+        ("growth", "growth", "benchmarks.growth"),
+        ("views", "views", "benchmarks.frontier"),
         ("parity-gpu", "parity-gpu", "benchmarks.parity_gpu"),
         ("pooling-on-gpu", "max_min_pool", "gpu_benchmark"),
     ],
@@ -31,6 +35,34 @@ def test_pages_are_made_of_the_committed_results(page, result, module):
     to_markdown = importlib.import_module(module).to_markdown
     arguments = [f"{page}.png"] if "picture" in inspect.signature(to_markdown).parameters else []
     assert (ROOT / "docs" / f"{page}.md").read_text() == to_markdown(read(result), *arguments)
+
+
+FASTEST = (
+    "PyTorch eager",
+    "torch.compile",
+    "ONNX Runtime, plain export",
+    "OpenVINO, plain export",
+    "cxr-trt openvino, ten-crop",
+    "cxr-trt openvino, ten-crop, int8",
+    "cxr-trt openvino, dense",
+    "cxr-trt openvino, dense, int8",
+    "cxr-trt openvino, center",
+)
+"""The rows of the README's table, in its order."""
+
+
+def test_how_fast():
+    text = (ROOT / "README.md").read_text().split("## How fast")[1].split("\n## ")[0]
+    peers, start = read("peers"), read("start")
+    found = [line.split("|")[2:4] for line in text.splitlines() if line.startswith("|")][2:]
+    expected = [
+        (f" {own['median'] / peers['files']:.2f} ", f" {own['times faster']:.2f} ")
+        for own in (peers["rows"][name]["files"] for name in FASTEST)
+    ]
+    assert [tuple(cells) for cells in found] == expected
+    flowing = " ".join(text.split())
+    assert f"{peers['date'][:10]}, commit {peers['commit']}, {peers['machine']}" in flowing
+    assert f"takes {start['seconds']['beyond']:.1f} s beyond the inference" in flowing
 
 
 def test_what_a_gpu_has_run():
