@@ -26,6 +26,7 @@ def read(name):
         ("feed-rate", "feed-rate", "benchmarks.feed"),
         ("growth", "growth", "benchmarks.growth"),
         ("views", "views", "benchmarks.frontier"),
+        ("views-dense", "views-dense", "benchmarks.frontier"),
         ("parity-gpu", "parity-gpu", "benchmarks.parity_gpu"),
         ("pooling-on-gpu", "max_min_pool", "gpu_benchmark"),
     ],
@@ -63,6 +64,13 @@ def test_how_fast():
     flowing = " ".join(text.split())
     assert f"{peers['date'][:10]}, commit {peers['commit']}, {peers['machine']}" in flowing
     assert f"takes {start['seconds']['beyond']:.1f} s beyond the inference" in flowing
+
+
+def test_what_training_on_crops_of_varying_size_does():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    shipped, trained = (-read(name)["views"]["dense"]["difference"]["difference"] for name in ("views", "views-dense"))
+    assert f"dense views lose {shipped:.4f} of ten crops' mean AUC" in text
+    assert f"on crops of varying size they lose {trained:.4f}" in text
 
 
 def test_what_a_gpu_has_run():
