@@ -96,7 +96,7 @@ growth: .venv/base
 frontier: .venv/base
 	CXR14_DIR=$(CXR14_DIR) $(BIN)/python -m benchmarks.frontier
 
-# Why dense views score otherwise than ten crops, gates or padding: docs/dense-gap.md. Wants CXR14_DIR; half an hour.
+# Why dense views score otherwise than ten crops, gates or padding: docs/dense-gap.md. Wants CXR14_DIR; ten minutes.
 dense-gap: .venv/dev
 	CXR14_DIR=$(CXR14_DIR) $(BIN)/python -m benchmarks.dense_gap
 

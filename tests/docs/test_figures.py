@@ -26,6 +26,7 @@ def read(name):
         ("feed-rate", "feed-rate", "benchmarks.feed"),
         ("growth", "growth", "benchmarks.growth"),
         ("views", "views", "benchmarks.frontier"),
+        ("dense-gap", "dense-gap", "benchmarks.dense_gap"),
         ("views-dense", "views-dense", "benchmarks.frontier"),
         ("parity-gpu", "parity-gpu", "benchmarks.parity_gpu"),
         ("pooling-on-gpu", "max_min_pool", "gpu_benchmark"),

@@ -370,9 +370,11 @@ def second_run(place: Place, rng: random.Random, count: int) -> Outcome:
         with place.output() as out:
             first = Run(place, out)
             first.wait_for("scoring")
+            first.process.send_signal(signal.SIGSTOP)  # or it could end before the second looks
             second = Run(place, out)
             outcome.add(second)
             assert second.code == 2, second.messages()
+            first.process.send_signal(signal.SIGCONT)
             assert f"process {first.process.pid} is writing there" in second.messages()
             assert first.code == 1
             place.finish(out)

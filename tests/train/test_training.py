@@ -341,7 +341,7 @@ def test_mistakes_end_with_one_sentence_and_exit_code_2(folder, tmp_path, capsys
     for arguments, sentence in (
         (
             ["none"],
-            "none: no such recipe; name a .toml file or one of chexnet, demo-1, demo-2, demo-3, max-only, no-se, paper",
+            "none: no such recipe; name a .toml file or one of chexnet, demo-1, demo-2, demo-3, demo-dense, max-only",
         ),
         (["paper"], "none.csv: no such label file"),
     ):
