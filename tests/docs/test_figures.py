@@ -63,6 +63,9 @@ def test_how_fast():
     ]
     assert [tuple(cells) for cells in found] == expected
     flowing = " ".join(text.split())
+    again = read("peers-dense")
+    times = again["rows"]["cxr-trt openvino, dense, int8"]["files"]["times faster"]
+    assert f"dense views in int8 were {times:.2f} times faster at {again['commit']}" in flowing
     assert f"{peers['date'][:10]}, commit {peers['commit']}, {peers['machine']}" in flowing
     assert f"takes {start['seconds']['beyond']:.1f} s beyond the inference" in flowing
 
