@@ -100,8 +100,8 @@ frontier: .venv/base
 dense-gap: .venv/dev
 	CXR14_DIR=$(CXR14_DIR) $(BIN)/python -m benchmarks.dense_gap
 
-# What one stretch of training on crops of varying size does for dense views: docs/views-dense.md. Wants CXR14_DIR; an
-# hour on two processors.
+# What one stretch of training on crops of varying size does for dense views: docs/views-dense.md. Wants CXR14_DIR; half
+# an hour on two processors.
 TRAINED_DENSE := build/train-dense
 train-dense: .venv/dev
 	$(BIN)/python -m train demo-dense $(DATA) --out $(TRAINED_DENSE) --start cxr_trt/models/demo.onnx

@@ -1,6 +1,6 @@
 """How many X-rays a second are read, decoded and preprocessed: what bounds any engine; docs/feed-rate.md.
 
-    make feed-rate     ten minutes on two idle processors
+    make feed-rate     twenty minutes on two idle processors
 
 Beside the project's decoders, with an engine that costs nothing: what a PyTorch user has, PIL (pydicom for DICOM) and
 torchvision in a DataLoader; and the decoder library alone, in one thread, without reading, resizing or moving anything.
@@ -47,6 +47,9 @@ An engine that is faster than this waits for its files.
   cxr-trt with one process over it.
 
 {rows}
+What keeps cxr-trt below its decoders is what it does besides: hashing the file, windowing and resizing, and the checks of
+the picture, which weigh the more the faster the decoder is. In JPEG 2000 nearly all of the time is OpenJPEG's for both;
+with one worker, pydicom's choice of decoder (GDCM) takes two processors for it, and cxr-trt one.
 """
 
 
