@@ -47,7 +47,7 @@ An engine that is faster than this waits for its files.
   cxr-trt with one process over it.
 
 {rows}
-What keeps cxr-trt below its decoders is what it does besides: hashing the file, windowing and resizing, and the checks of
+What keeps cxr-trt below its decoders is what it does besides: hashing, windowing, resizing, and the checks of
 the picture, which weigh the more the faster the decoder is. In JPEG 2000 nearly all of the time is OpenJPEG's for both;
 with one worker, pydicom's choice of decoder (GDCM) takes two processors for it, and cxr-trt one.
 """
