@@ -69,10 +69,21 @@ class Runner(Protocol):
 
 
 class Way(NamedTuple):
-    """How a CPU engine uses the processors: batches side by side, and X-rays in a call of `run`, divided among them."""
+    """How a CPU engine uses the processors; the names are those in `settings`.
+
+    streams: batches side by side. max_batch: X-rays in a call of `run`, divided among the streams. hyper_threading:
+    whether each logical processor has a thread, else each core. layout: of `Backend.layouts`; empty: the first.
+    """
 
     streams: int
     max_batch: int
+    hyper_threading: bool = False
+    layout: str = ""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Way":
+        """What `settings` say; they may lack what has a default."""
+        return cls(**{name: settings[name] for name in cls._fields if name in settings})
 
 
 @dataclass(frozen=True)
@@ -97,13 +108,15 @@ class Backend(Protocol):
 
     share_crops: whether its engines are built so by default, because it was measured to be faster. on_cpu: whether its
     engines take `streams` among their settings, and float32 for what is not int8; else that is float16.
-    precisions: what it can compute in.
+    precisions: what it can compute in. layouts: of feature maps in memory, among which its engines can be told to
+    choose, the usual one first; empty if they choose themselves.
     """
 
     name: str
     default_max_batch: int
     share_crops: bool
     precisions: tuple[str, ...]
+    layouts: tuple[str, ...]
     on_cpu: bool
 
     def why_not_build(self) -> str | None:
@@ -142,6 +155,7 @@ class CpuBackend:
 
     default_max_batch = 1
     share_crops = True
+    layouts: tuple[str, ...] = ()
     on_cpu = True
 
     def why_not_build(self) -> None:

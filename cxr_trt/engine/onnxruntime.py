@@ -1,8 +1,8 @@
 """ONNX Runtime on the CPU: runs the graph as it is, and float16 in float32 with each result rounded."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,24 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 
-from cxr_trt.engine.backend import BuildOptions, CpuBackend, OneByOne, Outputs, joined
+from cxr_trt.engine.backend import BuildOptions, CpuBackend, Way
+from cxr_trt.engine.streams import StreamRunner, Streams, cores, processors
 from cxr_trt.errors import BackendError
 from cxr_trt.export.half import rounded
 from cxr_trt.spec import Specification
 
 GRAPH = "engine.onnx"
+NCHWC, NCHW = "nchwc", "nchw"  # channels in blocks of a vector's width, or one after the other
 
 
 class OnnxRuntimeBackend(CpuBackend):
     """See `Backend`."""
 
     name = "onnxruntime"
-    precisions: tuple[str, ...] = (
-        "fp32",
-        "fp16",
-        "int8",
-    )  # float16 to see what it does to the scores: it is slower here
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # float16 shows what it does to the scores; it is slower
+    layouts: tuple[str, ...] = (NCHWC, NCHW)
 
     def version(self) -> str:
         return str(onnxruntime.__version__)
@@ -37,41 +37,55 @@ class OnnxRuntimeBackend(CpuBackend):
         return {"max_batch": options.max_batch, "streams": 1}
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OnnxRuntimeRunner":
-        return OnnxRuntimeRunner(folder / GRAPH, settings["max_batch"], settings["streams"])
+        return OnnxRuntimeRunner(folder / GRAPH, Way.of(settings))
 
 
-class OnnxRuntimeRunner(OneByOne):
-    """On all cores: an inference session, and a thread that waits for it, for each stream."""
+class OnnxRuntimeRunner(StreamRunner):
+    """An inference session for each stream, and a thread that waits for it."""
 
-    def __init__(self, model: Path, max_batch: int, streams: int) -> None:
-        self.max_batch = max_batch
-        options = onnxruntime.SessionOptions()
-        if streams > 1:
-            options.intra_op_num_threads = max(1, len(os.sched_getaffinity(0)) // streams)
+    def __init__(self, model: Path, way: Way) -> None:
+        super().__init__(way)
+        self._model = model
+        self._threads = ThreadPoolExecutor(way.streams)
         try:
-            self._sessions = [
-                onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]) for _ in range(streams)
+            outputs = onnx.load(model).graph.output
+        except DecodeError as error:
+            raise BackendError(f"ONNX Runtime cannot load {model}: {error}") from error
+        self.has_class_maps = "class_maps" in [output.name for output in outputs]
+
+    def compile(self, streams: int, largest_part: int) -> Streams:
+        options = onnxruntime.SessionOptions()
+        if streams > 1 or self.way.hyper_threading:  # else one for each core, each kept on its own
+            threads = processors() if self.way.hyper_threading else cores()
+            options.intra_op_num_threads = max(1, threads // streams)
+        if self.way.layout == NCHW:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        try:
+            sessions = [
+                onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+                for _ in range(streams)
             ]
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise BackendError(f"ONNX Runtime cannot load {model}: {error}") from error
-        self._threads = ThreadPoolExecutor(streams)
-        self.has_class_maps = "class_maps" in [output.name for output in self._sessions[0].get_outputs()]
+            raise BackendError(f"ONNX Runtime cannot load {self._model}: {error}") from error
+        return partial(self._run, sessions)
 
-    def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
-        names = ["probabilities", "class_maps"] if class_maps else ["probabilities"]
-        parts = np.array_split(images, min(len(images), len(self._sessions)))
+    def _run(
+        self,
+        sessions: list[onnxruntime.InferenceSession],
+        parts: Sequence[npt.NDArray[np.uint8]],
+        names: Sequence[str],
+    ) -> list[list[npt.NDArray[np.float32]]]:
         running = [
             self._threads.submit(session.run, names, {"images": part})
-            for session, part in zip(self._sessions, parts, strict=False)
+            for session, part in zip(sessions, parts, strict=False)
         ]
         try:
-            results = [future.result() for future in running]
+            return [future.result() for future in running]
         except Exception as error:
             raise BackendError(
                 f"ONNX Runtime failed; build with a lower --max-batch if memory is short: {error}"
             ) from error
-        return joined([Outputs(values[0], values[1] if class_maps else None) for values in results])
 
     def close(self) -> None:
+        super().close()
         self._threads.shutdown()
-        self._sessions = []

@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: runs its own form of the graph, with the pooling inlined."""
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import onnx
 import onnx.inliner
 import openvino
 
-from cxr_trt.engine.backend import BuildOptions, CpuBackend, OneByOne, Outputs, joined
+from cxr_trt.engine.backend import BuildOptions, CpuBackend, Way
+from cxr_trt.engine.streams import StreamRunner, Streams, processors
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
 
@@ -48,7 +49,7 @@ class OpenVinoBackend(CpuBackend):
         return {"max_batch": options.max_batch, "streams": 1}
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OpenVinoRunner":
-        return OpenVinoRunner(folder / IR, spec, settings["max_batch"], settings["streams"])
+        return OpenVinoRunner(folder / IR, spec, Way.of(settings))
 
 
 @cache
@@ -62,37 +63,41 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
-class OpenVinoRunner(OneByOne):
-    """A compiled model on all cores, with a request for each stream."""
+class OpenVinoRunner(StreamRunner):
+    """A model, compiled with a request for each stream."""
 
-    def __init__(self, ir: Path, spec: Specification, max_batch: int, streams: int) -> None:
-        self.max_batch = max_batch
-        core = _core()
+    def __init__(self, ir: Path, spec: Specification, way: Way) -> None:
+        super().__init__(way)
+        self._ir, self._size = ir, spec.image_size
         try:
-            model = core.read_model(ir)
-            batch = openvino.Dimension(1, -(-max_batch // streams))
-            model.reshape(openvino.PartialShape([batch, 1, spec.image_size, spec.image_size]))
-            compiled = core.compile_model(model, "CPU", {**PROPERTIES, "NUM_STREAMS": streams})
-            self._requests = [compiled.create_infer_request() for _ in range(streams)]
+            self._model = _core().read_model(ir)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {ir}: {error}") from error
-        self.has_class_maps = len(model.outputs) > 1
+        self.has_class_maps = len(self._model.outputs) > 1
 
-    def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
-        parts = np.array_split(images, min(len(images), len(self._requests)))
-        running = self._requests[: len(parts)]
+    def compile(self, streams: int, largest_part: int) -> Streams:
+        properties = {**PROPERTIES, "NUM_STREAMS": streams}
+        if self.way.hyper_threading:
+            properties |= {"INFERENCE_NUM_THREADS": processors(), "ENABLE_HYPER_THREADING": True}
         try:
-            for request, part in zip(running, parts, strict=True):
-                request.start_async([part], share_inputs=True)
-            for request in running:
-                request.wait()
+            batch = openvino.Dimension(1, largest_part)
+            self._model.reshape(openvino.PartialShape([batch, 1, self._size, self._size]))
+            compiled = _core().compile_model(self._model, "CPU", properties)
+            requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:
-            raise BackendError(
-                f"OpenVINO failed; build with a lower --max-batch if memory is short: {error}"
-            ) from error
-        names = ["probabilities", "class_maps"] if class_maps else ["probabilities"]
-        results = [[request.get_tensor(name).data.copy() for name in names] for request in running]
-        return joined([Outputs(values[0], values[1] if class_maps else None) for values in results])
+            raise BackendError(f"OpenVINO cannot compile {self._ir}: {error}") from error
+        return partial(_run, requests)
 
-    def close(self) -> None:
-        self._requests = []
+
+def _run(
+    requests: list[openvino.InferRequest], parts: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]
+) -> list[list[npt.NDArray[np.float32]]]:
+    running = requests[: len(parts)]
+    try:
+        for request, part in zip(running, parts, strict=True):
+            request.start_async([part], share_inputs=True)
+        for request in running:
+            request.wait()
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO failed; build with a lower --max-batch if memory is short: {error}") from error
+    return [[request.get_tensor(name).data.copy() for name in names] for request in running]

@@ -14,6 +14,9 @@ LIMITS = {"fp32": (1e-4, 1e-4), "fp16": (2e-2, 2e-3), "int8": (0.3, 0.03)}
 """By precision, the largest and the mean difference of a probability that a bundle may have."""
 
 
+LARGEST_BATCH = 8  # enough for all streams of `cxr_trt.engine.tuning`
+
+
 @dataclass(frozen=True)
 class Parity:
     """How far the probabilities of an engine lie from its scoring graph's."""
@@ -26,18 +29,18 @@ class Parity:
 def check_parity(runner: Runner, model: onnx.ModelProto, images: Images, precision: str) -> Parity:
     """Run an engine, and its scoring graph in float32 with ONNX Runtime on the CPU, on uint8 [N, 1, size, size].
 
+    The engine takes the images one by one, and a batch in which they are repeated: it may compute both differently.
+
     Raises:
         BackendError: they differ by more than the precision explains, or something is not a number.
     """
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    differences = np.array(
-        [
-            np.abs(
-                runner.run(image[None], class_maps=False).probabilities
-                - session.run(["probabilities"], {"images": image[None]})[0]
-            )
-            for image in images
-        ]
+    expected = np.concatenate([session.run(["probabilities"], {"images": image[None]})[0] for image in images])
+    numbers = range(len(images))
+    repeated = np.resize(numbers, min(runner.max_batch, LARGEST_BATCH))
+    batches = [[number] for number in numbers] + ([repeated] if len(repeated) > 1 else [])
+    differences = np.concatenate(
+        [np.abs(runner.run(images[batch], class_maps=False).probabilities - expected[batch]) for batch in batches]
     )
     parity = Parity(len(images), float(differences.max()), float(differences.mean()))
     largest, mean = LIMITS[precision]

@@ -40,6 +40,7 @@ class TensorRTBackend:
     share_crops = False  # no GPU has shown yet that it is faster there
     default_max_batch = 8
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
+    layouts: tuple[str, ...] = ()
     on_cpu = False
 
     def __init__(self, package: Literal["tensorrt", "tensorrt_rtx"]) -> None:

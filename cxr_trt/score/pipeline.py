@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -74,8 +73,7 @@ def score(
         requests = (Request(source, known(source.name)) for source in sources)
         answers = decoders.map(requests, workers + engine.max_batch)
         items = (_item(request, answer, engine) for request, answer in answers)
-        batches = iter(lambda: list(islice(items, engine.max_batch)), [])
-        yield from _infer(engine, batches, class_maps)
+        yield from _infer(engine, _batches(items, engine.max_batch), class_maps)
 
 
 def _item(request: Request, answer: Answer, engine: ScoringEngine) -> Result:
@@ -94,6 +92,20 @@ def _item(request: Request, answer: Answer, engine: ScoringEngine) -> Result:
         engine=engine.fingerprint,
     )
     return Result(row, answer.image, picture=answer.picture, identity=answer.identity)
+
+
+def _batches(items: Iterable[Result], max_batch: int) -> Iterator[list[Result]]:
+    """Batches full of images, whatever lies between them: but of no more than four times as many results."""
+    batch: list[Result] = []
+    images = 0
+    for item in items:
+        batch.append(item)
+        images += item.image is not None
+        if images == max_batch or len(batch) == 4 * max_batch:
+            yield batch
+            batch, images = [], 0
+    if batch:
+        yield batch
 
 
 def _infer(engine: ScoringEngine, batches: Iterable[list[Result]], class_maps: bool) -> Iterator[Result]:

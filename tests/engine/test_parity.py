@@ -52,6 +52,18 @@ def test_an_engine_that_differs_is_refused(runner, value):
         check_parity(runner, changed(model, value), check_pictures(spec.image_size)[:1], "fp32")
 
 
+def test_an_engine_that_differs_in_full_batches_only_is_refused(center_bundle, runner, monkeypatch):
+    _, model, spec, settings = runner
+    runner = BACKENDS["openvino"].open(center_bundle, spec, {**settings, "max_batch": 2, "streams": 2})
+    pictures = check_pictures(spec.image_size)[:1]
+    check_parity(runner, model, pictures, "fp32")
+    run = runner.run
+    monkeypatch.setattr(runner, "run", lambda images, class_maps: run(images // len(images), class_maps))
+    with pytest.raises(BackendError, match="nothing was written"):
+        check_parity(runner, model, pictures, "fp32")
+    runner.close()
+
+
 class BrokenBackend(OpenVinoBackend):
     """Builds from other weights than it is given."""
 

@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 from cheap_engine import SPEC, cheap_model
 
+from cxr_trt.engine import tuning
 from cxr_trt.engine.backend import BuildOptions, Way
 from cxr_trt.engine.bundle import Engine, build_bundle
 from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.engine.streams import cores
 from cxr_trt.engine.tuning import choose, ways
+from cxr_trt.errors import BackendError
 from cxr_trt.export.graph_file import GraphInfo
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
 
 
 @pytest.mark.parametrize(
-    ("processors", "max_batch", "expected"),
+    ("here", "max_batch", "expected"),
     [
         (1, None, [(1, 1), (1, 2)]),
         (2, None, [(1, 1), (1, 2), (2, 2)]),
@@ -24,16 +27,26 @@ CPU_BACKENDS = ("onnxruntime", "openvino")
         (4, 6, [(1, 6), (2, 6)]),
     ],
 )
-def test_streams_divide_processors_and_batch(monkeypatch, processors, max_batch, expected):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
-    assert ways(max_batch) == expected
+def test_streams_divide_cores_and_batch(monkeypatch, here, max_batch, expected):
+    monkeypatch.setattr(tuning, "cores", lambda: here)
+    assert [(way.streams, way.max_batch) for way in ways(max_batch)] == expected
+
+
+def test_a_core_counts_once_however_many_processors_it_has(monkeypatch, tmp_path):
+    """Linux's files, of four cores with two logical processors each; this process may use three and a half of them."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 4, 5, 6, 7})
+    assert cores(tmp_path) == 7
+    for number in range(8):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{number % 4},{number % 4 + 4}\n")
+    assert cores(tmp_path) == 4
 
 
 def test_another_way_must_be_worth_it():
-    one, two, three = Way(1, 1), Way(1, 2), Way(2, 2)
-    assert choose({one: 1.0, two: 0.97, three: 0.96}) == one
-    assert choose({one: 1.0, two: 0.97, three: 0.90}) == three
-    assert choose({one: 1.0, two: 1.5}) == one
+    assert choose({"1 x 1": 1.0, "1 x 2": 0.97, "2 x 1": 0.96}) == "1 x 1"
+    assert choose({"1 x 1": 1.0, "1 x 2": 0.97, "2 x 1": 0.90}) == "2 x 1"
+    assert choose({"1 x 1": 1.0, "1 x 2": 1.5}) == "1 x 1"
 
 
 @pytest.fixture(scope="module", params=CPU_BACKENDS)
@@ -46,34 +59,101 @@ def model():
     return cheap_model()
 
 
-def test_the_manifest_says_what_was_timed_and_what_was_chosen(backend, model, tmp_path):
+@pytest.mark.parametrize("threads_a_core", [1, 2])
+def test_the_manifest_says_what_was_timed_and_what_was_chosen(backend, model, tmp_path, monkeypatch, threads_a_core):
+    monkeypatch.setattr(tuning, "processors", lambda: threads_a_core * tuning.cores())
     phases = []
     options = BuildOptions(
         1, lambda phase, fraction: phases.append((phase, fraction)), ways=(Way(1, 1), Way(1, 2), Way(2, 2))
     )
     info = GraphInfo.of(SPEC, "trained", "0" * 64)
     settings = build_bundle(model, info, backend, tmp_path / "e.cxr", options, overwrite=False).settings
-    assert list(settings["tuning"]) == ["1 x 1", "1 x 2", "2 x 1"]
-    assert all(0 < seconds < 10 for seconds in settings["tuning"].values())
-    assert (settings["streams"], settings["max_batch"]) in {(1, 1), (1, 2), (2, 2)}
-    assert phases[-1] == ("tune", 1.0)
+    expected = {"streams x X-rays in each": ["1 x 1", "1 x 2", "2 x 1"]}
+    if threads_a_core == 2:
+        expected["a thread for"] = ["each core", "each logical processor"]
+    if backend.layouts:
+        expected["layout"] = ["nchwc", "nchw"]
+    assert {what: list(timed) for what, timed in settings["tuning"].items()} == expected
+    assert all(0 < seconds < 10 for timed in settings["tuning"].values() for seconds in timed.values())
+    way = Way.of(settings)
+    assert way[:2] in {(1, 1), (1, 2), (2, 2)}
+    assert way.layout == (choose(settings["tuning"]["layout"]) if backend.layouts else "")
+    assert way.hyper_threading == (
+        threads_a_core == 2 and choose(settings["tuning"]["a thread for"]) == "each logical processor"
+    )
+    assert [phase for phase, fraction in phases if fraction == 1.0][-len(expected) :] == [
+        f"time {what}" for what in expected
+    ]
     with Engine(tmp_path / "e.cxr") as engine:
         assert engine.max_batch == settings["max_batch"]
 
 
-@pytest.mark.parametrize(("streams", "max_batch"), [(1, 1), (1, 3), (2, 2), (2, 5), (3, 3)])
-def test_streams_change_no_result_and_no_order(backend, model, tmp_path, streams, max_batch):
-    settings = backend.build(model, tmp_path, BuildOptions(max_batch, lambda phase, fraction: None))
-    images = np.random.default_rng(0).integers(0, 256, (max_batch, 1, 512, 512), np.uint8)
-    images //= np.arange(1, max_batch + 1, dtype=np.uint8)[:, None, None, None]  # each its own mean
-    runner = backend.open(tmp_path, SPEC, {**settings, "streams": streams})
+def picture_each_its_own(count):
+    images = np.random.default_rng(0).integers(0, 256, (count, 1, 512, 512), np.uint8)
+    return images // np.arange(1, count + 1, dtype=np.uint8)[:, None, None, None]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        Way(1, 1),
+        Way(1, 3),
+        Way(2, 2),
+        Way(2, 5),
+        Way(3, 3),
+        Way(4, 4),
+        Way(1, 2, hyper_threading=True),
+        Way(2, 2, hyper_threading=True),
+        Way(1, 2, layout="nchw"),
+        Way(2, 2, layout="nchw"),
+    ],
+)
+def test_no_way_changes_a_result_or_the_order(backend, model, tmp_path, way):
+    settings = backend.build(model, tmp_path, BuildOptions(way.max_batch, lambda phase, fraction: None))
+    images = picture_each_its_own(way.max_batch)
     one_by_one = backend.open(tmp_path, SPEC, {**settings, "max_batch": 1})
     expected = [one_by_one.run(image[None], class_maps=True) for image in images]
-    for count in range(1, max_batch + 1):
-        found = runner.run(images[:count], class_maps=True)
-        for i in range(count):
-            np.testing.assert_allclose(found.probabilities[i], expected[i].probabilities[0], atol=1e-6)
-            np.testing.assert_allclose(found.class_maps[i], expected[i].class_maps[0], atol=1e-5)
-        assert runner.run(images[:count], class_maps=False).class_maps is None
-    runner.close()
     one_by_one.close()
+    for counts in (range(1, way.max_batch + 1), range(way.max_batch, 0, -1)):
+        runner = backend.open(tmp_path, SPEC, {**settings, **way._asdict()})
+        for count in counts:
+            found = runner.run(images[:count], class_maps=True)
+            for i in range(count):
+                np.testing.assert_allclose(found.probabilities[i], expected[i].probabilities[0], atol=1e-6)
+                np.testing.assert_allclose(found.class_maps[i], expected[i].class_maps[0], atol=1e-5)
+            assert runner.run(images[:count], class_maps=False).class_maps is None
+        runner.close()
+
+
+@pytest.mark.parametrize(
+    ("way", "counts", "compiled"),
+    [
+        (Way(2, 2), [1, 1], [(1, 1)]),  # an X-ray alone has all processors
+        (Way(2, 2), [2, 2, 1], [(2, 1)]),  # the end of a folder is not worth compiling for
+        (Way(2, 2), [1, 2, 1], [(1, 1), (2, 1)]),
+        (Way(4, 10), [2, 10, 2], [(1, 2), (4, 3)]),
+        (Way(4, 10), [3], [(4, 3)]),  # more than half of the streams are busy
+        (Way(1, 3), [1, 3], [(1, 3)]),
+    ],
+)
+def test_few_xrays_run_on_one_stream(backend, model, tmp_path, monkeypatch, way, counts, compiled):
+    settings = backend.build(model, tmp_path, BuildOptions(way.max_batch, lambda phase, fraction: None))
+    runner = backend.open(tmp_path, SPEC, {**settings, **way._asdict()})
+    found, compile_really = [], runner.compile
+    monkeypatch.setattr(
+        runner,
+        "compile",
+        lambda streams, largest_part: found.append((streams, largest_part)) or compile_really(streams, largest_part),
+    )
+    for count in counts:
+        assert len(runner.run(picture_each_its_own(count), class_maps=False).probabilities) == count
+    runner.close()
+    assert found == compiled
+
+
+def test_what_was_written_badly_is_one_sentence(backend, model, tmp_path):
+    settings = backend.build(model, tmp_path, BuildOptions(1, lambda phase, fraction: None))
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(BackendError, match="cannot load"):
+        backend.open(tmp_path, SPEC, settings).run(picture_each_its_own(1), class_maps=False)

@@ -73,10 +73,28 @@ def test_a_batch_that_fails_twice_ends_the_run_after_the_rows_before_it(files):
     rows = []
     with pytest.raises(BackendError, match="CUDA failed"):
         rows.extend(result.row.path for result in score(engine, files, workers=2))
-    assert rows == [f"{i:02}.png" for i in range(6)]  # three batches of two
+    assert rows == [f"{i:02}.png" for i in range(8)]  # three batches of two, and the two that cannot be read
     engine.gpu.fails = lambda called, number: False
     assert engine.runner.free == SLOTS
     assert_rows(list(score(engine, files, class_maps=True, workers=2)))
+    engine.runner.close()
+
+
+@pytest.mark.parametrize(
+    ("broken", "sizes"),
+    [((), [2, 2, 2, 2, 2]), ((1, 3, 5), [2, 2, 2, 1]), (range(1, 7), [2, 2]), (range(1, 8), [1, 2])],
+)
+def test_files_that_cannot_be_read_take_no_place_in_a_batch(files, broken, sizes):
+    """But it is of no more than eight results, four times as many as images."""
+    for i in range(10):
+        cv2.imwrite(str(files[i].path), np.full((64, 64), i, np.uint8))
+    for i in broken:
+        files[i].path.write_bytes(b"")
+    engine, found = SimulatedEngine(), []
+    submit = engine.submit
+    engine.submit = lambda images, class_maps: found.append(len(images)) or submit(images, class_maps)
+    list(score(engine, files[:10], workers=2))
+    assert found == sizes
     engine.runner.close()
 
 
