@@ -10,7 +10,7 @@ RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
-.PHONY: demo docs pictures test test-slow test-oldest lint bench bench-rewrites bench-start feed-rate growth frontier dense-gap train-dense roofline \
+.PHONY: demo docs pictures test test-slow test-oldest lint bench bench-avx2 bench-rewrites bench-start feed-rate growth frontier dense-gap train-dense roofline \
     parity sizes benchmark-heatmaps localization reliability report-assets plugin plugin-budget plugin-benchmark plugin-mutants \
     train-demo reproduce hostile faults fuzz soak false-alarms clean
 
@@ -78,6 +78,11 @@ $(RADIOGRAPHS): .venv/base
 # decoding alone; up to 100,000 files.
 bench: .venv/dev
 	$(BIN)/python -m benchmarks.peers
+
+# The same with no newer instructions than AVX2, on a processor that has them, for what oneDNN computes.
+bench-avx2: .venv/dev
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m benchmarks.peers \
+	    --json benchmarks/results/peers-avx2.json --page docs/benchmark-avx2.md
 
 bench-rewrites: .venv/base
 	$(BIN)/python -m benchmarks.rewrites

@@ -1,6 +1,7 @@
 """This project's engines and what else one can do with the same weights, side by side: docs/benchmark.md.
 
-    make bench     half an hour on two idle processors; writes benchmarks/results/peers.json and a plot too
+    make bench          half an hour on two idle processors; writes benchmarks/results/peers.json and a plot too
+    make bench-avx2     the same without what AVX-512 and later instructions bring: docs/benchmark-avx2.md
 
 Engines in int8 are calibrated on the images of CXR14_DIR, once; without it, they do not take part.
 
@@ -9,7 +10,6 @@ hits all alike, and each round begins with another one.
 """
 
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -25,8 +25,9 @@ import numpy as np
 
 from benchmarks.contestants import export_plain
 from benchmarks.memory import PeakMemory
+from benchmarks.peers_page import GPU_RUNS, OWN_PRECISION, SAME, draw, to_markdown
 from benchmarks.pictures import make_pictures, radiograph
-from benchmarks.result import ROOT, made_by, provenance, table, write
+from benchmarks.result import ROOT, provenance, write
 from cxr_trt.benchmark.gpu_state import GpuState
 from cxr_trt.engine.choice import GPU_BACKENDS
 from cxr_trt.engine.cuda import gpu
@@ -47,8 +48,6 @@ PACKAGES = (
     "tensorrt",
     "tensorrt-rtx",
 )
-SAME = 1e-3  # of a probability: what separates float32 implementations, and PIL's grey from ours
-GPU_RUNS = 200
 BASELINE = "PyTorch eager"
 OURS = (
     ("onnxruntime", "ten-crop", "fp32"),
@@ -60,43 +59,6 @@ OURS = (
     ("openvino", "ten-crop", "int8"),
     ("openvino", "dense", "int8"),
 )
-COMMAND = "make bench"
-TEXT = """\
-# {title}
-
-The shipped network's weights and {files} files ({size} x {size}, PNG) for all; medians of {rounds} rounds in turn, on
-{workers} decoding processes or DataLoader workers.
-
-- **engine**: seconds an X-ray, from what is in memory to its probabilities: the uint8 picture for this project, the ten
-  normalised float crops for the others, whose cutting and normalising is not counted here.
-- **files**: seconds an X-ray, from files to a CSV table.
-- **times faster**: than PyTorch eager with ten crops stacked, as re-implementations of CheXNet do it; the median of the
-  rounds' ratios.
-- **memory**: the most that the process and its decoders had together while they scored the files, in MiB.
-- **int8**: {calibrated}
-
-{rows}
-`plain export` is `torch.onnx.export` of the network, fed with ten float crops. Probabilities of one picture differ by
-{difference:.1e} at most from PyTorch's in the rows of ten crops in float32, and the benchmark fails above {same:.0e}.
-{own_precision}{gpu}
-
-![seconds an X-ray]({picture})
-"""
-GPU_TEXT = """
-Rows with GPU ran on an {gpu}, the others on the processors of the same machine. Starting
-the workers is a good part of `files` there. {missing}
-
-One X-ray from memory, as in `engine`, {runs} times: milliseconds, and medians of the GPU's clock and power:
-
-{latency}"""
-
-
-OWN_PRECISION = "OpenVINO, plain export, own precision"
-OWN_PRECISION_TEXT = """\
-`own precision` is what OpenVINO takes where nobody asks for float32, bfloat16 on a processor that has it: {:.1e} off
-here.
-"""
-CALIBRATED = "calibrated on 256 images of ChestX-ray14; what it does to the AUC: [parity](parity.md)."
 
 
 @dataclass(frozen=True)
@@ -182,6 +144,7 @@ def main(count: int, rounds: int, only: tuple[str, ...], calibrate: Path | None,
         try:
             for row in rows:
                 processes[row.name] = Process(row, models[row], workers, picture, files)
+            memory = measure_memory(processes, folder)
             differences = compare(rows, processes)
             measured = measure(processes, rounds, folder)
             on_gpu = {row.name: latency(processes[row.name]) for row in rows if row.device == "cuda"}
@@ -190,11 +153,17 @@ def main(count: int, rounds: int, only: tuple[str, ...], calibrate: Path | None,
                 process.close()
     result = {**made, "rounds": rounds, "files": count, "size": 1024, "workers": workers, "rows": {}}
     result["int8"] = calibrate is not None
+    result["onednn"] = os.environ.get("ONEDNN_MAX_CPU_ISA")
     if on_gpu:
         result["gpu"] = gpu().name
     for row in rows:
         own = summary(measured[row.name], measured[BASELINE])
-        result["rows"][row.name] = {**own, "exact": row.is_exact, "difference": differences[row.name]}
+        result["rows"][row.name] = {
+            **own,
+            "memory": memory[row.name],
+            "exact": row.is_exact,
+            "difference": differences[row.name],
+        }
         result["rows"][row.name] |= on_gpu.get(row.name, {})
     plot = page.with_suffix(".png")
     write(result, json_path, to_markdown(result, plot.name), page)
@@ -272,8 +241,20 @@ def compare(rows: list[Row], processes: dict[str, Process]) -> dict[str, float]:
     return differences
 
 
+def measure_memory(processes: dict[str, Process], folder: Path) -> dict[str, float]:
+    """MiB while files are scored, by contestant, when they have been scored once, which compiles, and nothing else."""
+    found = {}
+    for name, process in processes.items():
+        process.ask(f"files {folder / 'table.csv'}")
+        memory = PeakMemory(process.pid)
+        with memory.watched():
+            process.ask(f"files {folder / 'table.csv'}")
+        found[name] = memory.mib
+    return found
+
+
 def measure(processes: dict[str, Process], rounds: int, folder: Path) -> dict[str, dict[str, Any]]:
-    """Seconds of each round by contestant, for the engine alone and for all files; memory."""
+    """Seconds of each round by contestant, for the engine alone and for all files."""
     names = list(processes)
     measured: dict[str, dict[str, Any]] = {name: {"engine": [], "files": []} for name in names}
     for number in range(rounds):
@@ -281,11 +262,6 @@ def measure(processes: dict[str, Process], rounds: int, folder: Path) -> dict[st
         for name in names[start:] + names[:start]:
             measured[name]["engine"].append(processes[name].ask("alone")["seconds"])
             measured[name]["files"].append(processes[name].ask(f"files {folder / 'table.csv'}")["seconds"])
-    for name in names:
-        memory = PeakMemory(processes[name].pid)
-        with memory.watched():
-            processes[name].ask(f"files {folder / 'table.csv'}")
-        measured[name]["memory"] = memory.mib
     return measured
 
 
@@ -308,79 +284,7 @@ def summary(own: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
             }
             for what in ("engine", "files")
         },
-        "memory": own["memory"],
     }
-
-
-def to_markdown(result: dict[str, Any], picture: str) -> str:
-    """The page of a result, with the plot at `picture`."""
-    rows = [
-        (
-            name,
-            f"{own['engine']['median']:.3f}",
-            f"{own['engine']['times faster']:.2f}",
-            f"{own['files']['median'] / result['files']:.3f}",
-            f"{own['files']['times faster']:.2f}",
-            f"{own['memory']:.0f}",
-        )
-        for name, own in result["rows"].items()
-    ]
-    columns = ("", "engine", "times faster", "files", "times faster", "memory")
-    has_gpu = any("GPU" in name for name in result["rows"])
-    own_precision = result["rows"].get(OWN_PRECISION)
-    text = TEXT.format(
-        title=f"Benchmark on an {result['gpu']}" if has_gpu else "Benchmark",
-        picture=picture,
-        **{key: result[key] for key in ("files", "size", "rounds", "workers")},
-        rows=table(columns, rows),
-        difference=max(own["difference"] for own in result["rows"].values() if own["exact"]),
-        same=SAME,
-        own_precision=OWN_PRECISION_TEXT.format(own_precision["difference"]) if own_precision else "",
-        calibrated=CALIBRATED if result["int8"] else "not measured, for want of images to calibrate on.",
-        gpu=gpu_part(result) if has_gpu else "There was no GPU, so there is no row of one.",
-    )
-    return f"{text}\n{made_by(COMMAND, result)}"
-
-
-def gpu_part(result: dict[str, Any]) -> str:
-    """What the page says of a GPU: which one, latencies, and which backends are missing."""
-    rows = {name: own for name, own in result["rows"].items() if "p50" in own}
-    missing = [f"`{backend}`" for backend in GPU_BACKENDS if not any(f" {backend}," in name for name in rows)]
-    latency = [
-        (
-            name,
-            *(f"{1000 * own[percentile]:.1f}" for percentile in ("p50", "p95", "p99")),
-            f"{own['gpu_state'].get('sm_clock_mhz', own['gpu_state'].get('gpu_clock_mhz', math.nan)):.0f} MHz",
-            f"{own['gpu_state'].get('watts', math.nan):.0f} W",
-        )
-        for name, own in rows.items()
-    ]
-    return GPU_TEXT.format(
-        gpu=result["gpu"],
-        runs=GPU_RUNS,
-        missing=f"There is no row of {' and '.join(missing)}: they did not run there." if missing else "",
-        latency=table(("", "p50", "p95", "p99", "clock", "power"), latency),
-    )
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    """A bar a contestant: seconds an X-ray from files to table."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    names = list(result["rows"])
-    values = [result["rows"][name]["files"]["median"] / result["files"] for name in names]
-    figure, axes = pyplot.subplots(figsize=(8, 0.4 * len(names) + 1), layout="constrained")
-    colours = ["tab:blue" if name.startswith("cxr-trt") else "tab:gray" for name in names]
-    axes.barh(names, values, color=colours)
-    axes.bar_label(axes.containers[0], fmt="%.2f", padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel(f"seconds an X-ray, files to table\n{result['machine']}, {result['date']}")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ class StreamRunner(OneByOne, ABC):
     """A `Runner` that uses the processors in a given way.
 
     A batch that would leave half of the streams or more idle, such as an X-ray alone, runs on one stream that has all
-    of them. What runs it, and what runs full batches, is compiled when it is first needed: few runs need both, and
-    the end of a folder is not worth compiling for.
+    processors. What runs it, and what runs full batches, is compiled when it is first needed. The first small batch after
+    full ones is taken for the end of a folder, which is not worth compiling for.
     """
 
     has_class_maps: bool
@@ -44,6 +44,7 @@ class StreamRunner(OneByOne, ABC):
     def __init__(self, way: Way) -> None:
         self.way, self.max_batch, self._streams = way, way.max_batch, way.streams
         self._compiled: dict[int, Streams] = {}
+        self._small_batches = 0
 
     @abstractmethod
     def compile(self, streams: int, largest_part: int) -> Streams:
@@ -61,9 +62,11 @@ class StreamRunner(OneByOne, ABC):
         return joined([Outputs(values[0], values[1] if class_maps else None) for values in results])
 
     def _streams_for(self, images: int) -> int:
-        is_full = 2 * images > self._streams
-        at_hand = self._streams in self._compiled and 1 not in self._compiled
-        return self._streams if is_full or at_hand else 1
+        if 2 * images > self._streams:
+            return self._streams
+        self._small_batches += 1
+        is_end = self._small_batches == 1 and self._streams in self._compiled
+        return self._streams if is_end else 1
 
     def close(self) -> None:
         self._compiled = {}

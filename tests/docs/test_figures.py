@@ -21,8 +21,8 @@ def read(name):
 @pytest.mark.parametrize(
     ("page", "result", "module"),
     [
-        ("benchmark", "peers", "benchmarks.peers"),
-        ("benchmark-gpu", "peers-gpu", "benchmarks.peers"),
+        ("benchmark", "peers", "benchmarks.peers_page"),
+        ("benchmark-gpu", "peers-gpu", "benchmarks.peers_page"),
         ("feed-rate", "feed-rate", "benchmarks.feed"),
         ("growth", "growth", "benchmarks.growth"),
         ("views", "views", "benchmarks.frontier"),

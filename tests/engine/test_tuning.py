@@ -129,7 +129,8 @@ def test_no_way_changes_a_result_or_the_order(backend, model, tmp_path, way):
     ("way", "counts", "compiled"),
     [
         (Way(2, 2), [1, 1], [(1, 1)]),  # an X-ray alone has all processors
-        (Way(2, 2), [2, 2, 1], [(2, 1)]),  # the end of a folder is not worth compiling for
+        (Way(2, 2), [2, 2, 1, 2], [(2, 1)]),  # the end of a folder is not worth compiling for
+        (Way(2, 2), [2, 2, 1, 1], [(2, 1), (1, 1)]),
         (Way(2, 2), [1, 2, 1], [(1, 1), (2, 1)]),
         (Way(4, 10), [2, 10, 2], [(1, 2), (4, 3)]),
         (Way(4, 10), [3], [(4, 3)]),  # more than half of the streams are busy
