@@ -35,8 +35,8 @@ class StreamRunner(OneByOne, ABC):
     """A `Runner` that uses the processors in a given way.
 
     A batch that would leave half of the streams or more idle, such as an X-ray alone, runs on one stream that has all
-    processors. What runs it, and what runs full batches, is compiled when it is first needed. The first small batch after
-    full ones is taken for the end of a folder, which is not worth compiling for.
+    processors. What runs it, and what runs full batches, is compiled when it is first needed. The first small batch
+    after full ones is taken for the end of a folder, which is not worth compiling for.
     """
 
     has_class_maps: bool
