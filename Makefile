@@ -79,9 +79,9 @@ $(RADIOGRAPHS): .venv/base
 bench: .venv/dev
 	$(BIN)/python -m benchmarks.peers
 
-# The same with no newer instructions than AVX2, on a processor that has them, for what oneDNN computes.
+# The same with no newer instructions than AVX2 for PyTorch and OpenVINO, on a processor that has them.
 bench-avx2: .venv/dev
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m benchmarks.peers \
+	$(BIN)/python -m benchmarks.peers --avx2 \
 	    --json benchmarks/results/peers-avx2.json --page docs/benchmark-avx2.md
 
 bench-rewrites: .venv/base

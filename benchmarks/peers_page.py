@@ -42,9 +42,10 @@ OWN_PRECISION_TEXT = """\
 `own precision` is what OpenVINO takes where nobody asks for float32, bfloat16 on a processor that has it: {:.1e} off
 here.
 """
-LIMIT_TEXT = """\
-PyTorch and OpenVINO, which compute by oneDNN, were held to the instructions of {limit}, for want of a processor with
-no newer ones. ONNX Runtime knows no such limit: its rows used all that this processor has.
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+AVX2_TEXT = """\
+PyTorch and OpenVINO were held to AVX2, by `{}`. ONNX Runtime knows no
+such limit: its rows used all that this processor has.
 """
 CALIBRATED = "calibrated on 256 images of ChestX-ray14; what it does to the AUC: [parity](parity.md)."
 
@@ -65,10 +66,10 @@ def to_markdown(result: dict[str, Any], picture: str) -> str:
     columns = ("", "engine", "times faster", "files", "times faster", "memory")
     has_gpu = any("GPU" in name for name in result["rows"])
     own_precision = result["rows"].get(OWN_PRECISION)
-    limit = result.get("onednn")
-    title = f"Benchmark on an {result['gpu']}" if has_gpu else f"Benchmark with {limit} alone" if limit else "Benchmark"
+    avx2 = result.get("avx2")
+    place = f" on an {result['gpu']}" if has_gpu else " with AVX2" if avx2 else ""
     text = TEXT.format(
-        title=title,
+        title=f"Benchmark{place}",
         picture=picture,
         **{key: result[key] for key in ("files", "size", "rounds", "workers")},
         rows=table(columns, rows),
@@ -76,11 +77,10 @@ def to_markdown(result: dict[str, Any], picture: str) -> str:
         same=SAME,
         own_precision=OWN_PRECISION_TEXT.format(own_precision["difference"]) if own_precision else "",
         calibrated=CALIBRATED if result["int8"] else "not measured, for want of images to calibrate on.",
-        limit=LIMIT_TEXT.format(limit=limit) if limit else "",
+        limit=AVX2_TEXT.format(" ".join(f"{name}={value}" for name, value in AVX2.items())) if avx2 else "",
         gpu=gpu_part(result) if has_gpu else "There was no GPU, so there is no row of one.",
     )
-    command = f"make bench-{limit.lower()}" if limit else "make bench"
-    return f"{text}\n{made_by(command, result)}"
+    return f"{text}\n{made_by('make bench-avx2' if avx2 else 'make bench', result)}"
 
 
 def gpu_part(result: dict[str, Any]) -> str:

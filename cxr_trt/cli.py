@@ -101,7 +101,7 @@ def export(
 @click.option("--backend", "backend_name", type=click.Choice(BACKEND_NAMES), default="auto", show_default=True)
 @click.option("--max-batch", type=click.IntRange(1), help="X-rays in a call. Default: timed on a CPU, 8 on a GPU.")
 @click.option("--share-crops/--no-share-crops", default=None, help="Compute what crops share once. Default: on a CPU.")
-@click.option("--tune/--no-tune", default=True, help="On a CPU: time streams and batches here (default).")
+@click.option("--tune/--no-tune", default=True, help="On a CPU: time streams, batches and the like here (default).")
 @click.option("--plugin/--no-plugin", default=True, help="TensorRT: the pooling as a CUDA plugin (default).")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Default: that of a bundle, else fp32.")
 @click.option("--calibrate", type=path_option, multiple=True, help="X-rays for int8: folders or files, no test images.")

@@ -85,6 +85,11 @@ class Way(NamedTuple):
         """What `settings` say; they may lack what has a default."""
         return cls(**{name: settings[name] for name in cls._fields if name in settings})
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Without what is as by default, so that the same engine has the same manifest, timed or not."""
+        return {name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name)}
+
 
 @dataclass(frozen=True)
 class BuildOptions:
@@ -107,7 +112,7 @@ class Backend(Protocol):
     """One way to run a scoring graph. `settings` is the backend's own part of the manifest: plain JSON values.
 
     share_crops: whether its engines are built so by default, because it was measured to be faster. on_cpu: whether its
-    engines take `streams` among their settings, and float32 for what is not int8; else that is float16.
+    engines take a `Way` among their settings, and float32 for what is not int8; else that is float16.
     precisions: what it can compute in. layouts: of feature maps in memory, among which its engines can be told to
     choose, the usual one first; empty if they choose themselves.
     """
@@ -164,8 +169,10 @@ class CpuBackend:
     def why_not_run(self) -> None:
         return None
 
-    def why_not_open(self, settings: Mapping[str, Any]) -> None:
-        return None
+    def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
+        layout = settings.get("layout")
+        known = not layout or layout in self.layouts
+        return None if known else f"made for the unknown layout {layout!r}"
 
 
 class OneByOne:

@@ -58,6 +58,8 @@ class Manifest:
             number = self.settings.get(name, 1)
             if type(number) is not int or not 1 <= number <= MAX_BATCH:
                 raise ValueError(f"{name} is not between 1 and {MAX_BATCH}")
+        if type(self.settings.get("hyper_threading", True)) is not bool:
+            raise TypeError("hyper_threading is neither true nor false")
 
     def _fields(self) -> dict[str, Any]:
         return {**_derived(self.graph), "format": FORMAT, **dataclasses.asdict(self)}

@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU: runs the graph as it is, and float16 in float32 with each result rounded."""
 
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,7 +20,8 @@ from cxr_trt.export.half import rounded
 from cxr_trt.spec import Specification
 
 GRAPH = "engine.onnx"
-NCHWC, NCHW = "nchwc", "nchw"  # channels in blocks of a vector's width, or one after the other
+# Feature maps as ONNX Runtime reorders them (channels in blocks of a vector's width, or last), or as in the graph.
+REORDERED, NCHW = "reordered", "nchw"
 
 
 class OnnxRuntimeBackend(CpuBackend):
@@ -27,7 +29,7 @@ class OnnxRuntimeBackend(CpuBackend):
 
     name = "onnxruntime"
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # float16 shows what it does to the scores; it is slower
-    layouts: tuple[str, ...] = (NCHWC, NCHW)
+    layouts: tuple[str, ...] = (REORDERED, NCHW)
 
     def version(self) -> str:
         return str(onnxruntime.__version__)
@@ -43,19 +45,21 @@ class OnnxRuntimeBackend(CpuBackend):
 class OnnxRuntimeRunner(StreamRunner):
     """An inference session for each stream, and a thread that waits for it."""
 
-    def __init__(self, model: Path, way: Way) -> None:
+    def __init__(self, path: Path, way: Way) -> None:
         super().__init__(way)
-        self._model = model
-        self._threads = ThreadPoolExecutor(way.streams)
+        self._path = path
         try:
-            outputs = onnx.load(model).graph.output
-        except DecodeError as error:
-            raise BackendError(f"ONNX Runtime cannot load {model}: {error}") from error
+            self._model = path.read_bytes()  # once: the file may be another when more sessions are needed
+            outputs = onnx.load_model_from_string(self._model).graph.output
+        except (OSError, DecodeError) as error:
+            raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
+        self._threads = ThreadPoolExecutor(way.streams)
         self.has_class_maps = "class_maps" in [output.name for output in outputs]
 
     def compile(self, streams: int, largest_part: int) -> Streams:
         options = onnxruntime.SessionOptions()
-        if streams > 1 or self.way.hyper_threading:  # else one for each core, each kept on its own
+        has_all = processors() == os.cpu_count()
+        if streams > 1 or self.way.hyper_threading or not has_all:  # else one for each core, each kept on its own
             threads = processors() if self.way.hyper_threading else cores()
             options.intra_op_num_threads = max(1, threads // streams)
         if self.way.layout == NCHW:
@@ -66,7 +70,7 @@ class OnnxRuntimeRunner(StreamRunner):
                 for _ in range(streams)
             ]
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise BackendError(f"ONNX Runtime cannot load {self._model}: {error}") from error
+            raise BackendError(f"ONNX Runtime cannot load {self._path}: {error}") from error
         return partial(self._run, sessions)
 
     def _run(

@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: runs its own form of the graph, with the pooling inlined."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -85,8 +86,14 @@ class OpenVinoRunner(StreamRunner):
             compiled = _core().compile_model(self._model, "CPU", properties)
             requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot compile {self._ir}: {error}") from error
+            raise BackendError(
+                f"OpenVINO cannot compile {self._ir}; build with a lower --max-batch if memory is short: {error}"
+            ) from error
         return partial(_run, requests)
+
+    def close(self) -> None:
+        super().close()
+        del self._model
 
 
 def _run(
@@ -99,5 +106,8 @@ def _run(
         for request in running:
             request.wait()
     except RuntimeError as error:
+        for request in running:
+            with suppress(RuntimeError):
+                request.wait()  # it may still be reading its part
         raise BackendError(f"OpenVINO failed; build with a lower --max-batch if memory is short: {error}") from error
     return [[request.get_tensor(name).data.copy() for name in names] for request in running]

@@ -62,8 +62,9 @@ def tuned(
         both = {"each core": way, "each logical processor": way._replace(hyper_threading=True)}
         way = best_of("a thread for", both)
     if backend.layouts:
-        way = best_of("layout", {layout: way._replace(layout=layout) for layout in backend.layouts})
-    return {**settings, **way._asdict(), "tuning": tuning}
+        usual, *others = backend.layouts
+        way = best_of("layout", {usual: way, **{layout: way._replace(layout=layout) for layout in others}})
+    return {**settings, **way.settings, "tuning": tuning}
 
 
 def timed(

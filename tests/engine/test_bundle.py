@@ -127,6 +127,7 @@ def test_a_graph_with_weights_elsewhere_is_refused_before_a_backend_reads_it(bun
     [
         {"settings": {"max_batch": 10**9}},
         {"settings": {"max_batch": "1"}},
+        {"settings": {"max_batch": 1, "hyper_threading": "no"}},
         {"settings": []},
         {"precision": 3},
         {"files": {"model.onnx": 5}},

@@ -7,9 +7,13 @@ import pytest
 
 SCRIPT = """
 import signal, sys
+import numpy as np
 from cxr_trt.engine.bundle import Engine
 
 first, second = (Engine(sys.argv[1]) for _ in range(2))
+for engine in (first, second):
+    engine.run(np.zeros((1, 512, 512), np.uint8))
+del engine
 first.close()
 del first
 second.close()

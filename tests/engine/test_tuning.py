@@ -1,9 +1,12 @@
 import os
 
 import numpy as np
+import onnx
 import pytest
 from cheap_engine import SPEC, cheap_model
 
+from cxr_trt.engine import onnxruntime as onnxruntime_backend
+from cxr_trt.engine import openvino as openvino_backend
 from cxr_trt.engine import tuning
 from cxr_trt.engine.backend import BuildOptions, Way
 from cxr_trt.engine.bundle import Engine, build_bundle
@@ -72,15 +75,16 @@ def test_the_manifest_says_what_was_timed_and_what_was_chosen(backend, model, tm
     if threads_a_core == 2:
         expected["a thread for"] = ["each core", "each logical processor"]
     if backend.layouts:
-        expected["layout"] = ["nchwc", "nchw"]
+        expected["layout"] = ["reordered", "nchw"]
     assert {what: list(timed) for what, timed in settings["tuning"].items()} == expected
     assert all(0 < seconds < 10 for timed in settings["tuning"].values() for seconds in timed.values())
     way = Way.of(settings)
     assert way[:2] in {(1, 1), (1, 2), (2, 2)}
-    assert way.layout == (choose(settings["tuning"]["layout"]) if backend.layouts else "")
-    assert way.hyper_threading == (
-        threads_a_core == 2 and choose(settings["tuning"]["a thread for"]) == "each logical processor"
-    )
+    not_reordered = bool(backend.layouts) and choose(settings["tuning"]["layout"]) == "nchw"
+    assert way.layout == ("nchw" if not_reordered else "")
+    assert ("layout" in settings) == not_reordered  # what is as by default is no part of the engine's fingerprint
+    a_thread_each = threads_a_core == 2 and choose(settings["tuning"]["a thread for"]) == "each logical processor"
+    assert (way.hyper_threading, "hyper_threading" in settings) == (a_thread_each, a_thread_each)
     assert [phase for phase, fraction in phases if fraction == 1.0][-len(expected) :] == [
         f"time {what}" for what in expected
     ]
@@ -150,6 +154,89 @@ def test_few_xrays_run_on_one_stream(backend, model, tmp_path, monkeypatch, way,
         assert len(runner.run(picture_each_its_own(count), class_maps=False).probabilities) == count
     runner.close()
     assert found == compiled
+
+
+def compiled_with(model, tmp_path, name, way):
+    """What a stream of an engine runs on: a session of ONNX Runtime, or a compiled model of OpenVINO."""
+    backend = BACKENDS[name]
+    settings = backend.build(model, tmp_path, BuildOptions(way.max_batch, lambda phase, fraction: None))
+    runner = backend.open(tmp_path, SPEC, {**settings, **way._asdict()})
+    return runner.compile(way.streams, 1).args[0]
+
+
+@pytest.mark.parametrize(
+    ("way", "threads"), [(Way(1, 1), 0), (Way(2, 2), 2), (Way(1, 1, hyper_threading=True), 8), (Way(2, 2, True), 4)]
+)
+def test_threads_of_onnxruntime(model, tmp_path, monkeypatch, way, threads):
+    """Four cores, eight logical processors; 0 is a thread for each core, which ONNX Runtime keeps there."""
+    monkeypatch.setattr(onnxruntime_backend, "cores", lambda: 4)
+    monkeypatch.setattr(onnxruntime_backend, "processors", lambda: 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    sessions = compiled_with(model, tmp_path, "onnxruntime", way)
+    assert [session.get_session_options().intra_op_num_threads for session in sessions] == [threads] * way.streams
+
+
+def test_onnxruntime_keeps_to_the_processors_that_it_may_use(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: len(os.sched_getaffinity(0)) + 1)
+    (session,) = compiled_with(model, tmp_path, "onnxruntime", Way(1, 1))
+    assert session.get_session_options().intra_op_num_threads == cores()
+
+
+@pytest.mark.parametrize(("layout", "level"), [("", 99), ("reordered", 99), ("nchw", 2)])
+def test_layout_of_onnxruntime(model, tmp_path, layout, level):
+    """Feature maps are reordered by the rewrites of the level ORT_ENABLE_ALL, 99, beyond ORT_ENABLE_EXTENDED, 2."""
+    (session,) = compiled_with(model, tmp_path, "onnxruntime", Way(1, 1, layout=layout))
+    assert int(session.get_session_options().graph_optimization_level) == level
+
+
+@pytest.mark.parametrize(
+    ("way", "threads"), [(Way(1, 1), cores()), (Way(2, 2), cores()), (Way(1, 1, hyper_threading=True), 1)]
+)
+def test_streams_and_threads_of_openvino(model, tmp_path, monkeypatch, way, threads):
+    """As if there were one logical processor: OpenVINO takes no more threads than there are."""
+    monkeypatch.setattr(openvino_backend, "processors", lambda: 1)
+    requests = compiled_with(model, tmp_path, "openvino", way)
+    compiled = requests[0].get_compiled_model()
+    assert len(requests) == compiled.get_property("NUM_STREAMS") == way.streams
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
+
+
+def test_an_engine_goes_on_after_a_part_that_failed(backend, center_model, tmp_path):
+    """With a network, whose first part still runs when the second has failed."""
+    settings = backend.build(center_model, tmp_path, BuildOptions(2, lambda phase, fraction: None))
+    runner = backend.open(tmp_path, SPEC, {**settings, **Way(2, 2)._asdict()})
+    run = runner.compile(2, 1)
+    good, bad = picture_each_its_own(1), np.zeros((1, 1, 100, 512), np.uint8)
+    with pytest.raises(BackendError, match="failed"):
+        run([good, bad], ["probabilities"])
+    first, second = run([good, good], ["probabilities"])
+    np.testing.assert_array_equal(first, second)
+    runner.close()
+
+
+@pytest.mark.parametrize("name", CPU_BACKENDS)
+def test_an_open_engine_stays_what_it_is_when_its_bundle_is_replaced(model, tmp_path, name):
+    """Its other form, for an X-ray alone, is compiled after that."""
+    bundle, info = tmp_path / "e.cxr", GraphInfo.of(SPEC, "trained", "0" * 64)
+    options = BuildOptions(2, lambda phase, fraction: None, ways=(Way(2, 2),))
+    images = picture_each_its_own(2)
+    other = cheap_model()
+    (shift,) = [tensor for tensor in other.graph.initializer if tensor.name == "shift"]
+    shift.CopyFrom(onnx.numpy_helper.from_array(np.zeros((1, 14), np.float32), "shift"))
+    build_bundle(model, info, BACKENDS[name], bundle, options, overwrite=False)
+    with Engine(bundle) as engine:
+        before = engine.run(images).probabilities
+        build_bundle(other, info, BACKENDS[name], bundle, options, overwrite=True)
+        for _ in range(2):
+            alone = engine.run(images[:1]).probabilities
+        np.testing.assert_allclose(alone[0], before[0], atol=1e-6)
+    with Engine(bundle) as engine:
+        assert np.abs(engine.run(images).probabilities - before).max() > 1e-3
+
+
+def test_a_layout_of_another_version_is_refused(backend):
+    assert "unknown layout 'blocked'" in backend.why_not_open({"max_batch": 1, "layout": "blocked"})
+    assert backend.why_not_open({"max_batch": 1}) is None
 
 
 def test_what_was_written_badly_is_one_sentence(backend, model, tmp_path):
