@@ -86,6 +86,7 @@ class Process:
     """A running contestant."""
 
     def __init__(self, row: Row, model: Path, workers: int, picture: Path, files: Path) -> None:
+        self._name = row.name
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         arguments = [row.kind, model, row.device, workers, picture, files]
         self._process = subprocess.Popen(
@@ -112,7 +113,7 @@ class Process:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise click.ClickException(f"a contestant ended with exit code {self._process.wait()}; see above")
+            raise click.ClickException(f"{self._name} ended with exit code {self._process.wait()}; see above")
         return json.loads(line)
 
 

@@ -23,6 +23,7 @@ def read(name):
     [
         ("benchmark", "peers", "benchmarks.peers_page"),
         ("benchmark-gpu", "peers-gpu", "benchmarks.peers_page"),
+        ("benchmark-avx2", "peers-avx2", "benchmarks.peers_page"),
         ("feed-rate", "feed-rate", "benchmarks.feed"),
         ("growth", "growth", "benchmarks.growth"),
         ("views", "views", "benchmarks.frontier"),
@@ -51,6 +52,11 @@ FASTEST = (
     "cxr-trt openvino, center",
 )
 """The rows of the README's table, in its order."""
+HELD_TO_AVX2 = (
+    "cxr-trt openvino, ten-crop",
+    "cxr-trt openvino, ten-crop, int8",
+    "cxr-trt openvino, dense, int8",
+)
 
 
 def test_how_fast():
@@ -65,6 +71,11 @@ def test_how_fast():
     flowing = " ".join(text.split())
     assert f"{peers['date'][:10]}, commit {peers['commit']}, {peers['machine']}" in flowing
     assert f"takes {start['seconds']['beyond']:.1f} s beyond the inference" in flowing
+    times = [read("peers-avx2")["rows"][name]["files"]["times faster"] for name in HELD_TO_AVX2]
+    assert (
+        "With PyTorch and OpenVINO held to AVX2, ten crops were {:.2f} times as fast as PyTorch, {:.2f} in int8, and "
+        "dense views in int8 {:.2f}"
+    ).format(*times) in flowing
 
 
 def test_what_training_on_crops_of_varying_size_does():
