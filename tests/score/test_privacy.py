@@ -153,7 +153,7 @@ def test_nothing_is_sent_anywhere(demo_model, xrays, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in silent}
     for arguments in (
         ["doctor"],
-        ["build-engine", demo_model, "-o", tmp_path / "e.cxr", "--backend", "openvino"],
+        ["build-engine", demo_model, "-o", tmp_path / "e.cxr", "--backend", "openvino", "--views", "center"],
         ["score", xrays / "good.dcm", "-e", tmp_path / "e.cxr", "-o", tmp_path / "a.csv"],
     ):
         process = subprocess.run(
