@@ -70,7 +70,9 @@ def test_how_fast():
     assert [tuple(cells) for cells in found] == expected
     flowing = " ".join(text.split())
     assert f"{peers['date'][:10]}, commit {peers['commit']}, {peers['machine']}" in flowing
-    assert f"takes {start['seconds']['beyond']:.1f} s beyond the inference" in flowing
+    beyond, day = start["seconds"]["beyond"], start["date"][:10]
+    assert f"takes {beyond:.1f} s beyond the inference (`make bench-start`, {day}, the same machine)" in flowing
+    assert start["machine"] == peers["machine"]
     times = [read("peers-avx2")["rows"][name]["files"]["times faster"] for name in HELD_TO_AVX2]
     assert (
         "With PyTorch and OpenVINO held to AVX2, ten crops were {:.2f} times as fast as PyTorch, {:.2f} in int8, and "
