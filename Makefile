@@ -81,8 +81,7 @@ bench: .venv/dev
 
 # The same with no newer instructions than AVX2 for PyTorch and OpenVINO, on a processor that has them.
 bench-avx2: .venv/dev
-	$(BIN)/python -m benchmarks.peers --avx2 \
-	    --json benchmarks/results/peers-avx2.json --page docs/benchmark-avx2.md
+	$(BIN)/python -m benchmarks.peers --avx2 --json benchmarks/results/peers-avx2.json --page docs/benchmark-avx2.md
 
 bench-rewrites: .venv/base
 	$(BIN)/python -m benchmarks.rewrites

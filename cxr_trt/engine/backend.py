@@ -87,7 +87,7 @@ class Way(NamedTuple):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Without what is as by default, so that the same engine has the same manifest, timed or not."""
+        """Without what is as by default, so that the same engine has the same fingerprint, timed or not."""
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name)}
 
 
