@@ -42,7 +42,7 @@ class Bundle:
     """An engine of this project, and its scoring core."""
 
     def __init__(self, path: Path) -> None:
-        from cxr_trt.engine.bundle import Engine
+        from cxr_trt.score.engine import Engine
 
         self._engine = Engine(path)
 
@@ -53,9 +53,9 @@ class Bundle:
         return self._engine.run(prepared).probabilities[0]
 
     def files(self, paths: list[Path], workers: int, output: Path) -> None:
-        from cxr_trt.score.files import find_files
-        from cxr_trt.score.pipeline import score
-        from cxr_trt.score.tables import write_table
+        from cxr_trt.images.files import find_files
+        from cxr_trt.score.pipeline import score_files
+        from cxr_trt.tables.writing import write_table
 
         results = score(self._engine, find_files(paths).sources, workers=workers)
         write_table(output, ".csv", (result.row for result in results), self._engine.spec)
@@ -134,7 +134,7 @@ def load_network(model: Path) -> Any:
     """The network of a scoring graph, in PyTorch."""
     import torch
 
-    from cxr_trt.export.graph_file import read_scoring_graph
+    from cxr_trt.export.scoring_graph import ScoringGraph
     from cxr_trt.export.rewrites import read_network
     from cxr_trt.model.network import Network
 

@@ -22,7 +22,7 @@ from benchmarks.contestants import load_network
 from benchmarks.frontier import read_test_side
 from benchmarks.result import ROOT, made_by, provenance, table, write
 from cxr_trt.evaluate.auc import Floats
-from cxr_trt.evaluate.parity import compare_probabilities
+from cxr_trt.evaluate.comparison import compare_probabilities
 from cxr_trt.images.load import load_images
 from cxr_trt.model.network import Network, SqueezeExcitation
 from cxr_trt.spec import Specification

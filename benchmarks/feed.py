@@ -25,8 +25,8 @@ from benchmarks.contestants import Pictures
 from benchmarks.pictures import FORMATS, LARGE, SIZE, Format, encode, make_pictures
 from benchmarks.result import ROOT, made_by, provenance, table, write
 from cxr_trt.images.dicom import PLUGINS
-from cxr_trt.score.decoders import Decoders, Limits, Request
-from cxr_trt.score.files import find_files
+from cxr_trt.images.decoders import Decoders, Limits, Request
+from cxr_trt.images.files import find_files
 
 WORKERS = (1, 2)
 SKIPPED = 4  # pictures, as many as are decoded ahead

@@ -20,12 +20,12 @@ import numpy.typing as npt
 
 from benchmarks.result import ROOT, made_by, provenance, table, write
 from cxr_trt.engine.backend import BuildOptions
-from cxr_trt.engine.bundle import Engine, build_bundle
+from cxr_trt.score.engine import Engine
+from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.evaluate.auc import Floats, evaluate
-from cxr_trt.evaluate.parity import compare_areas, compare_probabilities
-from cxr_trt.export.graph_file import GraphInfo, read_scoring_graph
-from cxr_trt.export.other_views import with_views
+from cxr_trt.evaluate.comparison import compare_areas, compare_probabilities
+from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images.load import load_images
 from cxr_trt.views import VIEW_SETS, ViewSet
@@ -108,7 +108,7 @@ def read_test_side(path: Path, limit: int | None) -> tuple[list[str], list[str],
 
 def _engine(graph: Any, info: GraphInfo, view_set: ViewSet, backend_name: str, stack: ExitStack) -> Engine:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    options = BuildOptions(1, lambda phase, fraction: None)
+    options = BuildOptions(1)
     build_bundle(
         *with_views(graph, info, view_set), BACKENDS[backend_name], folder / "views.cxr", options, overwrite=False
     )

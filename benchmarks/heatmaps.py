@@ -16,12 +16,13 @@ from pathlib import Path
 
 from benchmarks.result import ROOT, provenance
 from cxr_trt.engine.backend import BuildOptions
-from cxr_trt.engine.bundle import Engine, build_bundle
+from cxr_trt.score.engine import Engine
+from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.export.graph_file import read_scoring_graph
-from cxr_trt.report.heatmaps import Heatmaps, drawn
-from cxr_trt.score.files import Source, find_files
-from cxr_trt.score.pipeline import score
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.results.heatmaps import Heatmaps, drawn
+from cxr_trt.images.files import Source, find_files
+from cxr_trt.score.pipeline import score_files
 
 RESULT = ROOT / "benchmarks" / "results" / "heatmaps.json"
 BACKEND = "openvino"
@@ -55,7 +56,7 @@ def main(images: str = "") -> None:
     times: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary, "e.cxr")
-        options = BuildOptions(1, lambda phase, fraction: None)
+        options = BuildOptions(1)
         build_bundle(model, info, BACKENDS[BACKEND], bundle, options, overwrite=False)
         with Engine(bundle) as engine:
             seconds(engine, sources[:2], None, Path(temporary))

@@ -22,17 +22,18 @@ from onnx import numpy_helper
 
 from benchmarks.result import ROOT, provenance
 from cxr_trt.engine.backend import BuildOptions
-from cxr_trt.engine.bundle import Engine, build_bundle
+from cxr_trt.score.engine import Engine
+from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.evaluate.boxes import Box, read_boxes
 from cxr_trt.evaluate.localization import Localization, hits, localize, shown, to_json, to_markdown
-from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.rewrites import read_network
 from cxr_trt.findings import FINDINGS
 from cxr_trt.geometry import Rectangle, map_rectangle, strongest_region
 from cxr_trt.model.network import Network
-from cxr_trt.score.files import Source
-from cxr_trt.score.pipeline import score
+from cxr_trt.images.files import Source
+from cxr_trt.score.pipeline import score_files
 from cxr_trt.spec import Specification
 
 MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
@@ -135,7 +136,7 @@ def measured(folder: Path, images: list[str]) -> Iterator[tuple[str, Maps]]:
     y, x = np.mgrid[-7.5:8, -7.5:8]
     centre = np.broadcast_to(-np.hypot(y, x).astype(np.float32), (len(FINDINGS), 16, 16))
     with tempfile.TemporaryDirectory() as temporary:
-        options = BuildOptions(1, lambda phase, fraction: None)
+        options = BuildOptions(1)
         build_bundle(model, info, BACKENDS["openvino"], Path(temporary, "e.cxr"), options, overwrite=False)
         with Engine(Path(temporary, "e.cxr")) as engine:
             sources = (Source(folder / image, image) for image in images)

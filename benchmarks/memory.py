@@ -5,7 +5,7 @@ What the system calls a process's peak (ru_maxrss) begins with the memory of the
 
 from pathlib import Path
 
-from cxr_trt.benchmark.sampling import Sampling
+from cxr_trt.measure.sampling import Sampling
 
 INTERVAL = 0.1  # seconds between samples
 

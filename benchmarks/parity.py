@@ -19,20 +19,21 @@ import torch
 
 from benchmarks.result import ROOT, made_by, provenance, table, write
 from cxr_trt.engine.backend import BuildOptions, ScoringEngine
-from cxr_trt.engine.bundle import Engine, build_bundle
-from cxr_trt.engine.calibration_images import choose_images
-from cxr_trt.engine.planning import plan_half, plan_int8
+from cxr_trt.score.engine import Engine
+from cxr_trt.engine.build import BuildRequest, build_bundle
+from cxr_trt.precision.calibration_images import choose_images
+from cxr_trt.precision.planning import plan_float16, plan_int8
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.evaluate.parity import AreaDifferences, compare_areas, compare_probabilities
-from cxr_trt.evaluate.tables import Labels, read_labels
-from cxr_trt.export.graph_file import read_scoring_graph
-from cxr_trt.export.plan import FLOAT32, Plan
-from cxr_trt.model.reference import Reference
+from cxr_trt.evaluate.comparison import AreaDifferences, compare_areas, compare_probabilities
+from cxr_trt.tables.reading import Labels, read_labels
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.precision.plan import FLOAT32, Plan
+from cxr_trt.engine.reference import Reference
 from cxr_trt.precision import CALIBRATION_METHODS
-from cxr_trt.progress import FileProgress
-from cxr_trt.score.files import Source, find_files
+from cxr_trt.commands.progress import FileProgress
+from cxr_trt.images.files import Source, find_files
 from cxr_trt.score.journal import Journal
-from cxr_trt.score.pipeline import score
+from cxr_trt.score.pipeline import score_files
 from train.data import read_data
 from train.split import write_split
 from train.start import start_weights
@@ -58,7 +59,7 @@ def engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
     def bundle(name: str, backend: str, plan: Callable[[], Plan]) -> ScoringEngine:
         target = folder / f"{name}.cxr"
         if not target.exists():
-            options = BuildOptions(1, quiet)
+            options = BuildOptions(1)
             build_bundle(model, info, BACKENDS[backend], target, options, overwrite=False, plan=plan())
         return Engine(target)
 
@@ -71,7 +72,7 @@ def engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
         images = choose_images(
             [data / "images"], 16, 0, info.spec, labels=data / "labels.csv", exclude=folder / "test" / "labels.csv"
         )
-        return plan_half(model, info, images.pixels, quiet)
+        return plan_float16(model, info, images.pixels, quiet)
 
     def reference() -> ScoringEngine:
         weights = folder / "demo.pt"

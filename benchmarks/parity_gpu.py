@@ -21,12 +21,12 @@ import torch
 from benchmarks.contestants import load_network
 from benchmarks.parity import MANY, MODEL, row
 from benchmarks.result import ROOT, made_by, provenance, table, write
-from cxr_trt.evaluate.tables import read_labels
-from cxr_trt.export.graph_file import read_scoring_graph
-from cxr_trt.export.plan import FLOAT32, Plan
+from cxr_trt.tables.reading import read_labels
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.precision.plan import FLOAT32, Plan
 from cxr_trt.model.scorer import Scorer
-from cxr_trt.score.decoders import Decoders, Limits, Request
-from cxr_trt.score.files import Source, find_files
+from cxr_trt.images.decoders import Decoders, Limits, Request
+from cxr_trt.images.files import Source, find_files
 from train.data import read_data
 from train.split import write_split
 

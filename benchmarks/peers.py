@@ -28,13 +28,13 @@ from benchmarks.memory import PeakMemory
 from benchmarks.peers_page import AVX2, GPU_RUNS, OWN_PRECISION, SAME, draw, to_markdown
 from benchmarks.pictures import make_pictures, radiograph
 from benchmarks.result import ROOT, provenance, write
-from cxr_trt.benchmark.gpu_state import GpuState
+from cxr_trt.measure.gpu_state import GpuState
 from cxr_trt.engine.choice import GPU_BACKENDS
-from cxr_trt.engine.cuda import gpu
+from cxr_trt.engine.gpu.cuda import gpu
 from cxr_trt.engine.manifest import NAME as MANIFEST
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.precision import PRECISIONS
-from cxr_trt.preprocess import preprocess
+from cxr_trt.images.preprocess import preprocess
 
 MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
 PACKAGES = (

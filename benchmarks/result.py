@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from cxr_trt.benchmark.machine import describe_machine, versions
+from cxr_trt.measure.machine import describe_machine, versions
 
 ROOT = Path(__file__).parents[1]
 

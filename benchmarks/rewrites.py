@@ -12,9 +12,9 @@ from dataclasses import replace
 from benchmarks.result import ROOT, provenance
 from cxr_trt.engine.choice import measure
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.rewrites import NONE, Rewrites, read_network
-from cxr_trt.export.scoring_graph import scoring_graph
+from cxr_trt.export.graph_building import build_graph
 
 RESULT = ROOT / "benchmarks" / "results" / "rewrites.json"
 NAMES = ("onnxruntime", "openvino")
@@ -37,7 +37,7 @@ def main() -> None:
     engines = {
         (name, label): (
             BACKENDS[name],
-            scoring_graph(weights, settings, info.spec, {}, class_maps=True, rewrites=chosen),
+            build_graph(weights, settings, info.spec, {}, class_maps=True, rewrites=chosen),
         )
         for name in NAMES
         for label, chosen in REWRITES.items()

@@ -9,10 +9,8 @@ from typing import Any
 import click
 
 from benchmarks.result import ROOT, made_by, provenance, table, write
-from cxr_trt.benchmark.roofline import BYTES, GPUS, Layer, arithmetic_seconds, layers, seconds
-from cxr_trt.export.graph_file import read_scoring_graph
-from cxr_trt.export.optimise import optimised
-from cxr_trt.export.other_views import with_views
+from cxr_trt.measure.roofline import BYTES, GPUS, Layer, arithmetic_seconds, layers, seconds
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.views import VIEW_SETS
 

@@ -14,9 +14,9 @@ import click
 from benchmarks.result import ROOT, provenance
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.export.graph_file import read_scoring_graph
-from cxr_trt.export.int8_calibration import Int8Calibration
-from cxr_trt.export.plan import FLOAT32, Plan
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.precision.int8_calibration import Int8Calibration
+from cxr_trt.precision.plan import FLOAT32, Plan
 
 MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
 RESULT = ROOT / "benchmarks" / "results" / "sizes.json"
@@ -42,7 +42,7 @@ def main() -> None:
                 continue  # on a CPU float16 is stored as float32
             graph = plan.graph(model, info, share_crops=backend.share_crops, half=not backend.on_cpu)
             with tempfile.TemporaryDirectory() as folder:
-                backend.build(graph, Path(folder), BuildOptions(MAX_BATCH, lambda phase, fraction: None))
+                backend.build(graph, Path(folder), BuildOptions(MAX_BATCH))
                 size = sum(path.stat().st_size for path in Path(folder).iterdir())
             sizes.setdefault(name, {})[plan.precision] = round(size / 1e6, 1)
     result = {

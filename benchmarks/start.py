@@ -13,9 +13,9 @@ from pathlib import Path
 
 from benchmarks.pictures import source
 from benchmarks.result import ROOT, provenance
-from cxr_trt.engine.bundle import Engine
+from cxr_trt.score.engine import Engine
 from cxr_trt.images import decode
-from cxr_trt.preprocess import preprocess
+from cxr_trt.images.preprocess import preprocess
 
 RESULT = ROOT / "benchmarks" / "results" / "start.json"
 ROUNDS = 9

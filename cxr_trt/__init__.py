@@ -1,9 +1,30 @@
-"""Scores chest X-rays for the 14 findings of ChestX-ray14. Research use only; not a medical device."""
+"""Scores chest X-rays for the 14 findings of ChestX-ray14. Research use only; not a medical device.
+
+    import cxr_trt
+
+    for row in cxr_trt.Engine("mine.cxr").score("xrays/"):
+        print(row.path, row.error or row.probabilities)
+
+What this module offers is listed in `cxr_trt.api`, which is imported when the first of it is used.
+"""
 
 import os
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cxr_trt.api import FINDINGS, Engine, Outputs, Result, Row, decode, find_files, preprocess, score_files
+
+__all__ = ["FINDINGS", "Engine", "Outputs", "Result", "Row", "decode", "find_files", "preprocess", "score_files"]
 
 # ONNX Runtime tells Microsoft, and OpenVINO tells Google Analytics, what is run here, unasked. Both look at these when
 # they are imported, which is after this.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("cxr_trt.api"), name)

@@ -1,5 +1,7 @@
 """The 14 findings of ChestX-ray14, in the paper's order, which is the order of every output (paper, table 1)."""
 
+from collections.abc import Sequence
+
 FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -16,3 +18,8 @@ FINDINGS = (
     "Pleural_Thickening",
     "Hernia",
 )
+
+
+def ranked_findings(probabilities: Sequence[float]) -> list[int]:
+    """The findings by index, the most probable first; of equal ones the first in FINDINGS' order."""
+    return sorted(range(len(probabilities)), key=probabilities.__getitem__, reverse=True)

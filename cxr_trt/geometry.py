@@ -19,7 +19,7 @@ class Rectangle(NamedTuple):
 
 
 def map_rectangle(spec: Specification, height: int, width: int) -> Rectangle:
-    """What the class maps cover of a picture: the inverse of `cxr_trt.preprocess.preprocess` and of the crops.
+    """What the class maps cover of a picture: the inverse of `cxr_trt.images.preprocess.preprocess` and of the crops.
 
     Args:
         spec: of the engine that made the maps.

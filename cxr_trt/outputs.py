@@ -1,12 +1,12 @@
 """Where results go: whether a path can be written is found out before the work, not after it."""
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from cxr_trt.errors import UsageError
 
@@ -39,43 +39,26 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, what: Path | None = None) -> Iterator[None]:
-    """Hold a file for this process alone; the system lets go of it whatever way the process ends.
+    """Hold a lock file for this process alone; the system lets go of it whatever way the process ends.
 
     Args:
-        path: the file; it is removed in the end.
-        what: what is protected so, for the message; by default the folder of the file.
+        path: the lock file; it is removed at the end.
+        what: what is protected, for the message; by default the folder of the file.
 
     Raises:
-        UsageError: another process holds it, which is named.
+        UsageError: another process holds it.
     """
-    what = what or path.parent
-    with _lock_file(path, what) as stream:
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # a file that nobody holds holds nobody off
-                path.unlink()
-
-
-def _lock_file(path: Path, what: Path) -> TextIO:
-    """The open file, held. Whoever held it before may have removed it in the meantime: then another one is made."""
-    while True:
-        try:
-            stream = path.open("a+")
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and path.stat().st_ino == os.fstat(stream.fileno()).st_ino:
-                return stream
-            stream.close()
-        except BlockingIOError as error:
-            stream.seek(0)
-            holder = stream.read().strip() or "another"
-            stream.close()
-            raise UsageError(f"{what}: process {holder} is writing there; wait for it or stop it") from error
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from error
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(f"{what or path.parent}: another process is writing there; wait for it or stop it") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

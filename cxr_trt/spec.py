@@ -10,11 +10,11 @@ from typing import Any, get_args
 
 from cxr_trt.errors import GraphError
 from cxr_trt.findings import FINDINGS
-from cxr_trt.preprocess import PREPROCESSING, Fit
-from cxr_trt.views import STRIDE, VIEW_SETS, View, ViewSet, Window, views, windows
+from cxr_trt.images.preprocess import PREPROCESSING, Fit
+from cxr_trt.views import NETWORK_STRIDE, VIEW_SETS, View, ViewSet, Window, views, windows
 
-LARGEST = 4096  # pixels a side, and more than any other number of a specification
-ROOM = 16  # what image and crop differ by is a multiple of it, so that merged class maps stay small
+MAX_SPEC_VALUE = 4096  # pixels per side, and more than any other number of a specification
+CROP_MARGIN_STEP = 16  # pixels; image and crop differ by a multiple of it, so that merged class maps stay small
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Specification:
     `mean` and `std` are per input channel, for grey values scaled to 0..1; the grey image is repeated to that many
     channels. The defaults are the paper's (sec. 4.2): ImageNet statistics, 448-pixel crops of a 512-pixel image.
 
-    `fit` makes the image square (`cxr_trt.preprocess`). `operating_points`, a probability a finding or none at all,
-    are what becomes 0.5: probabilities below and above are scaled linearly, as torchxrayvision does.
+    `fit` makes the image square (`cxr_trt.images.preprocess`). `operating_points`, one probability per finding or none,
+    become 0.5: probabilities below and above them are scaled linearly, as torchxrayvision does.
 
     Raises GraphError for sizes whose crops do not lie on the grid of class maps.
     """
@@ -44,16 +44,21 @@ class Specification:
     preprocessing: str = PREPROCESSING
 
     def __post_init__(self) -> None:
-        room = self.image_size - self.crop_size
-        if self.crop_size < STRIDE or room < 0 or self.crop_size % STRIDE or room % ROOM:
+        margin = self.image_size - self.crop_size
+        if (
+            self.crop_size < NETWORK_STRIDE
+            or margin < 0
+            or self.crop_size % NETWORK_STRIDE
+            or margin % CROP_MARGIN_STEP
+        ):
             raise GraphError(
                 f"crops of {self.crop_size} from {self.image_size} pixels cannot be scored: the crop must be a "
-                f"multiple of {STRIDE}, and smaller than the image by none or a multiple of {ROOM}"
+                f"multiple of {NETWORK_STRIDE}, and smaller than the image by none or a multiple of {CROP_MARGIN_STEP}"
             )
-        if self.views == "dense" and room % (2 * STRIDE):
+        if self.views == "dense" and margin % (2 * NETWORK_STRIDE):
             raise GraphError(
                 f"crops of {self.crop_size} from {self.image_size} pixels have no dense views: the crop must be "
-                f"smaller than the image by a multiple of {2 * STRIDE}; choose other --views"
+                f"smaller than the image by a multiple of {2 * NETWORK_STRIDE}; choose other --views"
             )
 
     def view_list(self) -> tuple[View, ...]:
@@ -85,7 +90,7 @@ class Specification:
     def class_map_cell(self) -> int:
         """Pixels to one cell of the output `class_maps`: the largest grid that all views' cells lie on."""
         start, _ = self.class_map_region
-        return math.gcd(STRIDE, *(view.y - start for view in self.view_list()))
+        return math.gcd(NETWORK_STRIDE, *(view.y - start for view in self.view_list()))
 
     def to_json(self) -> str:
         """Canonical JSON: the text that is hashed and written into every graph and bundle."""
@@ -120,10 +125,10 @@ class Specification:
         real = (self.alpha, *self.mean, *self.std, *self.operating_points)
         return (
             all(type(value) is int for value in whole)
-            and all(type(value) in (int, float) and abs(value) < LARGEST for value in real)
-            and 0 < self.crop_size <= self.image_size <= LARGEST
+            and all(type(value) in (int, float) and abs(value) < MAX_SPEC_VALUE for value in real)
+            and 0 < self.crop_size <= self.image_size <= MAX_SPEC_VALUE
             and min(self.k_max, self.k_min) >= 0
-            and max(self.k_max, self.k_min) <= LARGEST
+            and max(self.k_max, self.k_min) <= MAX_SPEC_VALUE
             and len(self.mean) == len(self.std)
             and len(self.std) in (1, 3)
             and self.fit in get_args(Fit)

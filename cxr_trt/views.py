@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, get_args
 
 ViewSet = Literal["ten-crop", "five-crop", "center-mirror", "center", "dense"]
 VIEW_SETS: tuple[ViewSet, ...] = get_args(ViewSet)
-STRIDE = 32  # pixels of a view to one cell of its class maps
+NETWORK_STRIDE = 32  # pixels of a view to one cell of its class maps
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,13 @@ def windows(view_set: ViewSet, image_size: int, crop_size: int) -> tuple[Window,
 
     The image must be larger than the crop by none or a multiple of 64 pixels, so that the crops lie on cells.
     """
-    crop = crop_size // STRIDE
+    crop = crop_size // NETWORK_STRIDE
     if view_set != "dense":
         return (Window(0, 0, crop, crop),)
-    return tuple(Window(y // STRIDE, x // STRIDE, crop, crop) for y, x in _corners_and_center(image_size, crop_size))
+    return tuple(
+        Window(y // NETWORK_STRIDE, x // NETWORK_STRIDE, crop, crop)
+        for y, x in _corners_and_center(image_size, crop_size)
+    )
 
 
 def _corners_and_center(image_size: int, crop_size: int) -> list[tuple[int, int]]:

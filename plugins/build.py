@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "plugin"
 LIBRARY = "libcxr_trt_plugin.so"
-INSTALLED = HERE.parent / "cxr_trt" / "engine" / LIBRARY  # where cxr-trt looks for it
+INSTALLED = HERE.parent / "cxr_trt" / "engine" / "gpu" / LIBRARY  # where cxr-trt looks for it
 
 CMAKE = "cmake==3.31.6"
 NVCC = (

@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
-import onnx
 import pytest
 from cheap_engine import cheap_bundle as build_cheap_bundle
-from onnx import numpy_helper
 
 from cxr_trt.engine.backend import BuildOptions
-from cxr_trt.engine.bundle import build_bundle
+from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.export.graph_file import GraphInfo, read_scoring_graph
-from cxr_trt.export.scoring_graph import scoring_graph
+from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.spec import Specification
 
 if TYPE_CHECKING:
+    from click.testing import Result
+
     from cxr_trt.model.network import Network
 
 NOBODY = 65534  # the user of that name
@@ -38,6 +37,16 @@ def cxr14() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ChestX-ray14: set CXR14_DIR")
     return folder
+
+
+@pytest.fixture
+def cli() -> "Callable[..., Result]":
+    """Calls the command line in this process: `cli("score", folder, "-o", table)` gives exit code and output."""
+    from click.testing import CliRunner
+
+    from cxr_trt.cli import main
+
+    return lambda *arguments: CliRunner().invoke(main, [*map(str, arguments)])
 
 
 @pytest.fixture
@@ -64,8 +73,8 @@ def demo_model() -> Path:
 @pytest.fixture(scope="session")
 def demo_weights(demo_model: Path) -> dict[str, npt.NDArray[Any]]:
     """The state dict of the shipped model."""
-    model, _ = read_scoring_graph(demo_model)
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights, _ = ScoringGraph.load(demo_model).network()
+    return weights
 
 
 @pytest.fixture(scope="session")
@@ -82,32 +91,28 @@ def network(demo_weights: dict[str, npt.NDArray[Any]]) -> "Network":
 
 
 @pytest.fixture(scope="session")
-def center_model(demo_weights: dict[str, npt.NDArray[Any]]) -> onnx.ModelProto:
+def center_graph(demo_weights: dict[str, npt.NDArray[Any]]) -> ScoringGraph:
     """The shipped model for the centre crop: a tenth of the time of ten crops."""
-    spec = Specification(views="center")
-    metadata = GraphInfo.of(spec, "untrained", "0" * 64).to_metadata()
-    return scoring_graph(demo_weights, SETTINGS["paper"], spec, metadata, class_maps=True)
+    info = GraphInfo.of(Specification(views="center"), "untrained", "0" * 64)
+    return ScoringGraph.from_network(demo_weights, SETTINGS["paper"], info)
 
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Builds a bundle from a model; returns its folder."""
+    """Builds a bundle from a scoring graph; returns its folder."""
 
-    def build(model: onnx.ModelProto, backend: str = "openvino", max_batch: int = 1) -> Path:
-        folder = tmp_path_factory.mktemp("bundles")
-        onnx.save(model, folder / "model.onnx")
-        model, info = read_scoring_graph(folder / "model.onnx")
-        options = BuildOptions(max_batch, lambda phase, fraction: None)
-        build_bundle(model, info, BACKENDS[backend], folder / "engine.cxr", options, overwrite=False)
-        return folder / "engine.cxr"
+    def build(graph: ScoringGraph, backend: str = "openvino", max_batch: int = 1) -> Path:
+        bundle = tmp_path_factory.mktemp("bundles") / "engine.cxr"
+        build_bundle(BuildRequest(graph, BACKENDS[backend], options=BuildOptions(max_batch)), bundle)
+        return bundle
 
     return build
 
 
 @pytest.fixture(scope="session")
-def center_bundle(build: Callable[..., Path], center_model: onnx.ModelProto) -> Path:
+def center_bundle(build: Callable[..., Path], center_graph: ScoringGraph) -> Path:
     """A bundle of the centre-crop model. Copy it before changing it."""
-    return build(center_model)
+    return build(center_graph)
 
 
 @pytest.fixture(scope="session")

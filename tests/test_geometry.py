@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from cxr_trt.geometry import map_rectangle, upsample
-from cxr_trt.preprocess import preprocess
+from cxr_trt.images.preprocess import preprocess
 from cxr_trt.spec import Specification
 
 

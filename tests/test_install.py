@@ -12,7 +12,7 @@ def test_the_scoring_path_imports_neither_torch_nor_tensorrt_nor_reads_dicom_its
     code = """
 import sys
 from cxr_trt.api import Engine, find_files, score
-import cxr_trt.cli, cxr_trt.doctor, cxr_trt.score.command
+import cxr_trt.cli, cxr_trt.commands.doctor, cxr_trt.commands.score
 with Engine(sys.argv[1]) as engine:
     assert len(list(score(engine, find_files([sys.argv[2]]).sources))) == 1
 print(sorted({"torch", "torchvision", "tensorrt", "tensorrt_rtx", "cuda", "pycuda", "safetensors",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cxr_trt.views import STRIDE
+from cxr_trt.views import NETWORK_STRIDE
 from train.augment import Augmentation, Cuts, center_cuts, cut, random_cuts
 
 
@@ -54,13 +54,13 @@ class Images:
         """An epoch's batches from step `start` on: in random order, cropped at random, half of them mirrored.
 
         Of each batch the part `part[0]` of `part[1]` equal ones. The images that do not fill a batch are left out of
-        the epoch (paper, sec. 4.2, for crops and mirroring). With `spread`, pixels, a multiple of STRIDE, the crops of
+        the epoch (paper, sec. 4.2, for crops and mirroring). With `spread`, pixels, a multiple of NETWORK_STRIDE, the crops of
         each batch have a side of their own, larger or smaller by up to so much.
         """
         cuts = random_cuts(rows, self._room, augmentation, np.random.default_rng((seed, epoch)))
         number, parts = part
-        share, steps, most = batch // parts, len(rows) // batch, spread // STRIDE
-        sides = self.crop_size + STRIDE * np.random.default_rng((seed, epoch, 1)).integers(-most, most + 1, steps)
+        share, steps, most = batch // parts, len(rows) // batch, spread // NETWORK_STRIDE
+        sides = self.crop_size + NETWORK_STRIDE * np.random.default_rng((seed, epoch, 1)).integers(-most, most + 1, steps)
         starts = ((step, step * batch + number * share) for step in range(start, steps))
         return self._ahead((cuts[first : first + share], int(sides[step])) for step, first in starts)
 

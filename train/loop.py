@@ -30,7 +30,7 @@ from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.network import Network
 from cxr_trt.outputs import replacing
 from cxr_trt.spec import Specification
-from cxr_trt.views import STRIDE
+from cxr_trt.views import NETWORK_STRIDE
 from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, Images
@@ -155,7 +155,7 @@ class Trainer:
         """Set k of the pooling for this epoch: from all cells down to the network's own, in equal ratios."""
         settings, pool = self.network.settings, self.network.pool
         left = max(0.0, 1 - self.epoch / self.recipe.anneal) if self.recipe.anneal else 0.0
-        cells = (self.recipe.crop_size // STRIDE) ** 2
+        cells = (self.recipe.crop_size // NETWORK_STRIDE) ** 2
         pool.k_max, pool.k_min = (round(k * (cells / k) ** left) for k in (settings.k_max, settings.k_min))
 
     def update(self, batch: Batch) -> Tensor:

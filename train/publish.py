@@ -10,7 +10,7 @@ import click
 import onnx
 import torch
 
-from cxr_trt.export.export import export_checkpoint
+from cxr_trt.export.from_checkpoint import export_checkpoint
 from cxr_trt.export.storage import pack
 from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint
 

@@ -13,8 +13,8 @@ else:
 
 from cxr_trt.errors import UsageError
 from cxr_trt.model.settings import SETTINGS
-from cxr_trt.spec import ROOM
-from cxr_trt.views import STRIDE
+from cxr_trt.spec import CROP_MARGIN_STEP
+from cxr_trt.views import NETWORK_STRIDE
 
 RECIPES = Path(__file__).with_name("recipes")
 
@@ -79,14 +79,14 @@ class Recipe:
         if self.setting not in SETTINGS:
             raise UsageError(f"setting {self.setting!r} is none of {', '.join(SETTINGS)}")
         room = self.image_size - self.crop_size
-        if room < 0 or room % ROOM or self.crop_size % STRIDE:
+        if room < 0 or room % CROP_MARGIN_STEP or self.crop_size % NETWORK_STRIDE:
             raise UsageError(
-                f"crop_size {self.crop_size} must be a multiple of {STRIDE}, and smaller than image_size "
-                f"{self.image_size} by none or a multiple of {ROOM}"
+                f"crop_size {self.crop_size} must be a multiple of {NETWORK_STRIDE}, and smaller than image_size "
+                f"{self.image_size} by none or a multiple of {CROP_MARGIN_STEP}"
             )
-        if self.crop_spread % STRIDE or not 0 <= self.crop_spread <= min(room, self.crop_size - STRIDE):
+        if self.crop_spread % NETWORK_STRIDE or not 0 <= self.crop_spread <= min(room, self.crop_size - NETWORK_STRIDE):
             raise UsageError(
-                f"crop_spread {self.crop_spread} must be a multiple of {STRIDE} by which a crop of {self.crop_size} "
+                f"crop_spread {self.crop_spread} must be a multiple of {NETWORK_STRIDE} by which a crop of {self.crop_size} "
                 f"can grow and shrink in an image of {self.image_size}"
             )
         if self.batch % self.accumulate:

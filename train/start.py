@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cxr_trt.errors import CheckpointError
-from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.rewrites import read_network
 from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.layouts import COUNTER

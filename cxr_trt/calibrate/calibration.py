@@ -6,7 +6,6 @@ fingerprint of the only engine that it is for, and ends with its own hash.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -18,13 +17,13 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from cxr_trt.calibrate.fit import (
-    Aim,
     Booleans,
     Floats,
     Isotonic,
     Platt,
     Scaling,
     Threshold,
+    ThresholdGoal,
     choose_threshold,
     fit_isotonic,
     fit_platt,
@@ -32,20 +31,21 @@ from cxr_trt.calibrate.fit import (
 )
 from cxr_trt.errors import BundleError
 from cxr_trt.findings import FINDINGS
+from cxr_trt.hashing import hash_fields, to_hashed_json
 
-NAME = "calibration.json"
-MAX_BYTES = 16 << 20
+CALIBRATION_FILE = "calibration.json"
+MAX_CALIBRATION_BYTES = 16 << 20
 FORMAT = 1  # raise it when the fields change their meaning
 Method = Literal["platt", "isotonic"]
 
 CALIBRATED = tuple(f"{finding}_calibrated" for finding in FINDINGS)
 POSITIVE = tuple(f"{finding}_positive" for finding in FINDINGS)
-COLUMNS = ("calibration", *CALIBRATED, *POSITIVE)
+CALIBRATION_COLUMNS = ("calibration", *CALIBRATED, *POSITIVE)
 """What a calibration adds to a table: its fingerprint, probabilities, and yes or no; empty where nothing was fitted."""
 
 
 @dataclass(frozen=True)
-class Fit:
+class FindingCalibration:
     """One finding. positives: images, of those it was fitted on."""
 
     positives: int
@@ -57,28 +57,28 @@ class Fit:
 class Calibration:
     """Of one engine.
 
-    engine: its fingerprint. method: of all scalings. aim: of all thresholds, in words. images: that it was fitted on.
+    engine: its fingerprint. method: of all scalings. goal: of all thresholds, in words. images: that it was fitted on.
     fits: the findings that could be fitted; left_out: the reason for each other one.
     """
 
     engine: str
     method: Method
-    aim: str
+    goal: str
     images: int
-    fits: Mapping[str, Fit]
+    fits: Mapping[str, FindingCalibration]
     left_out: Mapping[str, str]
 
     @cached_property
     def fingerprint(self) -> str:
         """Stands in every row that it was applied to: 16 hexadecimal digits."""
-        return _hash(self._fields())[:16]
+        return hash_fields(self._fields())[:16]
 
     def summary(self) -> str:
         fitted = f"{len(self.fits)} of {len(FINDINGS)} findings on {self.images} images"
-        return f"{self.fingerprint}, {fitted}, {self.method}; thresholds for {self.aim}"
+        return f"{self.fingerprint}, {fitted}, {self.method}; thresholds for {self.goal}"
 
     def values(self, probabilities: tuple[float, ...] | None) -> tuple[str | float | None, ...]:
-        """In the order of COLUMNS, for the 14 float32 scores of a row, or for an error row."""
+        """In the order of CALIBRATION_COLUMNS, for the 14 float32 scores of a row, or for an error row."""
         calibrated: list[float | None] = [None] * len(FINDINGS)
         positive: list[str | None] = [None] * len(FINDINGS)
         for i, (finding, score) in enumerate(zip(FINDINGS, probabilities or (), strict=False)):
@@ -89,8 +89,7 @@ class Calibration:
 
     def to_json(self) -> str:
         """Human-readable JSON that ends with its own hash."""
-        fields = self._fields()
-        return json.dumps({**fields, "sha256": _hash(fields)}, indent=2) + "\n"
+        return to_hashed_json(self._fields())
 
     def _fields(self) -> dict[str, Any]:
         fits = {
@@ -101,18 +100,18 @@ class Calibration:
             }
             for name, fit in self.fits.items()
         }
-        plain = {"engine": self.engine, "method": self.method, "aim": self.aim, "images": self.images}
+        plain = {"engine": self.engine, "method": self.method, "aim": self.goal, "images": self.images}
         return {"format": FORMAT, **plain, "fits": fits, "left_out": dict(self.left_out)}
 
 
-def calibrate(scores: Floats, labels: Booleans, method: Method, aim: Aim, engine: str) -> Calibration:
+def fit_calibration(scores: Floats, labels: Booleans, method: Method, goal: ThresholdGoal, engine: str) -> Calibration:
     """Fit each finding that can be.
 
     Args:
         scores: [N, 14], probabilities of the engine.
         labels: [N, 14].
         method: of scaling.
-        aim: of the thresholds.
+        goal: of the thresholds.
         engine: fingerprint.
     """
     fit_scaling: Callable[[Floats, Booleans], Scaling] = fit_platt if method == "platt" else fit_isotonic
@@ -122,9 +121,9 @@ def calibrate(scores: Floats, labels: Booleans, method: Method, aim: Aim, engine
         if reason := why_not(exact, truth):
             left_out[finding] = reason
         else:
-            threshold = choose_threshold(column, truth, aim)
-            fits[finding] = Fit(int(truth.sum()), fit_scaling(exact, truth), threshold)
-    return Calibration(engine, method, str(aim), len(scores), fits, left_out)
+            threshold = choose_threshold(column, truth, goal)
+            fits[finding] = FindingCalibration(int(truth.sum()), fit_scaling(exact, truth), threshold)
+    return Calibration(engine, method, str(goal), len(scores), fits, left_out)
 
 
 def read_calibration(bundle: Path, engine: str) -> Calibration | None:
@@ -137,14 +136,14 @@ def read_calibration(bundle: Path, engine: str) -> Calibration | None:
     Raises:
         BundleError: damaged, changed, or fitted for another engine.
     """
-    path = bundle / NAME
+    path = bundle / CALIBRATION_FILE
     if path.is_symlink():
         raise BundleError(f"{path}: is a link, which a bundle may not hold; copy the file itself")
     if not path.exists():
         return None
     remedy = "remove it, or fit it again with `cxr-trt calibrate ... --overwrite`"
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if path.stat().st_size > MAX_CALIBRATION_BYTES:
             raise ValueError("no calibration is that large")
         text = path.read_text(encoding="utf-8")
         calibration = _parse(json.loads(text))
@@ -169,7 +168,7 @@ def _parse(fields: Any) -> Calibration:
     return Calibration(fields["engine"], method, fields["aim"], int(fields["images"]), fits, left_out)
 
 
-def _parse_fit(fit: Any, method: Method) -> Fit:
+def _parse_fit(fit: Any, method: Method) -> FindingCalibration:
     scaling: Scaling
     if method == "platt":
         scaling = Platt(**fit["scaling"])
@@ -184,8 +183,4 @@ def _parse_fit(fit: Any, method: Method) -> Fit:
     threshold = Threshold(**fit["threshold"])
     if not all(type(number) is float and math.isfinite(number) for number in (*numbers, *threshold)):
         raise TypeError("not a number")
-    return Fit(int(fit["positives"]), scaling, threshold)
-
-
-def _hash(fields: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return FindingCalibration(int(fit["positives"]), scaling, threshold)

@@ -15,9 +15,11 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
 
-FEWEST = 10  # positives, and negatives, that a fit needs: ten events a variable (Peduzzi et al. 1996, J Clin Epidemiol)
-SMALLEST = 1e-7  # scores are kept as far from 0 and 1 before their logit is taken; float32 is no finer near 1
-STEPS = 100  # Newton steps; a fit takes about six
+MIN_CASES = (
+    10  # positives, and negatives, that a fit needs: ten events per variable (Peduzzi et al. 1996, J Clin Epidemiol)
+)
+MIN_PROBABILITY = 1e-7  # scores are kept as far from 0 and 1 before their logit is taken; float32 is no finer near 1
+MAX_NEWTON_STEPS = 100  # a fit takes about six
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ Scaling = Platt | Isotonic
 
 
 @dataclass(frozen=True)
-class Aim:
+class ThresholdGoal:
     """What a threshold is chosen for: at least this sensitivity or specificity, or the largest sum of both (Youden)."""
 
     name: Literal["sensitivity", "specificity", "youden"]
@@ -65,8 +67,8 @@ class Threshold(NamedTuple):
 
 
 def logit(scores: Floats) -> Floats:
-    """Of probabilities [N], kept away from 0 and 1 by SMALLEST."""
-    inside = np.clip(scores, SMALLEST, 1 - SMALLEST)
+    """Of probabilities [N], kept away from 0 and 1 by MIN_PROBABILITY."""
+    inside = np.clip(scores, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return np.log(inside) - np.log1p(-inside)
 
 
@@ -88,14 +90,14 @@ def fit_platt(scores: Floats, labels: Booleans) -> Platt:
         linear = variables @ weights
         return float(np.sum(np.logaddexp(0, linear) - targets * linear))
 
-    for _ in range(STEPS):
+    for _ in range(MAX_NEWTON_STEPS):
         fitted = _sigmoid(variables @ weights)
         gradient = variables.T @ (fitted - targets)
         if np.abs(gradient).max() <= 1e-10 * len(scores):
             break
         step = np.linalg.solve(variables.T * (fitted * (1 - fitted)) @ variables, gradient)
         size = 1.0
-        while size > SMALLEST and loss(weights - size * step) > loss(weights):
+        while size > MIN_PROBABILITY and loss(weights - size * step) > loss(weights):
             size /= 2
         weights = weights - size * step
     slope = float(weights[0] / spread)
@@ -127,7 +129,7 @@ def fit_isotonic(scores: Floats, labels: Booleans) -> Isotonic:
     return Isotonic(at, probabilities)
 
 
-def choose_threshold(scores: npt.NDArray[np.float32], labels: Booleans, aim: Aim) -> Threshold:
+def choose_threshold(scores: npt.NDArray[np.float32], labels: Booleans, goal: ThresholdGoal) -> Threshold:
     """The highest threshold that reaches a sensitivity, the lowest that reaches a specificity, or Youden's (1950).
 
     Of several with the same sum of sensitivity and specificity the lowest is taken.
@@ -135,7 +137,7 @@ def choose_threshold(scores: npt.NDArray[np.float32], labels: Booleans, aim: Aim
     Args:
         scores: float32 [N]; the threshold is one of them, or just above all of them.
         labels: [N], of both classes.
-        aim: which of the three.
+        goal: which of the three.
     """
     values = np.unique(scores)
     candidates = np.append(values, np.nextafter(values[-1], np.float32(2)))
@@ -143,10 +145,10 @@ def choose_threshold(scores: npt.NDArray[np.float32], labels: Booleans, aim: Aim
     found = len(positives) - np.searchsorted(positives, candidates, "left")
     rejected = np.searchsorted(negatives, candidates, "left")
     sensitivity, specificity = found / len(positives), rejected / len(negatives)
-    if aim.name == "sensitivity":
-        chosen = np.flatnonzero(sensitivity >= aim.value)[-1]
-    elif aim.name == "specificity":
-        chosen = np.flatnonzero(specificity >= aim.value)[0]
+    if goal.name == "sensitivity":
+        chosen = np.flatnonzero(sensitivity >= goal.value)[-1]
+    elif goal.name == "specificity":
+        chosen = np.flatnonzero(specificity >= goal.value)[0]
     else:
         chosen = np.argmax(found * len(negatives) + rejected * len(positives))
     return Threshold(float(candidates[chosen]), float(sensitivity[chosen]), float(specificity[chosen]))
@@ -156,8 +158,8 @@ def why_not(scores: Floats, labels: Booleans) -> str | None:
     """None if a fit may be made of scores [N] and labels [N]; else the reason."""
     positives, negatives = int(labels.sum()), int((~labels).sum())
     for count, what in ((positives, "positives"), (negatives, "negatives")):
-        if count < FEWEST:
-            return f"{count} {what}, and a fit needs {FEWEST}"
+        if count < MIN_CASES:
+            return f"{count} {what}, and a fit needs {MIN_CASES}"
     if np.ptp(scores) == 0:
         return "all scores are equal"
     if (slope := fit_platt(scores, labels).slope) <= 0:

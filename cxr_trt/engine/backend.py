@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from cxr_trt.progress import ProgressCallback, ignore_progress
 from cxr_trt.spec import Specification
 
 
@@ -23,13 +24,14 @@ class Outputs(NamedTuple):
     class_maps: npt.NDArray[np.float32] | None
 
 
-Pending = Callable[[], Outputs]  # waits for a batch; to be called once; raises BackendError
+Pending = Callable[[], Outputs]
+"""Waits for the outputs of a submitted batch. Call it once. Raises BackendError."""
 
 
 class ScoringEngine(Protocol):
-    """What the scoring core needs: an open bundle (`cxr_trt.engine.bundle.Engine`), or the PyTorch reference.
+    """What the scoring core needs: an open bundle (`cxr_trt.score.engine.Engine`), or the PyTorch reference.
 
-    fingerprint: stands in every row. warnings: stand in every row. max_batch: images in a call of `run` or `submit`.
+    fingerprint: written into every row. warnings: added to every row. max_batch: the most images in a call of `submit`.
     in_flight: batches that may be submitted before the first is collected.
     """
 
@@ -39,12 +41,8 @@ class ScoringEngine(Protocol):
     max_batch: int
     in_flight: int
 
-    def run(self, images: npt.NDArray[np.uint8], *, class_maps: bool = False) -> Outputs:
-        """Score uint8 [N, size, size], 1 <= N <= max_batch."""
-        ...
-
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start to score 1 to max_batch images, uint8 [size, size]."""
+        """Start to score 1 to `max_batch` images, uint8 [size, size]."""
         ...
 
 
@@ -55,12 +53,15 @@ class Runner(Protocol):
     in_flight: int
     has_class_maps: bool
 
-    def run(self, images: npt.NDArray[np.uint8], class_maps: bool) -> Outputs:
-        """Score uint8 [N, 1, size, size], 1 <= N <= max_batch; class maps only if it has them. Raises BackendError."""
-        ...
-
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start to score uint8 [size, size] images; see `in_flight` of `ScoringEngine`. Raises BackendError."""
+        """Start to score 1 to `max_batch` images, uint8 [size, size]; class maps only if the engine has them.
+
+        At most `in_flight` batches may be on their way. A runner that does not overlap batches computes at once and
+        returns a function that hands over the outputs.
+
+        Raises:
+            BackendError: the engine failed, now or when the batch is collected.
+        """
         ...
 
     def close(self) -> None:
@@ -68,53 +69,27 @@ class Runner(Protocol):
         ...
 
 
-class Way(NamedTuple):
-    """How a CPU engine uses the processors; the names are those in `settings`.
-
-    streams: batches side by side. max_batch: X-rays in a call of `run`, divided among the streams. hyper_threading:
-    whether each logical processor has a thread, else each core. layout: of `Backend.layouts`; empty: the first.
-    """
-
-    streams: int
-    max_batch: int
-    hyper_threading: bool = False
-    layout: str = ""
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "Way":
-        """What `settings` say; they may lack what has a default."""
-        return cls(**{name: settings[name] for name in cls._fields if name in settings})
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Without what is as by default, so that the same engine has the same fingerprint, timed or not."""
-        return {name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name)}
-
-
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build.
+    """What a backend needs to know besides the graph.
 
-    max_batch: X-rays (not crops) in a call. report: called with (phase, fraction done 0..1) while building.
-    share_crops: see `cxr_trt.export.rewrites.Rewrites`; None: as the backend proposes.
-    plugin: whether TensorRT may take the pooling's plugin. ways: to be timed on a CPU (`cxr_trt.engine.tuning`); the
-    best takes the place of `max_batch`. None: one stream.
+    max_batch: the most X-rays (not crops) in a call. on_progress: called while building.
+    plugin: whether TensorRT may use the pooling plugin.
     """
 
-    max_batch: int
-    report: Callable[[str, float], None]
-    share_crops: bool | None = None
+    max_batch: int = 1
+    on_progress: ProgressCallback = ignore_progress
     plugin: bool = True
-    ways: tuple[Way, ...] = ()
 
 
 class Backend(Protocol):
     """One way to run a scoring graph. `settings` is the backend's own part of the manifest: plain JSON values.
 
-    share_crops: whether its engines are built so by default, because it was measured to be faster. on_cpu: whether its
-    engines take a `Way` among their settings, and float32 for what is not int8; else that is float16.
-    precisions: what it can compute in. layouts: of feature maps in memory, among which its engines can be told to
-    choose, the usual one first; empty if they choose themselves.
+    share_crops: whether its engines share crops by default, because that was measured to be faster.
+    on_cpu: whether its engines take a `cxr_trt.engine.cpu.config.CpuConfig` among their settings, and leave in float32
+    what is not int8; on a GPU that is float16.
+    precisions: what it can compute in. layouts: memory layouts of feature maps that its engines can be told to use, the
+    usual one first; empty if they choose themselves.
     """
 
     name: str
@@ -137,9 +112,10 @@ class Backend(Protocol):
         ...
 
     def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> Mapping[str, Any]:
-        """Write the engine's own files into `folder`; return `settings`. Of `graph`, none is there yet.
+        """Write the engine's own files into `folder`, which holds none of `graph` yet; return `settings`.
 
-        Raises BackendError.
+        Raises:
+            BackendError: the backend refuses the graph.
         """
         ...
 
@@ -155,39 +131,7 @@ class Backend(Protocol):
         ...
 
 
-class CpuBackend:
-    """What the CPU backends share: they are part of the base install, and their engines are bound to no device."""
-
-    default_max_batch = 1
-    share_crops = True
-    layouts: tuple[str, ...] = ()
-    on_cpu = True
-
-    def why_not_build(self) -> None:
-        return None
-
-    def why_not_run(self) -> None:
-        return None
-
-    def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
-        layout = settings.get("layout")
-        known = not layout or layout in self.layouts
-        return None if known else f"made for the unknown layout {layout!r}"
-
-
-class OneByOne:
-    """What runs a batch at once, and nothing beside it: its `submit` is its `run`."""
-
-    in_flight = 1
-    run: Callable[..., Outputs]
-
-    def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        stacked = np.stack(images)
-        outputs = self.run(stacked.reshape(-1, 1, *stacked.shape[-2:]), class_maps=class_maps)
-        return lambda: outputs
-
-
-def joined(parts: Sequence[Outputs]) -> Outputs:
+def concat_outputs(parts: Sequence[Outputs]) -> Outputs:
     """The outputs of a batch that was run in parts."""
     if len(parts) == 1:
         return parts[0]

@@ -9,14 +9,14 @@ from typing import TypeVar
 
 import onnx
 
-from cxr_trt.engine import cuda
 from cxr_trt.engine.backend import Backend, BuildOptions
+from cxr_trt.engine.gpu import cuda
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError
-from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.export.pictures import check_pictures
-from cxr_trt.export.plan import Plan
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.precision import Precision
+from cxr_trt.precision.plan import PrecisionPlan
 from cxr_trt.spec import Specification
 
 CPU_BACKENDS = ("openvino", "onnxruntime")  # which one is faster depends on the processor
@@ -35,9 +35,7 @@ def check_backend(name: str, precision: Precision) -> None:
         raise BackendError(f"{name} does not run {precision}; choose --backend {able}, or another --precision")
 
 
-def choose_backend(
-    name: str, plan: Plan, model: onnx.ModelProto, info: GraphInfo, say: Callable[[str], None]
-) -> Backend:
+def choose_backend(name: str, plan: PrecisionPlan, graph: ScoringGraph, say: Callable[[str], None]) -> Backend:
     """The backend of that name; for "auto", the best that can build and run the plan's precision here.
 
     On a GPU that is TensorRT; without one, the CPU backend that scores a picture in less time, which is measured.
@@ -45,8 +43,7 @@ def choose_backend(
     Args:
         name: "auto" or a key of BACKENDS.
         plan: the engine's precision.
-        model: the scoring graph, to be timed.
-        info: its metadata.
+        graph: the scoring graph, to be timed.
         say: takes a sentence on what was measured, or on why a GPU is not used.
 
     Raises:
@@ -63,37 +60,37 @@ def choose_backend(
             return backend
         reasons.append(reason)
     if cuda.driver_is_here():
-        say(f"an engine for the CPU, though there is an NVIDIA driver: {'; '.join(reasons)}")
+        say(f"building for the CPU, although there is an NVIDIA driver: {'; '.join(reasons)}")
     able_here = [BACKENDS[name] for name in CPU_BACKENDS if precision in BACKENDS[name].precisions]
     if len(able_here) == 1:
         return able_here[0]
     engines = {
-        backend.name: (backend, plan.graph(model, info, share_crops=backend.share_crops, half=not backend.on_cpu))
+        backend.name: (backend, plan.engine_graph(graph, share_crops=backend.share_crops, float16=not backend.on_cpu))
         for backend in able_here
     }
-    timings = measure(engines, info.spec, TIMED_RUNS)
+    timings = time_engines(engines, graph.spec, TIMED_RUNS)
     seconds = {backend: min(values) for backend, values in timings.items()}
-    say(", ".join(f"{backend} takes {value:.2f} s an X-ray" for backend, value in seconds.items()))
+    say(", ".join(f"{backend} takes {value:.2f} s per X-ray" for backend, value in seconds.items()))
     return BACKENDS[min(seconds, key=seconds.__getitem__)]
 
 
-def measure(
+def time_engines(
     engines: Mapping[Label, tuple[Backend, onnx.ModelProto]], spec: Specification, runs: int
 ) -> dict[Label, list[float]]:
     """Seconds that an image takes on each engine, run by run, in turn, after one that does not count."""
-    image = check_pictures(spec.image_size)[:1]
+    picture = check_pictures(spec.image_size)[0, 0]
     timings: dict[Label, list[float]] = {label: [] for label in engines}
     with ExitStack() as stack:
         runners = {}
         for label, (backend, graph) in engines.items():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            settings = backend.build(graph, folder, BuildOptions(1, lambda phase, fraction: None))
+            settings = backend.build(graph, folder, BuildOptions())
             runners[label] = backend.open(folder, spec, settings)
             stack.callback(runners[label].close)
         for run in range(runs + 1):
             for label, runner in runners.items():
                 start = time.perf_counter()
-                runner.run(image, class_maps=False)
+                runner.submit([picture], False)()
                 if run:
                     timings[label].append(time.perf_counter() - start)
     return timings

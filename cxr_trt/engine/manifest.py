@@ -1,22 +1,23 @@
 """The manifest of an engine bundle: what is in it, what made it, and what its files must hash to."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr_trt.calibrate.calibration import NAME as CALIBRATION
+from cxr_trt.calibrate.calibration import CALIBRATION_FILE
 from cxr_trt.errors import BundleError, CxrTrtError, GraphError
-from cxr_trt.export.graph_file import GraphInfo, load_alone
-from cxr_trt.export.plan import PLAN, Plan
+from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph, load_self_contained
+from cxr_trt.hashing import hash_fields, hash_file, to_hashed_json
 from cxr_trt.model.settings import CAUTIONS
+from cxr_trt.precision.plan import PRECISION_FILE, PrecisionPlan
 from cxr_trt.spec import Specification
 
-NAME = "manifest.json"
-MAX_BYTES = 1 << 20  # of the manifest; one has about 2,000
+MANIFEST_FILE = "manifest.json"
+GRAPH_FILE = "model.onnx"  # the scoring graph, in every bundle: any bundle can be rebuilt elsewhere
+MAX_MANIFEST_BYTES = 1 << 20  # one has about 2,000
 MAX_BATCH = 4096
 FORMAT = 2  # raise it when the fields change their meaning
 
@@ -34,8 +35,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Human-readable JSON that ends with its own hash."""
-        fields = self._fields()
-        return json.dumps({**fields, "sha256": _hash(fields)}, indent=2) + "\n"
+        return to_hashed_json(self._fields())
 
     @property
     def fingerprint(self) -> str:
@@ -45,7 +45,7 @@ class Manifest:
         """
         fields = self._fields()
         settings = {name: value for name, value in self.settings.items() if name != "tuning"}
-        return f"{_hash({**fields, 'settings': settings})[:16]}-{self.graph.spec.sha256[:16]}"
+        return f"{hash_fields({**fields, 'settings': settings})[:16]}-{self.graph.spec.sha256[:16]}"
 
     def check_types(self) -> None:
         """Raise TypeError or ValueError for what no backend should have to expect."""
@@ -71,13 +71,15 @@ def read_manifest(bundle: Path) -> Manifest:
     Raises:
         BundleError: no bundle, of another format, incomplete or changed; the sentence names the file.
     """
-    path = bundle / NAME
+    path = bundle / MANIFEST_FILE
     if not bundle.is_dir():
         raise BundleError(f"{bundle}: no such bundle; build one with `cxr-trt build-engine MODEL -o {bundle}`")
     if not path.is_file():
-        raise BundleError(f"{bundle}: not an engine bundle (it has no {NAME}); name a folder made by build-engine")
+        raise BundleError(
+            f"{bundle}: not an engine bundle (it has no {MANIFEST_FILE}); name a folder made by build-engine"
+        )
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ValueError("no manifest is that large")
         text = path.read_text()
         fields = json.loads(text)
@@ -101,7 +103,7 @@ def read_manifest(bundle: Path) -> Manifest:
 def _check_files(bundle: Path, manifest: Manifest) -> None:
     """Raise BundleError unless the bundle holds the files of its manifest, unchanged, and no others.
 
-    A calibration is no part of the engine and vouches for itself (`cxr_trt.calibrate.calibration`).
+    A calibration is not part of the engine and carries its own hash (`cxr_trt.calibrate.calibration`).
     """
     for name, sha256 in manifest.files.items():
         path = bundle / name
@@ -116,37 +118,25 @@ def _check_files(bundle: Path, manifest: Manifest) -> None:
         if changed:
             raise BundleError(f"{path}: changed since the engine was built; {_rebuild(bundle)}")
     for path in sorted(bundle.iterdir()):
-        if path.name not in (NAME, CALIBRATION, *manifest.files):
+        if path.name not in (MANIFEST_FILE, CALIBRATION_FILE, *manifest.files):
             raise BundleError(f"{path}: is not in the manifest; remove it, or {_rebuild(bundle)}")
     try:
-        model = load_alone(bundle / "model.onnx")
+        model = load_self_contained(bundle / GRAPH_FILE)
     except GraphError as error:
         raise BundleError(str(error)) from error
     if manifest.precision == "int8":
         try:
-            if PLAN not in manifest.files:
-                raise BundleError(f"has no {PLAN}")
-            Plan.from_json((bundle / PLAN).read_text()).check_weights(model)
+            if PRECISION_FILE not in manifest.files:
+                raise BundleError(f"has no {PRECISION_FILE}")
+            plan = PrecisionPlan.from_json((bundle / PRECISION_FILE).read_text())
+            plan.check_weights(ScoringGraph(model, manifest.graph))
         except BundleError as error:
             raise BundleError(f"{bundle}: {error}; {_rebuild(bundle)}") from error
-
-
-def hash_file(path: Path) -> str:
-    """Sha256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _derived(graph: GraphInfo) -> dict[str, str]:
     """What a reader of the file wants to see first."""
     return {"specification_sha256": graph.spec.sha256}
-
-
-def _hash(fields: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _rebuild(bundle: Path) -> str:

@@ -1,9 +1,9 @@
 """The backends by name."""
 
 from cxr_trt.engine.backend import Backend
-from cxr_trt.engine.onnxruntime import OnnxRuntimeBackend
-from cxr_trt.engine.openvino import OpenVinoBackend
-from cxr_trt.engine.tensorrt import TensorRTBackend
+from cxr_trt.engine.cpu.onnxruntime import OnnxRuntimeBackend
+from cxr_trt.engine.cpu.openvino import OpenVinoBackend
+from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
 
 BACKENDS: dict[str, Backend] = {
     "tensorrt": TensorRTBackend("tensorrt"),

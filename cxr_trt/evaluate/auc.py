@@ -16,7 +16,7 @@ from cxr_trt.findings import FINDINGS
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-CHUNK = 50  # resamples at a time: about 10 MB an array at 25,596 images
+RESAMPLES_AT_A_TIME = 50  # about 10 MB per array at 25,596 images
 PERCENTILES = (2.5, 97.5)
 
 
@@ -143,8 +143,8 @@ def resampled(patients: npt.ArrayLike, resamples: int, seed: int) -> Iterator[In
     numbers: Integers = np.unique(np.asarray(patients), return_inverse=True)[1].astype(np.int64)
     total = int(numbers.max(initial=-1)) + 1
     rng = np.random.default_rng(seed)
-    for start in range(0, resamples, CHUNK):
-        count = min(CHUNK, resamples - start)
+    for start in range(0, resamples, RESAMPLES_AT_A_TIME):
+        count = min(RESAMPLES_AT_A_TIME, resamples - start)
         draws = [np.bincount(rng.integers(total, size=total), minlength=total) for _ in range(count)]
         yield np.stack(draws, axis=1)[numbers]
 

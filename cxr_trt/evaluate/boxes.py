@@ -2,24 +2,22 @@
 
 import csv
 import math
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-import click
 import numpy as np
-import numpy.typing as npt
 
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.localization import Localization, hits, localize
-from cxr_trt.evaluate.tables import match, read_labels, read_paths
 from cxr_trt.findings import FINDINGS
 from cxr_trt.geometry import Rectangle, strongest_region
+from cxr_trt.results.raw_maps import read_raw_maps
+from cxr_trt.tables.reading import match, read_labels, read_paths
 
-COLUMNS = ("image", "finding", "x", "y", "width", "height")
-NIH_FIRST = "Image Index"  # of BBox_List_2017.csv, whose header has a name less than its rows have numbers
-NIH_NAMES = {"Infiltrate": "Infiltration"}
-SLACK = 1.0  # pixels that a box may reach beyond its picture, for rounding
+BOX_COLUMNS = ("image", "finding", "x", "y", "width", "height")
+NIH_FIRST_COLUMN = "Image Index"  # of BBox_List_2017.csv, whose header has a name less than its rows have numbers
+NIH_FINDING_NAMES = {"Infiltrate": "Infiltration"}
+MAX_OVERHANG = 1.0  # pixels that a box may reach beyond its picture, for rounding
 
 
 class Box(NamedTuple):
@@ -28,17 +26,6 @@ class Box(NamedTuple):
     image: str
     finding: int
     rectangle: Rectangle
-
-
-class Maps(NamedTuple):
-    """What `cxr-trt score --heatmaps --raw-maps` keeps of an image.
-
-    class_maps: float32 [14, h, w]; rectangle: that they cover; size: (height, width) of the file's image in pixels.
-    """
-
-    class_maps: npt.NDArray[np.float32]
-    rectangle: Rectangle
-    size: tuple[int, int]
 
 
 def read_boxes(path: Path) -> list[Box]:
@@ -54,18 +41,18 @@ def read_boxes(path: Path) -> list[Box]:
         raise UsageError(f"{path}: no such table") from error
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"{path}: cannot be read as a table of boxes ({error}); give a .csv file") from error
-    if header[:1] == [NIH_FIRST]:
-        places = list(range(len(COLUMNS)))
-    elif missing := [name for name in COLUMNS if name not in header]:
-        raise UsageError(f"{path}: has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
+    if header[:1] == [NIH_FIRST_COLUMN]:
+        places = list(range(len(BOX_COLUMNS)))
+    elif missing := [name for name in BOX_COLUMNS if name not in header]:
+        raise UsageError(f"{path}: has no column {', '.join(missing)}; it needs {', '.join(BOX_COLUMNS)}")
     else:
-        places = [header.index(name) for name in COLUMNS]
+        places = [header.index(name) for name in BOX_COLUMNS]
     return [_box([row[place] for place in places], path) for row in rows if len(row) > max(places)]
 
 
 def _box(cells: list[str], path: Path) -> Box:
     image, finding, *texts = cells
-    finding = NIH_NAMES.get(finding, finding)
+    finding = NIH_FINDING_NAMES.get(finding, finding)
     if finding not in FINDINGS:
         raise UsageError(f"{path}: {finding!r} of {image!r} is none of the 14 findings")
     try:
@@ -80,37 +67,20 @@ def _box(cells: list[str], path: Path) -> Box:
 def check_within(box: Box, size: tuple[int, int], path: Path) -> None:
     """Raise UsageError if a box reaches beyond its picture: then it is in pixels of a file of another size."""
     y, x, height, width = box.rectangle
-    if min(x, y) < -SLACK or x + width > size[1] + SLACK or y + height > size[0] + SLACK:
+    if min(x, y) < -MAX_OVERHANG or x + width > size[1] + MAX_OVERHANG or y + height > size[0] + MAX_OVERHANG:
         raise UsageError(
             f"{path}: the box of {FINDINGS[box.finding]} on {box.image!r} reaches beyond its {size[1]} x {size[0]} "
             "pixels; give boxes in pixels of the files that were scored"
         )
 
 
-def read_maps(folder: Path, name: str) -> Maps:
-    """The class maps of the image `name` of a table of scores.
-
-    Raises:
-        UsageError: they are not there, or damaged.
-    """
-    path = folder / name / "maps.npz"
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            maps, rectangle, size = (np.asarray(file[key]) for key in ("class_maps", "rectangle", "size"))
-        if maps.dtype != np.float32 or maps.ndim != 3 or len(maps) != len(FINDINGS) or not np.isfinite(maps).all():
-            raise ValueError("no class maps of 14 findings")
-        height, width = map(int, size)
-        return Maps(maps, Rectangle(*map(float, rectangle)), (height, width))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{path}: not there; `cxr-trt score --heatmaps {folder} --raw-maps` makes it") from error
-    except (EOFError, OSError, ValueError, TypeError, LookupError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path}: holds no class maps ({error}); score the image again") from error
-
-
-def localize_boxes(scores: Path, labels: Path, boxes: Path, folder: Path, resamples: int, seed: int) -> Localization:
+def localize_boxes(
+    scores: Path, labels: Path, boxes: Path, folder: Path, resamples: int, seed: int
+) -> tuple[Localization, int]:
     """Hold the boxes of a table against the class maps in `folder`; patients are those of `labels`, if it names them.
 
-    Boxes on images without a score are left out and counted on standard error.
+    Returns:
+        How well they agree, and how many boxes were left out because their images were not scored.
 
     Raises:
         UsageError: a table or the maps of an image cannot be used, or no box is on an image that was scored.
@@ -123,17 +93,16 @@ def localize_boxes(scores: Path, labels: Path, boxes: Path, folder: Path, resamp
         raise UsageError(f"{boxes}: no image of it is in {scores}; the names must agree but for folder and suffix")
     hit, findings = [], []
     for image, path in path_of.items():
-        maps = read_maps(folder, path)
+        maps = read_raw_maps(folder, path)
         for box in (box for box in drawn if box.image == image):
             check_within(box, maps.size, boxes)
             region = strongest_region(maps.class_maps[box.finding], maps.rectangle)
             hit.append((path, hits(region, box.rectangle)))
             findings.append(box.finding)
-    if left_out := len(drawn) - len(hit):
-        click.echo(f"{left_out} boxes left out: their images were not scored", err=True)
     patients = _patients(labels, [path for path, _ in hit], scores)
     rows = np.array([row for _, row in hit])
-    return localize(rows, np.array(findings), patients, resamples=resamples, seed=seed)
+    found = localize(rows, np.array(findings), patients, resamples=resamples, seed=seed)
+    return found, len(drawn) - len(hit)
 
 
 def _patients(labels: Path, paths: list[str], scores: Path) -> list[str]:

@@ -14,9 +14,9 @@ from cxr_trt.outputs import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg", ".pdf")
-COLUMNS = 5
-INCHES = 2.4  # a panel's side
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+PANEL_COLUMNS = 5
+PANEL_INCHES = 2.4  # a panel's side
 
 
 def check_plots() -> None:
@@ -63,9 +63,9 @@ def draw(scores: Floats, labels: npt.NDArray[np.bool_], evaluation: Evaluation) 
     """The figure of `save_curves`."""
     from matplotlib.figure import Figure
 
-    rows = -(-len(FINDINGS) // COLUMNS)
-    figure = Figure((COLUMNS * INCHES, rows * (INCHES + 0.2)), layout="constrained")
-    panels = figure.subplots(rows, COLUMNS, sharex=True, sharey=True).ravel()
+    rows = -(-len(FINDINGS) // PANEL_COLUMNS)
+    figure = Figure((PANEL_COLUMNS * PANEL_INCHES, rows * (PANEL_INCHES + 0.2)), layout="constrained")
+    panels = figure.subplots(rows, PANEL_COLUMNS, sharex=True, sharey=True).ravel()
     for column, (panel, name) in enumerate(zip(panels, FINDINGS, strict=False)):
         area = evaluation.findings[name]
         panel.plot((0, 1), (0, 1), color="0.75", linewidth=1)

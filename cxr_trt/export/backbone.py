@@ -4,7 +4,7 @@ from cxr_trt.export.builder import GraphBuilder
 from cxr_trt.export.rewrites import EPSILON, Rewrites, affine_norm
 from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import Specification
-from cxr_trt.views import STRIDE
+from cxr_trt.views import NETWORK_STRIDE
 
 BLOCKS = (6, 12, 24, 16)  # layers of DenseNet-121's dense blocks
 EARLY_CHANNELS = 128  # of the maps before the first gate
@@ -74,7 +74,7 @@ def transfer(graph: GraphBuilder, features: str, settings: ModelSettings, spec: 
     maps = graph.conv(features, "transfer.conv")
     if settings.maps_per_finding == 1:
         return maps
-    cells = spec.view_size // STRIDE
+    cells = spec.view_size // NETWORK_STRIDE
     by_finding = graph.reshape(
         maps, "transfer.by_finding", [-1, len(spec.findings), settings.maps_per_finding, cells, cells]
     )

@@ -13,13 +13,13 @@ from itertools import pairwise
 
 from cxr_trt.views import View
 
-LAYERS = ((7, 2, 3), (3, 2, 1), *[(3, 1, 1)] * 6, (2, 2, 0))
+EARLY_LAYERS = ((7, 2, 3), (3, 2, 1), *[(3, 1, 1)] * 6, (2, 2, 0))
 """Kernel, stride and padding of the early layers: stem, its pooling, the first dense block, the first transition."""
-CELL = 8  # pixels to a cell of the early map
+EARLY_STRIDE = 8  # pixels to a cell of the early map
 
 
 @dataclass(frozen=True)
-class Rectangle:
+class ImagePart:
     """A part of the image, or of its mirror image, that the early layers run over; in pixels."""
 
     mirrored: bool
@@ -33,7 +33,7 @@ class Rectangle:
 class Piece:
     """Cells [top, bottom) x [left, right) of the early map of `source`."""
 
-    source: Rectangle
+    source: ImagePart
     top: int
     bottom: int
     left: int
@@ -43,7 +43,7 @@ class Piece:
 def depth(size: int) -> int:
     """Cells of the early map, counted from a cut, that padding reaches; of a part of `size` pixels."""
     start = end = 0  # cells that differ at either end
-    for kernel, stride, padding in LAYERS:
+    for kernel, stride, padding in EARLY_LAYERS:
         outputs = (size + 2 * padding - kernel) // stride + 1
         start = -(-(start + padding) // stride)
         end = outputs - 1 - (size - end - kernel + padding) // stride
@@ -51,22 +51,22 @@ def depth(size: int) -> int:
     return max(start, end)
 
 
-def crops(views: Sequence[View], image_size: int, crop_size: int) -> list[Rectangle]:
-    """The views as rectangles. A mirrored view is cut from the mirror image, where its right is left."""
+def crop_parts(views: Sequence[View], image_size: int, crop_size: int) -> list[ImagePart]:
+    """The views as parts of the image. A mirrored view is cut from the mirror image, where its right is left."""
     return [
-        Rectangle(
+        ImagePart(
             view.mirrored, view.y, image_size - crop_size - view.x if view.mirrored else view.x, *(crop_size,) * 2
         )
         for view in views
     ]
 
 
-def plan(views: Sequence[View], image_size: int, crop_size: int) -> list[list[list[Piece]]]:
+def pieces_of_views(views: Sequence[View], image_size: int, crop_size: int) -> list[list[list[Piece]]]:
     """Where the cells of each view's early map come from: rows of pieces, to be joined left to right, then downwards.
 
     Sizes are sides in pixels; offsets are multiples of 8 pixels, and a crop is at least as wide as a strip.
     """
-    wanted = crops(views, image_size, crop_size)
+    wanted = crop_parts(views, image_size, crop_size)
     strips: Counter[tuple[bool, str, int]] = Counter()
     for crop in wanted:
         for axis, offset in (("y", crop.y), ("x", crop.x)):
@@ -78,12 +78,12 @@ def worth_sharing(views: Sequence[View], image_size: int, crop_size: int) -> boo
     """Whether the parts that are run have fewer pixels than the crops."""
     if crop_size < _strip_width(crop_size):
         return False
-    pieces = (piece for lines in plan(views, image_size, crop_size) for line in lines for piece in line)
+    pieces = (piece for lines in pieces_of_views(views, image_size, crop_size) for line in lines for piece in line)
     parts = {piece.source for piece in pieces}
     return sum(part.height * part.width for part in parts) < len(views) * crop_size**2
 
 
-def _assemble(crop: Rectangle, image_size: int, strips: Counter[tuple[bool, str, int]]) -> list[list[Piece]]:
+def _assemble(crop: ImagePart, image_size: int, strips: Counter[tuple[bool, str, int]]) -> list[list[Piece]]:
     y, x, crop_size, mirrored = crop.y, crop.x, crop.height, crop.mirrored
     whole = (0, image_size)
     pieces = []
@@ -109,9 +109,9 @@ def _piece(
     mirrored: bool, vertical: tuple[int, int], horizontal: tuple[int, int], top: int, bottom: int, left: int, right: int
 ) -> Piece:
     """The piece of pixels [top, bottom) x [left, right) of the image, from the rectangle of two (start, size)."""
-    source = Rectangle(mirrored, vertical[0], horizontal[0], vertical[1], horizontal[1])
-    rows = (top - source.y) // CELL, (bottom - source.y) // CELL
-    columns = (left - source.x) // CELL, (right - source.x) // CELL
+    source = ImagePart(mirrored, vertical[0], horizontal[0], vertical[1], horizontal[1])
+    rows = (top - source.y) // EARLY_STRIDE, (bottom - source.y) // EARLY_STRIDE
+    columns = (left - source.x) // EARLY_STRIDE, (right - source.x) // EARLY_STRIDE
     return Piece(source, *rows, *columns)
 
 
@@ -128,7 +128,7 @@ def _cuts(offset: int, image_size: int, crop_size: int) -> dict[str, int]:
 
 def _segments(offset: int, image_size: int, crop_size: int) -> list[tuple[tuple[int, int], tuple[int, int] | None]]:
     """A crop's extent along an axis, divided: (first, last) pixel of the crop; (start, size) of the strip or None."""
-    reach, width = depth(crop_size) * CELL, _strip_width(crop_size)
+    reach, width = depth(crop_size) * EARLY_STRIDE, _strip_width(crop_size)
     cuts = _cuts(offset, image_size, crop_size)
     bounds = [0, reach if "start" in cuts else 0, crop_size - (reach if "end" in cuts else 0), crop_size]
     strips = [
@@ -143,4 +143,4 @@ def _segments(offset: int, image_size: int, crop_size: int) -> list[tuple[tuple[
 
 def _strip_width(crop_size: int) -> int:
     """Pixels: as wide as the padding at both of its sides reaches."""
-    return 2 * depth(crop_size) * CELL
+    return 2 * depth(crop_size) * EARLY_STRIDE

@@ -1,7 +1,7 @@
 """Exact rewrites of the scoring graph: fewer operations, the same numbers but for rounding.
 
 Those on weights are functions here; those on the order of operations are switches of
-`cxr_trt.export.scoring_graph.scoring_graph`.
+`cxr_trt.export.graph_building.build_graph`.
 """
 
 from collections.abc import Mapping
@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import numpy_helper
 
-from cxr_trt.export.graph_file import GraphInfo
 from cxr_trt.model.settings import ModelSettings
 
 EPSILON = 1e-5  # of every batch norm
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
-Weights = Mapping[str, npt.NDArray[Any]]
+StateDict = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,10 @@ class Rewrites:
             raise ValueError("share_crops needs pool_first: the early layers end after the pooling")
 
 
-NONE = Rewrites(average_maps=False, fold_norms=False, pool_first=False, share_crops=False)
+NO_REWRITES = Rewrites(average_maps=False, fold_norms=False, pool_first=False, share_crops=False)
 
 
-def average_maps(weights: Weights, settings: ModelSettings) -> tuple[Weights, ModelSettings]:
+def average_maps(weights: StateDict, settings: ModelSettings) -> tuple[StateDict, ModelSettings]:
     """One map a finding that is the mean of its maps (sec. 3.3): a convolution and a mean are both linear."""
     maps = settings.maps_per_finding
 
@@ -59,7 +56,7 @@ def average_maps(weights: Weights, settings: ModelSettings) -> tuple[Weights, Mo
     return {**weights, **{key: mean(key) for key in keys}}, replace(settings, maps_per_finding=1)
 
 
-def fold_norms(weights: Weights) -> Weights:
+def fold_norms(weights: StateDict) -> StateDict:
     """Fold each batch norm that follows a convolution into it: the stem's, and the second one of a dense layer."""
     folded = dict(weights)
     for norm in [key.removesuffix(".running_var") for key in weights if key.endswith(".running_var")]:
@@ -76,28 +73,8 @@ def fold_norms(weights: Weights) -> Weights:
     return folded
 
 
-def affine_norm(weights: Weights, norm: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def affine_norm(weights: StateDict, norm: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Scale and shift [C] of a batch norm."""
     weight, bias, mean, variance = (weights[f"{norm}.{part}"].astype(np.float64) for part in NORM_PARTS)
     scale = weight / np.sqrt(variance + EPSILON)
     return scale, bias - mean * scale
-
-
-def holds_network(model: onnx.ModelProto) -> bool:
-    """Whether `read_network` can read it: whether the weights are the network's, and not another's."""
-    return any(tensor.name == "features.conv0.weight" for tensor in model.graph.initializer)
-
-
-def read_network(model: onnx.ModelProto, info: GraphInfo) -> tuple[Weights, ModelSettings]:
-    """The state dict and the settings of the network that a scoring graph without rewrites was built from."""
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    spec = info.spec
-    settings = ModelSettings(
-        squeeze_excitation=any(".se." in name for name in weights),
-        maps_per_finding=len(weights["transfer.conv.bias"]) // len(spec.findings),
-        k_max=spec.k_max,
-        k_min=spec.k_min,
-        alpha=spec.alpha,
-        channels=len(spec.mean),
-    )
-    return weights, settings

@@ -1,177 +1,227 @@
-"""The scoring graph: from uint8 images to probabilities and class maps in one ONNX model, whatever runs it.
+"""The scoring graph: an ONNX model with what it says of itself, and reading one that may come from anywhere."""
 
-It is built layer by layer from a state dict, not traced: tensors carry the layers' names, and the order in which
-the views are cut, scored and merged is written here once.
-"""
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any
-
-import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper
+from google.protobuf.message import DecodeError, Message
+from onnx import TensorProto, numpy_helper
 
-from cxr_trt.export.backbone import EARLY_CHANNELS, early, late, transfer
-from cxr_trt.export.builder import OPSET, GraphBuilder
-from cxr_trt.export.crop_sharing import CELL, Piece, Rectangle, crops, plan, worth_sharing
-from cxr_trt.export.pooling import DOMAIN, DOMAIN_VERSION, NAME, max_min_pool_function
-from cxr_trt.export.rewrites import NONE, Rewrites, average_maps, fold_norms
-from cxr_trt.model.settings import ModelSettings
+from cxr_trt.errors import GraphError
+from cxr_trt.export.graph_building import build_graph
+from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.export.storage import unpack
+from cxr_trt.model.settings import CAUTIONS, ModelSettings, WeightsKind
 from cxr_trt.spec import Specification
-from cxr_trt.views import STRIDE
+from cxr_trt.views import ViewSet
+
+METADATA_PREFIX = "cxr_trt."
+MAX_BYTES = (1 << 31) - 1  # of a serialised protocol buffer
+REMEDY = "make one with `cxr-trt export CHECKPOINT -o model.onnx`"
+CLASS_MAPS = "class_maps"
 
 
-def scoring_graph(
-    weights: Mapping[str, npt.NDArray[Any]],
-    settings: ModelSettings,
-    spec: Specification,
-    metadata: Mapping[str, str],
-    *,
-    class_maps: bool,
-    rewrites: Rewrites = NONE,
-) -> onnx.ModelProto:
-    """Build the scoring graph.
+@dataclass(frozen=True)
+class GraphInfo:
+    """The metadata of a scoring graph; `weights` says what kind they are."""
 
-    Args:
-        weights: the state dict of `cxr_trt.model.network.Network`, as NumPy arrays.
-        settings: which network it is.
-        spec: views, normalisation and pooling.
-        metadata: written into the model as they are.
-        class_maps: whether the graph has the second output.
-        rewrites: which exact rewrites to apply. Without any, the graph's weights are the state dict.
+    spec: Specification
+    weights: WeightsKind
+    checkpoint_sha256: str
+    cxr_trt_version: str
 
-    Returns:
-        A model with input `images` uint8 [N, 1, size, size], outputs `probabilities` float32 [N, 14] and, if asked
-        for, `class_maps` float32 [N, 14, h, w] over `spec.class_map_region`.
+    @classmethod
+    def of(cls, spec: Specification, weights: WeightsKind, checkpoint_sha256: str) -> "GraphInfo":
+        return cls(spec, weights, checkpoint_sha256, version("cxr-trt"))
+
+    def caution(self) -> str:
+        """A warning about the weights, in brackets, to end a sentence with; empty if they are trained."""
+        return "".join(f" ({caution})" for caution in CAUTIONS[self.weights])
+
+    def to_metadata(self) -> dict[str, str]:
+        return {
+            f"{METADATA_PREFIX}specification": self.spec.to_json(),
+            f"{METADATA_PREFIX}specification_sha256": self.spec.sha256,
+            f"{METADATA_PREFIX}weights": self.weights,
+            f"{METADATA_PREFIX}checkpoint_sha256": self.checkpoint_sha256,
+            f"{METADATA_PREFIX}version": self.cxr_trt_version,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringGraph:
+    """From uint8 images to probabilities and class maps in one ONNX model, as `cxr-trt export` writes it.
+
+    model: input `images` uint8 [N, 1, size, size]; outputs `probabilities` float32 [N, 14] and, but in old files,
+    `class_maps` float32 [N, 14, h, w] over `Specification.class_map_region`. info: its metadata.
     """
-    if rewrites.average_maps:
-        weights, settings = average_maps(weights, settings)
-    if rewrites.fold_norms:
-        weights = fold_norms(weights)
-    graph, findings = GraphBuilder(weights), len(spec.findings)
-    features = late(graph, _early_maps(graph, spec, rewrites), settings, rewrites)
-    maps = transfer(graph, features, settings, spec)
-    attributes: dict[str, Any] = {"k_max": spec.k_max, "k_min": spec.k_min, "alpha": spec.alpha}
-    windows = spec.windows if len(spec.windows) > 1 else ()
-    if windows:
-        attributes["windows"] = list(chain(*windows))
-    scores = graph.node(NAME, [maps], "pool", domain=DOMAIN, **attributes)
-    scaled = _at_operating_points(graph, graph.node("Sigmoid", [scores], "sigmoid"), spec)
-    pooled = len(spec.view_list()) * len(spec.windows)
-    per_view = graph.reshape(scaled, "per_view", [-1, pooled, findings])
-    graph.reduce_mean(per_view, "probabilities", [1])
-    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", findings])]
-    if class_maps:
-        side = spec.class_map_region[1] // spec.class_map_cell
-        _merge(graph, maps, spec, side)
-        outputs.append(helper.make_tensor_value_info("class_maps", TensorProto.FLOAT, ["N", findings, side, side]))
-    return graph.model(
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 1, spec.image_size, spec.image_size])],
-        outputs,
-        [max_min_pool_function(OPSET, len(windows))],
-        {"": OPSET, DOMAIN: DOMAIN_VERSION},
-        metadata,
-    )
+
+    model: onnx.ModelProto
+    info: GraphInfo
+
+    @classmethod
+    def from_network(
+        cls, weights: Mapping[str, npt.NDArray[Any]], settings: ModelSettings, info: GraphInfo, class_maps: bool = True
+    ) -> "ScoringGraph":
+        """Build the graph of a network.
+
+        Args:
+            weights: the state dict of `cxr_trt.model.network.Network`, as NumPy arrays.
+            settings: which network it is.
+            info: specification and metadata.
+            class_maps: whether the graph has the second output.
+        """
+        return cls(build_graph(weights, settings, info.spec, info.to_metadata(), class_maps=class_maps), info)
+
+    @classmethod
+    def load(cls, path: Path) -> "ScoringGraph":
+        """Read and check a scoring graph; weights that `cxr_trt.export.storage` packed come back as float32.
+
+        Raises:
+            GraphError: not an ONNX model, not made by `cxr-trt export`, changed since, or with weights in other files.
+        """
+        model = load_self_contained(path)
+        try:
+            onnx.checker.check_model(model)
+        except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+            raise GraphError(f"{path}: not a valid ONNX model ({_first_line(error)}); {REMEDY}") from error
+        info = _info(model, path)
+        _check_tensors(model, info.spec, path)
+        try:
+            unpack(model)
+        except (TypeError, ValueError) as error:
+            raise GraphError(f"{path}: its stored weights are damaged ({_first_line(error)}); {REMEDY}") from error
+        return cls(model, info)
+
+    def save(self, path: Path) -> None:
+        onnx.save(self.model, path, format="protobuf")
+
+    @property
+    def spec(self) -> Specification:
+        return self.info.spec
+
+    @property
+    def has_class_maps(self) -> bool:
+        return CLASS_MAPS in [output.name for output in self.model.graph.output]
+
+    @property
+    def holds_network(self) -> bool:
+        """Whether `network` can be read: whether the weights are those of this project's network, not rewritten."""
+        return any(tensor.name == "features.conv0.weight" for tensor in self.model.graph.initializer)
+
+    def network(self) -> tuple[dict[str, npt.NDArray[Any]], ModelSettings]:
+        """The state dict and the settings of the network that the graph was built from."""
+        weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer}
+        settings = ModelSettings(
+            squeeze_excitation=any(".se." in name for name in weights),
+            maps_per_finding=len(weights["transfer.conv.bias"]) // len(self.spec.findings),
+            k_max=self.spec.k_max,
+            k_min=self.spec.k_min,
+            alpha=self.spec.alpha,
+            channels=len(self.spec.mean),
+        )
+        return weights, settings
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the network's weights by name, whatever order they lie in and whatever views are cut."""
+        digest = hashlib.sha256()
+        for tensor in sorted(self.model.graph.initializer, key=lambda tensor: tensor.name):
+            if tensor.data_type != TensorProto.FLOAT or not tensor.name.startswith(("features.", "transfer.")):
+                continue
+            digest.update(f"{tensor.name} {tensor.data_type} {list(tensor.dims)} ".encode())
+            digest.update(numpy_helper.to_array(tensor).tobytes())
+        return digest.hexdigest()
+
+    def with_views(self, view_set: ViewSet) -> "ScoringGraph":
+        """The same network behind another view set, which may be the one that it has.
+
+        Raises:
+            GraphError: it holds another network, or its sizes do not go with these views.
+        """
+        if not self.holds_network:
+            raise GraphError("the graph holds a network of another kind, whose views are fixed; leave --views out")
+        info = replace(self.info, spec=replace(self.spec, views=view_set))
+        if info.spec.repeats_itself:
+            raise GraphError("the graph scores whole images, so all crops would be equal; leave --views out")
+        return ScoringGraph.from_network(*self.network(), info, self.has_class_maps)
+
+    def rewritten(self, rewrites: Rewrites) -> onnx.ModelProto:
+        """The model built again from its own weights, with rewrites; one with another network inside as it is.
+
+        Inputs, outputs and metadata stay the same, and so do the results but for rounding.
+        """
+        if not self.holds_network:
+            return self.model
+        metadata = {prop.key: prop.value for prop in self.model.metadata_props}
+        return build_graph(*self.network(), self.spec, metadata, class_maps=self.has_class_maps, rewrites=rewrites)
 
 
-def _normalised(graph: GraphBuilder, pixels: str, spec: Specification, name: str) -> str:
-    """Grey [B, 1, h, w] from 0 to 255, to the network's channels."""
-    std = np.asarray(spec.std).reshape(1, -1, 1, 1)
-    scale = graph.constant("normalise.scale", 1 / (255 * std), np.float32)
-    shift = graph.constant("normalise.shift", -np.asarray(spec.mean).reshape(std.shape) / std, np.float32)
-    return graph.node("Add", [graph.node("Mul", [pixels, scale], f"{name}.scaled"), shift], f"{name}.normalised")
+def load_self_contained(path: Path) -> onnx.ModelProto:
+    """Read an ONNX model that consists of this one file, before anything follows a path that stands in it.
 
-
-def _parts(graph: GraphBuilder, grey: str, parts: Sequence[Rectangle], spec: Specification, name: str) -> str:
-    """Parts of one size of the images [N, 1, size, size], normalised: [N * parts, channels, h, w], an image's together.
-
-    Of a mirrored part, y and x count from the upper left of the mirror image.
+    Raises:
+        GraphError: larger than a protocol buffer can be, damaged, or some tensor of it lies in another file.
     """
-    cuts = []
-    for i, part in enumerate(parts):
-        start = spec.image_size - 1 - part.x if part.mirrored else part.x
-        end = start - part.width if part.mirrored else start + part.width
-        cuts.append(graph.slice(grey, f"{name}{i}", [2, 3], [part.y, start], [part.y + part.height, end]))
-    stacked = graph.concat(cuts, f"{name}.stacked", 1)
-    pixels = graph.reshape(stacked, f"{name}.parts", [-1, 1, parts[0].height, parts[0].width])
-    return _normalised(graph, pixels, spec, name)
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise GraphError(f"{path}: is {size / 2**30:.1f} GiB large, more than an ONNX file can be; {REMEDY}")
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise GraphError(f"{path}: not a valid ONNX model ({_first_line(error)}); {REMEDY}") from error
+    if _refers_elsewhere(model):
+        raise GraphError(f"{path}: keeps its weights in other files; {REMEDY}")
+    return model
 
 
-def _early_maps(graph: GraphBuilder, spec: Specification, rewrites: Rewrites) -> str:
-    """Images to the views' maps before the first gate: [N * views, 128, cells, cells], an image's views together."""
-    grey = graph.node("Cast", ["images"], "grey", to=TensorProto.FLOAT)
-    geometry = spec.view_list(), spec.image_size, spec.view_size
-    if not rewrites.share_crops or not worth_sharing(*geometry):
-        return early(graph, _parts(graph, grey, crops(*geometry), spec, "view"), rewrites)
-    sources = plan(*geometry)
-    places: dict[Rectangle, tuple[str, int]] = {}
-    by_size: dict[tuple[int, int], list[Rectangle]] = {}
-    for piece in (piece for lines in sources for line in lines for piece in line):
-        same = by_size.setdefault((piece.source.height, piece.source.width), [])
-        if piece.source not in same:
-            same.append(piece.source)
-    for (height, width), parts in by_size.items():
-        name = f"part{height}x{width}"
-        pixels = _parts(graph, grey, parts, spec, name)
-        with graph.scope(name):
-            maps = early(graph, pixels, rewrites)
-        shape = [-1, len(parts), EARLY_CHANNELS, height // CELL, width // CELL]
-        by_image = graph.reshape(maps, f"{name}.by_image", shape)
-        places |= {part: (by_image, i) for i, part in enumerate(parts)}
-    joined = [_join(graph, lines, places, f"view{i}") for i, lines in enumerate(sources)]
-    cells = spec.view_size // CELL
-    return graph.reshape(graph.concat(joined, "views", 1), "early", [-1, EARLY_CHANNELS, cells, cells])
+def _refers_elsewhere(message: Message) -> bool:
+    """Whether a tensor anywhere, be it in an attribute of a node of a function, lies in another file."""
+    if isinstance(message, TensorProto):
+        return message.data_location == TensorProto.EXTERNAL or len(message.external_data) > 0
+    for field, value in message.ListFields():
+        if field.message_type and any(map(_refers_elsewhere, value if field.is_repeated else [value])):
+            return True
+    return False
 
 
-def _join(graph: GraphBuilder, lines: list[list[Piece]], places: Mapping[Rectangle, tuple[str, int]], name: str) -> str:
-    """Put a view's early map [N, 1, 128, cells, cells] together from pieces."""
-    rows = []
-    for i, line in enumerate(lines):
-        pieces = []
-        for j, piece in enumerate(line):
-            maps, number = places[piece.source]
-            starts, ends = [number, piece.top, piece.left], [number + 1, piece.bottom, piece.right]
-            pieces.append(graph.slice(maps, f"{name}.piece{i}{j}", [1, 3, 4], starts, ends))
-        rows.append(graph.concat(pieces, f"{name}.row{i}", 4))
-    return graph.concat(rows, f"{name}.early", 3)
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _at_operating_points(graph: GraphBuilder, p: str, spec: Specification) -> str:
-    """Probabilities [N * views, windows, 14], scaled below and above the operating points; as they are without any."""
-    if not spec.operating_points:
-        return p
-    points = np.asarray(spec.operating_points)
-    point = graph.constant("operating.points", points, np.float32)
-    one = graph.constant("operating.one", 1, np.float32)
-    below = graph.node("Mul", [p, graph.constant("operating.below", 0.5 / points, np.float32)], "operating.low")
-    rest = graph.node("Sub", [one, p], "operating.rest")
-    above = graph.node("Mul", [rest, graph.constant("operating.above", 0.5 / (1 - points), np.float32)], "operating.up")
-    high = graph.node("Sub", [one, above], "operating.high")
-    return graph.node("Where", [graph.node("Less", [p, point], "operating.is_low"), below, high], "operating")
+def _info(model: onnx.ModelProto, path: Path) -> GraphInfo:
+    try:  # a text that is not UTF-8 comes as bytes
+        metadata = {prop.key.removeprefix(METADATA_PREFIX): prop.value for prop in model.metadata_props}
+        text = metadata["specification"]
+        spec = Specification.from_mapping(json.loads(text))
+        info = GraphInfo(
+            spec, cast(WeightsKind, metadata["weights"]), metadata["checkpoint_sha256"], metadata["version"]
+        )
+        if info.weights not in CAUTIONS:
+            raise ValueError("its kind of weights is unknown")
+        stated = metadata["specification_sha256"]
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}; {REMEDY}") from error
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise GraphError(f"{path}: an ONNX model, but not a scoring graph of cxr-trt; {REMEDY}") from error
+    if hashlib.sha256(text.encode()).hexdigest() != stated:
+        raise GraphError(f"{path}: its specification was changed after the export; {REMEDY}")
+    return info
 
 
-def _merge(graph: GraphBuilder, maps: str, spec: Specification, side: int) -> None:
-    """All views' class maps, mirrored ones turned back, averaged where they overlap: the output `class_maps`."""
-    findings, cells, views = len(spec.findings), spec.view_size // STRIDE, len(spec.view_list())
-    by_view = graph.reshape(maps, "maps.by_view", [-1, views, findings, cells * cells])
-    by_finding = graph.node("Transpose", [by_view], "maps.by_finding", perm=[0, 2, 1, 3])
-    rows = graph.reshape(by_finding, "maps.rows", [-1, findings, views * cells * cells])
-    matrix = graph.constant("maps.merge", _merge_matrix(spec), np.float32)
-    merged = graph.node("MatMul", [rows, matrix], "maps.merged")
-    graph.reshape(merged, "class_maps", [-1, findings, side, side])
+def _check_tensors(model: onnx.ModelProto, spec: Specification, path: Path) -> None:
+    def signature(value: onnx.ValueInfoProto) -> tuple[Any, ...]:
+        tensor = value.type.tensor_type
+        return value.name, tensor.elem_type, *(d.dim_value or d.dim_param for d in tensor.shape.dim)
 
-
-def _merge_matrix(spec: Specification) -> npt.NDArray[np.float64]:
-    """[views * h * w, H * W]: column j averages the views' cells that lie on cell j of the merged map."""
-    start, side = spec.class_map_region
-    cell, cells, views = spec.class_map_cell, spec.view_size // STRIDE, spec.view_list()
-    parts = STRIDE // cell  # of the merged map to a side of a view's cell
-    matrix = np.zeros((len(views), cells, cells, side // cell, side // cell))
-    y, x = np.mgrid[: cells * parts, : cells * parts]
-    for i, view in enumerate(views):
-        column = cells * parts - 1 - x if view.mirrored else x
-        matrix[i, y // parts, x // parts, (view.y - start) // cell + y, (view.x - start) // cell + column] = 1
-    matrix /= matrix.sum((0, 1, 2))
-    return matrix.reshape(-1, (side // cell) ** 2)
+    inputs = [signature(value) for value in model.graph.input]
+    outputs = [signature(value) for value in model.graph.output]
+    if inputs != [("images", TensorProto.UINT8, "N", 1, spec.image_size, spec.image_size)] or (
+        ("probabilities", TensorProto.FLOAT, "N", len(spec.findings)) not in outputs
+    ):
+        raise GraphError(f"{path}: its inputs and outputs are not those of a scoring graph; {REMEDY}")

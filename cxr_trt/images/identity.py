@@ -1,6 +1,6 @@
 """Whose X-ray a DICOM file is, and of which study: read for DICOM results alone, where somebody has asked for them.
 
-It is read where files are decoded, in a process of its own (`cxr_trt.score.worker`), and leaves it as plain text.
+It is read where files are decoded, in a process of its own (`cxr_trt.images.worker`), and leaves it as plain text.
 """
 
 import io

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from cxr_trt.errors import ImageError, UsageError
 from cxr_trt.images import decode
-from cxr_trt.preprocess import Fit, preprocess
+from cxr_trt.images.preprocess import Fit, preprocess
 
 MAX_FILE_BYTES = 1 << 30
 

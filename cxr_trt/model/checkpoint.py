@@ -15,7 +15,7 @@ from torch import Tensor
 from cxr_trt.errors import CheckpointError, GraphError, UsageError
 from cxr_trt.model.layouts import adapt
 from cxr_trt.model.network import Network
-from cxr_trt.model.settings import CAUTIONS, SETTINGS, ModelSettings, Weights
+from cxr_trt.model.settings import CAUTIONS, SETTINGS, ModelSettings, WeightsKind
 from cxr_trt.model.weights_file import HEADER, read_weights
 from cxr_trt.spec import Specification
 
@@ -26,13 +26,13 @@ SIZES = (512, 448)  # the paper's (sec. 4.2)
 class Checkpoint:
     """A network with its weights.
 
-    spec: how its images are to be treated; the views are a proposal. kind: of the weights.
+    spec: how its images are to be treated; the views are a proposal. weights: what kind they are.
     sha256: of the file.
     """
 
     network: Network
     spec: Specification
-    weights: Weights
+    weights: WeightsKind
     sha256: str
 
 
@@ -40,7 +40,7 @@ def save_checkpoint(
     network: Network,
     path: Path,
     *,
-    weights: Weights,
+    weights: WeightsKind,
     sizes: tuple[int, int] = SIZES,
     training: Mapping[str, Any] | None = None,
 ) -> None:

@@ -24,12 +24,12 @@ from cxr_trt.errors import CheckpointError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import Specification
-from cxr_trt.views import STRIDE
+from cxr_trt.views import NETWORK_STRIDE
 
 COUNTER = "num_batches_tracked"  # missing in old files, and of no influence
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 CROP = 224  # pixels, in both projects
-CELLS = (CROP // STRIDE) ** 2
+CELLS = (CROP // NETWORK_STRIDE) ** 2
 POOLED = ModelSettings(squeeze_excitation=False, maps_per_finding=1, k_max=CELLS, k_min=1, alpha=0.0)
 
 XRV_POINTS = "op_threshs"

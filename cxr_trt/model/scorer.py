@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from cxr_trt.model.network import Network
 from cxr_trt.spec import Specification
-from cxr_trt.views import STRIDE
+from cxr_trt.views import NETWORK_STRIDE
 
 
 class Scorer(nn.Module):
@@ -35,7 +35,7 @@ class Scorer(nn.Module):
             for top, left, height, width in self.spec.windows:
                 scores = self.network.pool(maps[:, :, top : top + height, left : left + width])
                 probabilities.append(self._at_operating_points(torch.sigmoid(scores)))
-            maps = maps.repeat_interleave(STRIDE // cell, 2).repeat_interleave(STRIDE // cell, 3)
+            maps = maps.repeat_interleave(NETWORK_STRIDE // cell, 2).repeat_interleave(NETWORK_STRIDE // cell, 3)
             rows, columns = (
                 slice((offset - start) // cell, (offset - start + size) // cell) for offset in (view.y, view.x)
             )

@@ -5,13 +5,13 @@ from typing import Literal
 
 from cxr_trt.errors import UsageError
 
-Weights = Literal["untrained", "demonstration", "trained"]
-CAUTIONS: dict[Weights, tuple[str, ...]] = {
+WeightsKind = Literal["untrained", "demonstration", "trained"]
+CAUTIONS: dict[WeightsKind, tuple[str, ...]] = {
     "untrained": ("untrained model: its probabilities mean nothing",),
     "demonstration": ("demonstration model, trained on few images: research use only, not for results",),
     "trained": (),
 }
-"""What is to be said of every result, by the kind of weights."""
+"""Warnings that every result carries, by the kind of weights."""
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")  # .pth.tar: a state dict, not an archive
 

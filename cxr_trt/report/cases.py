@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from cxr_trt.calibrate.calibration import CALIBRATED, POSITIVE
-from cxr_trt.evaluate.tables import read_table
 from cxr_trt.findings import FINDINGS
+from cxr_trt.tables.reading import read_table
 
 TEXTS = ("path", "sha256", "format", "warnings", "error", "engine", "calibration", *POSITIVE)
 NUMBERS = ("width", "height", *CALIBRATED)

@@ -20,11 +20,11 @@ import numpy as np
 
 from cxr_trt.findings import FINDINGS
 from cxr_trt.report.cases import Case, Cases
-from cxr_trt.report.heatmaps import COLOURS
 from cxr_trt.report.pictures import Picture
-from cxr_trt.score.rows import NOTICE
+from cxr_trt.results.heatmaps import COLOUR_MAP
+from cxr_trt.tables.rows import NOTICE
 
-BINS = 24  # of a distribution
+DISTRIBUTION_BINS = 24
 ASSETS = files("cxr_trt.report") / "assets"
 
 
@@ -87,7 +87,7 @@ def _facts(table: Cases, pictures: Mapping[str, Picture]) -> str:
 
 def _distribution(finding: int, scores: "np.ndarray[tuple[int], np.dtype[np.float64]]", largest: float) -> str:
     """A button with a histogram; heights are relative to the finding's own highest bin."""
-    counts, _ = np.histogram(scores, BINS, (0, largest))
+    counts, _ = np.histogram(scores, DISTRIBUTION_BINS, (0, largest))
     heights = 40 * counts / max(counts.max(), 1)
     bars = "".join(
         f'<rect x="{4 * i}" y="{44 - height:.1f}" width="3.4" height="{height:.1f}"/>'
@@ -98,7 +98,7 @@ def _distribution(finding: int, scores: "np.ndarray[tuple[int], np.dtype[np.floa
     name = _words(FINDINGS[finding])
     return (
         f'<button type="button" data-finding="{finding}" aria-pressed="false"><span>{name}</span>'
-        f'<svg viewBox="0 0 {4 * BINS} 44" preserveAspectRatio="none" aria-hidden="true">{bars}</svg>'
+        f'<svg viewBox="0 0 {4 * DISTRIBUTION_BINS} 44" preserveAspectRatio="none" aria-hidden="true">{bars}</svg>'
         f"<small>{values}</small></button>"
     )
 
@@ -124,7 +124,7 @@ def _errors(table: Cases) -> str:
 
 
 def _data(table: Cases, pictures: Mapping[str, Picture]) -> str:
-    palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOURS)[:, 0, ::-1]
+    palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOUR_MAP)[:, 0, ::-1]
     content = {
         "findings": FINDINGS,
         "calibrated": bool(table.calibrations),

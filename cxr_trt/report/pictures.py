@@ -10,14 +10,15 @@ import cv2
 import numpy as np
 
 from cxr_trt.errors import UsageError
-from cxr_trt.evaluate.boxes import Maps, read_maps
+from cxr_trt.findings import ranked_findings
+from cxr_trt.images.decoders import Answer, Decoders, Limits, Request
+from cxr_trt.images.files import Source, find_files
 from cxr_trt.report.cases import Case
-from cxr_trt.score.decoders import Answer, Decoders, Limits, Request
-from cxr_trt.score.files import Source, find_files
+from cxr_trt.results.raw_maps import RawMaps, read_raw_maps
 
-LONGEST = 384  # pixels of a picture
-QUALITY = 82  # of its JPEG
-TOP = 3  # maps a case
+MAX_PICTURE_SIDE = 384  # pixels
+JPEG_QUALITY = 82
+MAPS_PER_CASE = 3
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def make_pictures(
         )
     pictures = {case.path: Picture({}, "not among the images") for case in cases if case.path not in sources}
     by_name = {source.name: case for case, source in wanted}
-    with Decoders(workers, 64, Limits(), picture=LONGEST) as decoders:
+    with Decoders(workers, 64, Limits(), picture=MAX_PICTURE_SIDE) as decoders:
         requests = (Request(Source(source.path, source.name)) for _, source in wanted)
         for request, answer in decoders.map(requests, 2 * workers):
             case = by_name[request.source.name]
@@ -72,22 +73,22 @@ def _picture(case: Case, answer: Answer, heatmaps: Path | None) -> Picture:
         return Picture({}, "can no longer be read")
     if answer.sha256 != case.sha256:
         return Picture({}, "changed since it was scored")
-    encoded = cv2.imencode(".jpg", answer.picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    encoded = cv2.imencode(".jpg", answer.picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     fields: dict[str, Any] = {"picture": _text(encoded.tobytes()), "shape": answer.picture.shape, "maps": []}
     if heatmaps is None:
         return Picture(fields)
     try:
-        maps = read_maps(heatmaps, case.path)
+        maps = read_raw_maps(heatmaps, case.path)
     except UsageError:
         return Picture(fields, "has no maps")
     return Picture({**fields, **_maps(case, maps)})
 
 
-def _maps(case: Case, maps: Maps) -> dict[str, Any]:
+def _maps(case: Case, maps: RawMaps) -> dict[str, Any]:
     """The maps of the highest findings in 256 steps, and what they cover, as parts of the picture."""
     height, width = maps.size
     y, x, down, across = maps.rectangle
-    ranked = sorted(range(len(case.scores)), key=case.scores.__getitem__, reverse=True)[:TOP]
+    ranked = ranked_findings(case.scores)[:MAPS_PER_CASE]
     return {
         "rectangle": (y / height, x / width, down / height, across / width),
         "maps": [_map(maps.class_maps[finding], finding) for finding in ranked],

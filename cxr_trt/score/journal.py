@@ -11,23 +11,33 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
+from cxr_trt.closing import Closing
 from cxr_trt.errors import UsageError
-from cxr_trt.score.rows import Row
+from cxr_trt.tables.rows import Row
 
-VERSION = 1  # of the tables below and of the fields of a row
+VERSION = 2  # of the tables below and of the fields of a row
 SCHEMA = f"""
 BEGIN;
-CREATE TABLE scored (path TEXT PRIMARY KEY, engine TEXT, heatmaps TEXT, is_error INTEGER, row TEXT) WITHOUT ROWID;
+CREATE TABLE scored (
+    path TEXT PRIMARY KEY, engine TEXT, artifacts_key TEXT, is_error INTEGER, row TEXT
+) WITHOUT ROWID;
 CREATE TABLE made (what TEXT PRIMARY KEY) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
-"""`made` holds what this command made and may therefore replace: hashes of tables, and folders of heat maps."""
+"""`artifacts_key` says which files were written beside a row, and where (`cxr_trt.results.writer.ResultWriter`). `made`
+holds what this command made and may therefore replace: hashes of tables, and folders of such files."""
+
+FROM_VERSION_1 = f"""
+BEGIN;
+ALTER TABLE scored RENAME COLUMN heatmaps TO artifacts_key;
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
 
 
-class Journal:
+class Journal(Closing):
     """An open journal; a context manager. One process at a time: hold `cxr_trt.outputs.locked` on the table."""
 
     def __init__(self, path: Path, *, fresh: bool) -> None:
@@ -63,19 +73,23 @@ class Journal:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._db.executescript(SCHEMA)
+        elif version == 1:
+            self._db.executescript(FROM_VERSION_1)
         elif version != VERSION:
             raise sqlite3.DatabaseError("it is of another version of cxr-trt")
 
-    def row(self, path: str, engine: str, heatmaps: str | None) -> Row | None:
-        """The row of a file, if it was scored by that engine and, where heat maps are wanted, with them."""
-        query = "SELECT row FROM scored WHERE path = ? AND engine = ? AND NOT is_error AND (? IS NULL OR heatmaps = ?)"
+    def row(self, path: str, engine: str, artifacts_key: str | None) -> Row | None:
+        """The row of a file, if it was scored by that engine and, with a key, its other files were written so."""
+        query = (
+            "SELECT row FROM scored WHERE path = ? AND engine = ? AND NOT is_error AND (? IS NULL OR artifacts_key = ?)"
+        )
         with self._sentences():
-            found = self._db.execute(query, (path, engine, heatmaps, heatmaps)).fetchone()
+            found = self._db.execute(query, (path, engine, artifacts_key, artifacts_key)).fetchone()
             return _parse(found[0]) if found else None
 
-    def add(self, row: Row, heatmaps: str | None) -> None:
-        """Keep a row, in place of an older one of the same path. `heatmaps` says where its pictures are, if any."""
-        values = (row.path, row.engine, heatmaps, row.error is not None, json.dumps(dataclasses.asdict(row)))
+    def add(self, row: Row, artifacts_key: str | None) -> None:
+        """Keep a row, in place of an older one of the same path."""
+        values = (row.path, row.engine, artifacts_key, row.error is not None, json.dumps(dataclasses.asdict(row)))
         with self._sentences():
             self._db.execute("INSERT OR REPLACE INTO scored VALUES (?, ?, ?, ?, ?)", values)
 
@@ -124,14 +138,6 @@ class Journal:
             if isinstance(error, sqlite3.OperationalError | OSError):
                 raise UsageError(f"{self.path}: cannot be written ({reason}); mend that and run it again") from error
             raise UsageError(f"{self.path}: not a journal ({reason}); add --fresh to start over") from error
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _parse(text: str) -> Row:

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from cxr_trt.engine.backend import Outputs, Pending, ScoringEngine
 from cxr_trt.errors import BackendError
 from cxr_trt.findings import FINDINGS
+from cxr_trt.images.decoders import Answer, Decoders, Limits, Request
+from cxr_trt.images.files import Source
 from cxr_trt.images.image import Identity
-from cxr_trt.score.decoders import Answer, Decoders, Limits, Request
-from cxr_trt.score.files import Source
-from cxr_trt.score.rows import Row
+from cxr_trt.tables.rows import Row
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Result:
     identity: Identity | None = field(default=None, repr=False)
 
 
-def score(
+def score_files(
     engine: ScoringEngine,
     sources: Iterable[Source],
     *,
     class_maps: bool = False,
-    pictures: int = 0,
+    max_picture_side: int = 0,
     identities: bool = False,
     workers: int | None = None,
     limits: Limits | None = None,
@@ -53,11 +53,11 @@ def score(
 
     Args:
         engine: an open engine; it is called from the consumer's thread, and once more for a batch that fails.
-        sources: files, from `cxr_trt.score.files.find_files`.
+        sources: files, from `cxr_trt.images.files.find_files`.
         class_maps: whether results carry them.
-        pictures: longest side in pixels of the pictures that results carry; they are never enlarged; 0 for none.
+        max_picture_side: of the pictures that results carry, in pixels; they are never enlarged. 0 for no pictures.
         identities: whether results say whose X-ray a DICOM file is. Nothing else of the results holds any of that.
-        workers: decoding processes; by default one for each processor.
+        workers: decoding processes; by default one per processor.
         limits: of memory and time for decoding a file.
         known: gives the row of an earlier run by the name of a source; it is kept if the content is the same.
 
@@ -69,19 +69,26 @@ def score(
     """
     workers = workers or os.cpu_count() or 1
     spec = engine.spec
-    with Decoders(workers, spec.image_size, limits or Limits(), spec.fit, pictures, identities) as decoders:
-        requests = (Request(source, known(source.name)) for source in sources)
-        answers = decoders.map(requests, workers + engine.max_batch)
-        items = (_item(request, answer, engine) for request, answer in answers)
+    with Decoders(workers, spec.image_size, limits or Limits(), spec.fit, max_picture_side, identities) as decoders:
+        rows: deque[Row | None] = deque()
+
+        def requests() -> Iterator[Request]:
+            for source in sources:
+                row = known(source.name)
+                rows.append(row)
+                yield Request(source, row.sha256 if row else None)
+
+        answers = decoders.map(requests(), workers + engine.max_batch)
+        items = (_item(request.source, rows.popleft(), answer, engine) for request, answer in answers)
         yield from _infer(engine, _batches(items, engine.max_batch), class_maps)
 
 
-def _item(request: Request, answer: Answer, engine: ScoringEngine) -> Result:
+def _item(source: Source, known: Row | None, answer: Answer, engine: ScoringEngine) -> Result:
     """The result for a file as far as it goes without the engine."""
-    if request.known and answer.sha256 == request.known.sha256:
-        return Result(request.known, is_known=True)
+    if known and answer.sha256 == known.sha256:
+        return Result(known, is_known=True)
     row = Row(
-        path=request.source.name,
+        path=source.name,
         sha256=answer.sha256,
         width=answer.width,
         height=answer.height,

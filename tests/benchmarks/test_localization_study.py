@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from cxr_trt.images import decode
-from cxr_trt.preprocess import preprocess
+from cxr_trt.images.preprocess import preprocess
 from cxr_trt.spec import Specification
 
 pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
 
 from benchmarks.localization import WANG, centre_crop_maps, torch_network
-from cxr_trt.engine.bundle import Engine
+from cxr_trt.score.engine import Engine
 
 
 @pytest.fixture(scope="module")

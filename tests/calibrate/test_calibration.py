@@ -6,7 +6,7 @@ import pytest
 
 from cxr_trt.calibrate.calibration import COLUMNS, NAME, calibrate, read_calibration
 from cxr_trt.calibrate.fit import Aim
-from cxr_trt.engine.bundle import Engine
+from cxr_trt.score.engine import Engine
 from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import BundleError
 from cxr_trt.findings import FINDINGS

@@ -12,11 +12,12 @@ from cheap_engine import SPEC, cheap_model
 
 from cxr_trt.cli import BACKEND_NAMES
 from cxr_trt.engine.backend import Backend, BuildOptions, Runner
-from cxr_trt.engine.bundle import Engine, build_bundle
+from cxr_trt.score.engine import Engine
+from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.engine.tuning import ways
+from cxr_trt.engine.cpu.tuning import ways
 from cxr_trt.errors import BackendError
-from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.export.scoring_graph import GraphInfo
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding-a-backend.md"

@@ -6,10 +6,11 @@ import pytest
 from click.testing import CliRunner
 
 from cxr_trt.cli import main
-from cxr_trt.engine import cuda_core, planning, py_cuda
+from cxr_trt.engine.gpu import cuda_core, py_cuda
+from cxr_trt.precision import planning
 from cxr_trt.errors import BackendError
 from cxr_trt.images import decode
-from cxr_trt.preprocess import preprocess
+from cxr_trt.images.preprocess import preprocess
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,12 @@ import onnx
 import pytest
 
 from cxr_trt.engine.backend import BuildOptions
-from cxr_trt.engine.bundle import Engine, build_bundle
+from cxr_trt.score.engine import Engine
+from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.manifest import Manifest, hash_file, read_manifest
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError, BundleError, UsageError
-from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.scoring_graph import ScoringGraph
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def test_how_long_the_engine_took_is_no_part_of_its_fingerprint(bundle):
 
 
 def options():
-    return BuildOptions(1, lambda phase, fraction: None)
+    return BuildOptions(1)
 
 
 def test_an_existing_bundle_is_replaced_only_on_request(bundle):

@@ -1,11 +1,11 @@
 import pytest
 
-from cxr_trt.engine import cuda
+from cxr_trt.engine.gpu import cuda
 from cxr_trt.engine.choice import CPU_BACKENDS, GPU_BACKENDS, choose_backend
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError
-from cxr_trt.export.graph_file import read_scoring_graph
-from cxr_trt.export.plan import FLOAT32, Plan
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.precision.plan import FLOAT32, Plan
 
 
 @pytest.fixture(scope="module")

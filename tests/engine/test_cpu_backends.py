@@ -4,13 +4,13 @@ import numpy as np
 import onnx
 import pytest
 
-from cxr_trt.engine.bundle import Engine
-from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.score.engine import Engine
+from cxr_trt.export.scoring_graph import GraphInfo
 from cxr_trt.export.pictures import check_pictures
-from cxr_trt.export.scoring_graph import scoring_graph
+from cxr_trt.export.graph_building import build_graph
 from cxr_trt.images import decode
 from cxr_trt.model.settings import SETTINGS
-from cxr_trt.preprocess import preprocess
+from cxr_trt.images.preprocess import preprocess
 from cxr_trt.spec import Specification
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
@@ -83,7 +83,7 @@ def test_center_crop_is_the_papers_evaluation(network, center_model, build, cxr1
 def test_other_crops_are_those_of_the_papers_evaluation(network, demo_weights, build, radiograph, backend, view_set):
     spec = Specification(views=view_set)
     metadata = GraphInfo.of(spec, "untrained", "0" * 64).to_metadata()
-    model = scoring_graph(demo_weights, SETTINGS["paper"], spec, metadata, class_maps=True)
+    model = build_graph(demo_weights, SETTINGS["paper"], spec, metadata, class_maps=True)
     with Engine(build(model, backend)) as engine:
         probabilities = engine.run(radiograph[None]).probabilities
     np.testing.assert_allclose(probabilities, evaluated(network, [radiograph], view_set), rtol=0, atol=1e-5)
@@ -95,7 +95,7 @@ def test_dense_is_the_network_on_the_whole_image(network, demo_weights, build, r
 
     spec = Specification(views="dense")
     metadata = GraphInfo.of(spec, "untrained", "0" * 64).to_metadata()
-    model = scoring_graph(demo_weights, SETTINGS["paper"], spec, metadata, class_maps=True)
+    model = build_graph(demo_weights, SETTINGS["paper"], spec, metadata, class_maps=True)
     with Engine(build(model, backend)) as engine:
         probabilities, class_maps = engine.run(radiograph[None], class_maps=True)
     rgb = (np.stack([radiograph] * 3) / 255 - np.array(spec.mean)[:, None, None]) / np.array(spec.std)[:, None, None]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from cxr_trt.engine import cuda, cuda_core
+from cxr_trt.engine.gpu import cuda, cuda_core
 from cxr_trt.errors import BackendError
 
 

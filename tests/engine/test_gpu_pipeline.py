@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_trt.engine.gpu_pipeline import SLOTS, GpuRunner, SeveralGpus, batch_that_fits
+from cxr_trt.engine.gpu.pipeline import SLOTS, GpuRunner, SeveralGpus, batch_that_fits
 from cxr_trt.errors import BackendError
 from tests.engine.simulated_gpu import SimulatedGpu, SimulatedNetwork, expected
 
@@ -216,7 +216,7 @@ def test_the_batch_is_halved_until_it_fits(caplog):
         tensors = sum(-(-batch * size // 256) * 256 for size in (image, probabilities, maps))
         return 3 * tensors + batch * 10_000
 
-    with caplog.at_level(logging.WARNING, logger="cxr_trt.engine.gpu_pipeline"):  # others may have set the root's level
+    with caplog.at_level(logging.WARNING, logger="cxr_trt.engine.gpu.pipeline"):  # others may have set the root's level
         for batch in (64, 32, 16, 8, 4, 2, 1):
             assert batch_that_fits(network, int(needed(batch) / 0.9) + 1) == batch
             assert batch_that_fits(network, int(needed(batch) / 0.9) - 1) == max(batch // 2, 1)

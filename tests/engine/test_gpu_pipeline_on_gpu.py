@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cxr_trt.engine.gpu_pipeline import SLOTS, GpuRunner, Tensor  # noqa: E402
+from cxr_trt.engine.gpu.pipeline import SLOTS, GpuRunner, Tensor  # noqa: E402
 from tests.engine.simulated_gpu import expected  # noqa: E402
 from tests.engine.test_gpu_pipeline import in_turn  # noqa: E402
 

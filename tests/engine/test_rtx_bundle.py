@@ -3,12 +3,11 @@
 import onnx
 import pytest
 
-from cxr_trt.engine.bundle import Engine
+from cxr_trt.score.engine import Engine
 from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BundleError
-from cxr_trt.export.graph_file import read_scoring_graph
-from cxr_trt.export.other_views import with_views
+from cxr_trt.export.scoring_graph import ScoringGraph
 
 pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx]'")
 

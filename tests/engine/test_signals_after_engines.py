@@ -8,7 +8,7 @@ import pytest
 SCRIPT = """
 import signal, sys
 import numpy as np
-from cxr_trt.engine.bundle import Engine
+from cxr_trt.score.engine import Engine
 
 first, second = (Engine(sys.argv[1]) for _ in range(2))
 for engine in (first, second):

@@ -17,11 +17,11 @@ from click.testing import CliRunner
 from onnx import numpy_helper, parser
 
 from cxr_trt.cli import main
-from cxr_trt.engine import tensorrt, tensorrt_plugin, tensorrt_runtime, tensorrt_timings
+from cxr_trt.engine.gpu import tensorrt, tensorrt_plugin, tensorrt_runtime, timing_cache
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.engine.tensorrt import TensorRTBackend
-from cxr_trt.engine.tensorrt_plugin import Plugin, find_plugin, load_plugin
+from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
+from cxr_trt.engine.gpu.tensorrt_plugin import Plugin, find_plugin, load_plugin
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.export.pooling import max_min_pool_function
 from cxr_trt.spec import Specification
@@ -87,7 +87,7 @@ def trt() -> Any:
 @pytest.mark.usefixtures("trt")
 class TestBuild:
     def test_a_plan_and_its_settings(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
-        settings = RTX.build(graph, tmp_path, BuildOptions(4, silent))
+        settings = RTX.build(graph, tmp_path, BuildOptions(4))
         assert [path.name for path in tmp_path.iterdir()] == ["engine.plan"]
         assert (tmp_path / "engine.plan").stat().st_size > 14 * 16 * 16 * 4  # at least the weights
         assert json.loads(json.dumps(settings)) == settings
@@ -95,7 +95,7 @@ class TestBuild:
         assert (settings["gpu"], settings["compute_capability"]) == (None, None)
 
     def test_activation_memory_grows_with_the_batch(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
-        small, large = (RTX.build(graph, tmp_path, BuildOptions(n, silent))["activation_bytes"] for n in (1, 64))
+        small, large = (RTX.build(graph, tmp_path, BuildOptions(n))["activation_bytes"] for n in (1, 64))
         assert 0 < small < large
 
     def test_progress_rises_to_one(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ class TestBuild:
     )
     def test_a_refused_graph_names_the_node_in_one_sentence(self, text: str, names: list[str], tmp_path: Path) -> None:
         with pytest.raises(BackendError) as caught:
-            RTX.build(parser.parse_model(text), tmp_path, BuildOptions(2, silent))
+            RTX.build(parser.parse_model(text), tmp_path, BuildOptions(2))
         message = str(caught.value)
         assert message.startswith("TensorRT-RTX refuses the graph's node ")
         assert "\n" not in message
@@ -137,7 +137,7 @@ class TestBuild:
     def test_a_graph_with_another_input_is_refused(self, tmp_path: Path) -> None:
         model = parser.parse_model(UNKNOWN_OP_GRAPH.replace("images", "pixels").replace("elsewhere.Strange", "Relu"))
         with pytest.raises(BackendError, match="one input, `images`; this graph has pixels"):
-            RTX.build(model, tmp_path, BuildOptions(2, silent))
+            RTX.build(model, tmp_path, BuildOptions(2))
 
     def test_the_profile_spans_one_image_to_the_largest_batch(self, trt: Any, graph: onnx.ModelProto) -> None:
         log = tensorrt_runtime.Log(trt)
@@ -217,21 +217,21 @@ class TestPlugin:
 
     @pytest.mark.usefixtures("trt", "library")
     def test_tensorrt_rtx_takes_standard_operators(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
-        assert RTX.build(graph, tmp_path, BuildOptions(2, silent))["plugin"] is None
+        assert RTX.build(graph, tmp_path, BuildOptions(2))["plugin"] is None
 
     def test_tensorrt_takes_it_unless_told_otherwise(
         self, library: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("WARNING")  # OpenVINO's converter leaves the root logger at ERROR where it fails
         backend = TensorRTBackend("tensorrt")
-        chosen = backend._plugin(BuildOptions(2, silent))
+        chosen = backend._plugin(BuildOptions(2))
         assert chosen is not None
         assert chosen.path == library
-        assert backend._plugin(BuildOptions(2, silent, plugin=False)) is None
+        assert backend._plugin(BuildOptions(2, plugin=False)) is None
         assert caplog.messages == []
         monkeypatch.delenv("CXR_TRT_PLUGIN")
         monkeypatch.setattr(tensorrt_plugin, "INSTALLED", library.with_name("nothing"))
-        assert backend._plugin(BuildOptions(2, silent)) is None
+        assert backend._plugin(BuildOptions(2)) is None
         (warning,) = caplog.messages
         assert warning.startswith("the pooling plugin is not built, so TensorRT gets its standard operators: run `make")
 
@@ -300,7 +300,7 @@ class TestWithoutWhatIsNeeded:
         sentence = "TensorRT is not installed: run pip install 'cxr-trt[tensorrt]'"
         assert backend.why_not_build() == backend.why_not_run() == sentence
         with pytest.raises(BackendError, match="is not installed"):
-            backend.build(graph, tmp_path, BuildOptions(2, silent))
+            backend.build(graph, tmp_path, BuildOptions(2))
 
     def test_a_broken_package_names_the_reason(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if importlib.util.find_spec("tensorrt"):
@@ -342,10 +342,10 @@ class TestWhichGpu:
 class TestTimingCache:
     def test_one_file_for_each_version_and_gpu_in_the_cache_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-        path = tensorrt_timings.timing_cache_path("10.3.0", "Orin (nvgpu)", "8.7")
+        path = timing_cache.timing_cache_path("10.3.0", "Orin (nvgpu)", "8.7")
         assert path == Path("/caches/cxr-trt/timing-10.3.0-Orin-nvgpu-8.7.cache")
         monkeypatch.setenv("XDG_CACHE_HOME", "")
-        assert tensorrt_timings.timing_cache_path("10.3.0", "a", "8.7").parent == Path.home() / ".cache" / "cxr-trt"
+        assert timing_cache.timing_cache_path("10.3.0", "a", "8.7").parent == Path.home() / ".cache" / "cxr-trt"
 
     @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
     def test_timings_are_kept_and_a_spoilt_file_is_ignored(self, trt: Any, tmp_path: Path) -> None:
@@ -354,15 +354,15 @@ class TestTimingCache:
         builder = trt.Builder(log.logger)
         path = tmp_path / "new folder" / "timing.cache"
         config = builder.create_builder_config()
-        tensorrt_timings.load_timing_cache(config, path)
+        timing_cache.load_timing_cache(config, path)
         assert config.get_timing_cache() is not None
-        tensorrt_timings.save_timing_cache(config, path)
+        timing_cache.save_timing_cache(config, path)
         assert path.stat().st_size > 0
         assert list(path.parent.iterdir()) == [path]
         for content in (path.read_bytes(), b"spoilt"):
             path.write_bytes(content)
             config = builder.create_builder_config()
-            tensorrt_timings.load_timing_cache(config, path)
+            timing_cache.load_timing_cache(config, path)
             assert config.get_timing_cache() is not None
 
 
@@ -383,7 +383,7 @@ def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
         "self._engine": trt.ICudaEngine,
         "self._context": trt.IExecutionContext,
     }
-    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_plugin, tensorrt_runtime, tensorrt_timings)]
+    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_plugin, tensorrt_runtime, timing_cache)]
     nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
     used = {(owner, node.attr) for node in nodes if (owner := ast.unparse(node.value)) in owners}
     assert {owner for owner, _ in used} == set(owners)
@@ -417,7 +417,7 @@ def test_probabilities_and_class_maps_are_onnx_runtimes(
     library = find_plugin() if plugin and backend.name == "tensorrt" else None
     if plugin and library is None:
         pytest.skip("the plugin is not built (make plugin), or not for this backend")
-    settings = backend.build(graph, tmp_path, BuildOptions(4, silent, plugin=plugin))
+    settings = backend.build(graph, tmp_path, BuildOptions(4, plugin=plugin))
     assert settings["plugin"] == (library and library.settings())
     assert backend.why_not_open(settings) is None
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -438,7 +438,7 @@ def test_probabilities_and_class_maps_are_onnx_runtimes(
 
 @pytest.mark.gpu
 def test_a_batch_that_does_not_fit_is_refused(backend: TensorRTBackend, graph: onnx.ModelProto, tmp_path: Path) -> None:
-    settings = backend.build(graph, tmp_path, BuildOptions(2, silent))
+    settings = backend.build(graph, tmp_path, BuildOptions(2))
     runner = backend.open(tmp_path, Specification(), settings)
     for images in (np.zeros((3, 1, 64, 64), np.uint8), np.zeros((1, 1, 32, 64), np.uint8)):
         with pytest.raises(BackendError, match=r"the engine takes uint8 \[1 to 2, 1, 64, 64\], not"):

@@ -5,16 +5,17 @@ import onnx
 import pytest
 from cheap_engine import SPEC, cheap_model
 
-from cxr_trt.engine import onnxruntime as onnxruntime_backend
-from cxr_trt.engine import openvino as openvino_backend
-from cxr_trt.engine import tuning
+from cxr_trt.engine.cpu import onnxruntime as onnxruntime_backend
+from cxr_trt.engine.cpu import openvino as openvino_backend
+from cxr_trt.engine.cpu import tuning
 from cxr_trt.engine.backend import BuildOptions, Way
-from cxr_trt.engine.bundle import Engine, build_bundle
+from cxr_trt.score.engine import Engine
+from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.engine.streams import cores
-from cxr_trt.engine.tuning import choose, ways
+from cxr_trt.engine.cpu.streams import cores
+from cxr_trt.engine.cpu.tuning import choose, ways
 from cxr_trt.errors import BackendError
-from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.export.scoring_graph import GraphInfo
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
 
@@ -203,7 +204,7 @@ def test_streams_and_threads_of_openvino(model, tmp_path, monkeypatch, way, thre
 
 def test_an_engine_goes_on_after_a_part_that_failed(backend, center_model, tmp_path):
     """With a network, whose first part still runs when the second has failed."""
-    settings = backend.build(center_model, tmp_path, BuildOptions(2, lambda phase, fraction: None))
+    settings = backend.build(center_model, tmp_path, BuildOptions(2))
     runner = backend.open(tmp_path, SPEC, {**settings, **Way(2, 2)._asdict()})
     run = runner.compile(2, 1)
     good, bad = picture_each_its_own(1), np.zeros((1, 1, 100, 512), np.uint8)
@@ -240,7 +241,7 @@ def test_a_layout_of_another_version_is_refused(backend):
 
 
 def test_what_was_written_badly_is_one_sentence(backend, model, tmp_path):
-    settings = backend.build(model, tmp_path, BuildOptions(1, lambda phase, fraction: None))
+    settings = backend.build(model, tmp_path, BuildOptions(1))
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(BackendError, match="cannot load"):

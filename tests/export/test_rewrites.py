@@ -10,10 +10,10 @@ import pytest
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.export.graph_file import GraphInfo
+from cxr_trt.export.scoring_graph import GraphInfo
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.rewrites import NONE, Rewrites, read_network
-from cxr_trt.export.scoring_graph import scoring_graph
+from cxr_trt.export.graph_building import build_graph
 
 ONE_BY_ONE = {
     "average_maps": replace(NONE, average_maps=True),
@@ -32,7 +32,7 @@ def run(model, images):
 def build(small_network, rewrites, **changes):
     weights, settings, spec = small_network
     spec = replace(spec, **changes)
-    return scoring_graph(weights, settings, spec, {}, class_maps=True, rewrites=rewrites)
+    return build_graph(weights, settings, spec, {}, class_maps=True, rewrites=rewrites)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_tensorrt_rtx_builds_the_rewritten_graph(small_network, tmp_path, share_
         pytest.skip(reason)
     graph, options = (
         build(small_network, Rewrites(share_crops=share_crops)),
-        BuildOptions(2, lambda phase, fraction: None),
+        BuildOptions(2),
     )
     backend.build(graph, tmp_path, options)
     assert (tmp_path / "engine.plan").stat().st_size > 20e6

@@ -1,138 +1,135 @@
-"""The scoring graph of every setting and view set against PyTorch."""
+"""Files that are not scoring graphs are refused in one sentence."""
 
-import numpy as np
+import hashlib
+import json
+
 import onnx
-import onnxruntime
 import pytest
-import torch
+from onnx import TensorProto, helper
 
 from cxr_trt.errors import GraphError
-from cxr_trt.export.graph_file import GraphInfo, read_scoring_graph
-from cxr_trt.export.pictures import check_pictures
-from cxr_trt.export.scoring_graph import scoring_graph
-from cxr_trt.export.verify import verify
-from cxr_trt.model.network import Network
-from cxr_trt.model.scorer import Scorer
-from cxr_trt.model.settings import SETTINGS, ModelSettings
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.spec import Specification
-from cxr_trt.views import VIEW_SETS
 
 
-def export(network, view_set, class_maps=True):
-    settings = network.settings
-    spec = Specification(views=view_set, k_max=settings.k_max, k_min=settings.k_min, alpha=settings.alpha)
-    weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    metadata = GraphInfo.of(spec, "untrained", "0" * 64).to_metadata()
-    return scoring_graph(weights, settings, spec, metadata, class_maps=class_maps), spec
+@pytest.fixture
+def demo(demo_model):
+    return onnx.load(demo_model)
 
 
-def random_network(settings):
-    """Random weights, and batch statistics that the built-in pictures give, so that every layer matters."""
-    torch.manual_seed(1)
-    network = Network(settings)
-    pictures = torch.from_numpy(check_pictures(448)).float().expand(-1, 3, -1, -1)
-    with torch.inference_mode():
-        network.train()((pictures - 120) / 60)
-    return network.eval()
+def refusal(model, tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    with pytest.raises(GraphError) as caught:
+        read_scoring_graph(path)
+    assert str(path) in str(caught.value)
+    assert "cxr-trt export" in str(caught.value)
+    return str(caught.value)
 
 
-CASES = {**SETTINGS, "k of 5 and 20": ModelSettings(k_max=5, k_min=20, alpha=0.3)}
+def property_of(model, key):
+    return next(prop for prop in model.metadata_props if prop.key == f"cxr_trt.{key}")
 
 
-PAIRS = [(name, view_set) for name in CASES for view_set in ("center", "dense")] + [("paper", v) for v in VIEW_SETS[:3]]
+def test_the_shipped_model_is_read(demo_model):
+    model, info = read_scoring_graph(demo_model)
+    assert info.spec == Specification()
+    assert info.weights == "demonstration"
+    assert len(model.functions) == 1
 
 
-@pytest.mark.parametrize(("name", "view_set"), PAIRS)
-def test_graph_agrees_with_pytorch(name, view_set, tmp_path):
-    network = random_network(CASES[name])
-    model, spec = export(network, view_set)
-    onnx.checker.check_model(model, full_check=True)
-    assert verify(model, Scorer(network, spec), check_pictures(512)[:1]) <= 1e-5
-    onnx.save(model, tmp_path / "model.onnx")
-    assert read_scoring_graph(tmp_path / "model.onnx")[1].spec == spec
+@pytest.mark.parametrize("content", [b"", b"not protobuf at all", b"\x08\x09"])
+def test_rubbish(tmp_path, content):
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(GraphError, match=r"a\.onnx: not a"):
+        read_scoring_graph(tmp_path / "a.onnx")
 
 
-@pytest.fixture(scope="module")
-def chexnet():
-    return random_network(SETTINGS["chexnet"])
+def test_truncated(demo_model, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(demo_model.read_bytes()[:-1000])
+    with pytest.raises(GraphError, match="not a"):
+        read_scoring_graph(tmp_path / "a.onnx")
 
 
-def run(model, images):
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"images": images})
+def test_another_onnx_model(tmp_path):
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [output]))
+    assert "not a scoring graph" in refusal(model, tmp_path)
 
 
-def test_a_batch_gives_what_its_images_give_one_by_one(chexnet):
-    model, _ = export(chexnet, "center")
-    pictures = check_pictures(512)
-    together = run(model, pictures)
-    for i in range(len(pictures)):
-        for whole, single in zip(together, run(model, pictures[i : i + 1]), strict=True):
-            np.testing.assert_allclose(whole[i], single[0], atol=1e-6)
-    assert np.abs(together[0][0] - together[0][1]).max() > 0.01  # the pictures are told apart
+def test_a_changed_specification(demo, tmp_path):
+    text = property_of(demo, "specification")
+    text.value = text.value.replace("0.485", "0.5")
+    assert "changed after the export" in refusal(demo, tmp_path)
 
 
-def test_class_maps_are_optional(chexnet):
-    model, _ = export(chexnet, "center", class_maps=False)
-    assert [output.name for output in model.graph.output] == ["probabilities"]
-    assert not any(name.startswith("maps.") for node in model.graph.node for name in node.output)
+def test_a_specification_of_another_version(demo, tmp_path):
+    text = property_of(demo, "specification")
+    text.value = json.dumps({**json.loads(text.value), "gamma": 2.2})
+    assert "gamma" in refusal(demo, tmp_path)
 
 
-def test_mirroring_the_image_mirrors_ten_crop_class_maps(chexnet):
-    model, _ = export(chexnet, "ten-crop")
-    picture = check_pictures(512)[1:]
-    plain, mirrored = run(model, picture), run(model, np.ascontiguousarray(picture[..., ::-1]))
-    np.testing.assert_allclose(plain[0], mirrored[0], atol=1e-5)
-    np.testing.assert_allclose(plain[1], mirrored[1][..., ::-1], atol=1e-4)
+@pytest.mark.parametrize(("part", "other"), [("luma", "green"), ("Mass", "Lump")])
+def test_other_preprocessing_or_findings(demo, tmp_path, part, other):
+    """Consistent in itself, but not what this version would do to an image or call a column."""
+    text, sha256 = property_of(demo, "specification"), property_of(demo, "specification_sha256")
+    text.value = text.value.replace(part, other)
+    sha256.value = hashlib.sha256(text.value.encode()).hexdigest()
+    assert "preprocessing or findings" in refusal(demo, tmp_path)
 
 
-@pytest.mark.parametrize("view_set", ["center", "dense"])
-def test_a_wrong_weight_is_noticed(chexnet, view_set):
-    model, spec = export(chexnet, view_set)
-    weight = next(t for t in model.graph.initializer if t.name == "features.denseblock4.denselayer16.conv2.weight")
-    weight.raw_data = np.roll(np.frombuffer(weight.raw_data, np.float32), 1).tobytes()
-    with pytest.raises(GraphError, match="differ from PyTorch's"):
-        verify(model, Scorer(chexnet, spec), check_pictures(512)[:1])
+def test_another_input(demo, tmp_path):
+    demo.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 256
+    assert "inputs and outputs" in refusal(demo, tmp_path)
 
 
-def test_nan_is_noticed():
-    network = Network(SETTINGS["chexnet"])
-    network.transfer.conv.bias.data[3] = torch.nan
-    model, spec = export(network, "center")
-    with pytest.raises(GraphError, match="Are all weights finite"):
-        verify(model, Scorer(network, spec), check_pictures(512)[:1])
+def test_weights_in_other_files(demo, tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(demo, path, save_as_external_data=True, location="weights.bin")
+    with pytest.raises(GraphError, match="in other files"):
+        read_scoring_graph(path)
 
 
-def test_dense_views_are_the_network_on_the_whole_image_pooled_where_the_crops_lie(chexnet):
-    """Straight from the definition: no view, window or cell of the project's own."""
-    picture = check_pictures(512)[:1]
-    model, spec = export(chexnet, "dense")
-    probabilities, class_maps = run(model, picture)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
-    image = (torch.from_numpy(picture).float().expand(1, 3, 512, 512) / 255 - mean) / std
-    with torch.inference_mode():
-        maps = chexnet.class_maps(image), chexnet.class_maps(image.flip(3))
-    expected = torch.stack(
-        [
-            torch.sigmoid(chexnet.pool(of_pass[:, :, y // 32 : y // 32 + 14, x // 32 : x // 32 + 14]))
-            for of_pass in maps
-            for y, x in ((0, 0), (0, 64), (64, 0), (64, 64), (32, 32))
-        ]
-    ).mean(0)
-    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
-    merged = (maps[0] + maps[1].flip(3)) / 2
-    assert class_maps.shape == (1, 14, 16, 16)
-    np.testing.assert_allclose(class_maps, merged, atol=1e-4 * float(merged.abs().max()))
-    windows = next(
-        a.ints for n in model.graph.node if n.op_type == "MaxMinPool" for a in n.attribute if a.name == "windows"
-    )
-    assert list(windows) == [0, 0, 14, 14, 0, 2, 14, 14, 2, 0, 14, 14, 2, 2, 14, 14, 1, 1, 14, 14]
+@pytest.mark.parametrize("place", ["initializer", "attribute", "function", "sparse", "without saying so"])
+def test_a_path_to_another_file_is_found_wherever_it_hides(demo, tmp_path, place):
+    tensor = TensorProto(name="hidden", dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../../../etc/passwd")
+    constant = helper.make_node("Constant", [], ["hidden"], value=tensor)
+    if place == "without saying so":
+        tensor.ClearField("data_location")
+    if place in ("initializer", "without saying so"):
+        demo.graph.initializer.append(tensor)
+    elif place == "attribute":
+        demo.graph.node.insert(0, constant)
+    elif place == "function":
+        demo.functions[0].node.insert(0, constant)
+    else:
+        demo.graph.sparse_initializer.add().values.CopyFrom(tensor)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(demo.SerializeToString())
+    with pytest.raises(GraphError, match="in other files"):
+        read_scoring_graph(path)
 
 
-@pytest.mark.parametrize("view_set", VIEW_SETS)
-def test_wrong_class_maps_are_noticed(chexnet, view_set):
-    model, spec = export(chexnet, view_set)
-    merge = next(t for t in model.graph.initializer if t.name == "maps.merge")
-    merge.raw_data = np.roll(np.frombuffer(merge.raw_data, np.float32), 1).tobytes()
-    with pytest.raises(GraphError, match="class_maps differ"):
-        verify(model, Scorer(chexnet, spec), check_pictures(512)[:1])
+def test_a_file_larger_than_a_protocol_buffer_is_not_read(tmp_path):
+    with (tmp_path / "a.onnx").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(GraphError, match=r"1024\.0 GiB"):
+        read_scoring_graph(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(("key", "value"), [("image_size", 10**9), ("crop_size", 600), ("alpha", "0.7"), ("mean", [1])])
+def test_sizes_that_would_fill_the_memory_are_refused(demo, tmp_path, key, value):
+    text, sha256 = property_of(demo, "specification"), property_of(demo, "specification_sha256")
+    text.value = json.dumps({**json.loads(text.value), key: value})
+    sha256.value = hashlib.sha256(text.value.encode()).hexdigest()
+    sentence = refusal(demo, tmp_path)
+    assert "sizes or statistics" in sentence or "cannot be scored" in sentence
+
+
+def test_metadata_that_are_not_utf8_are_refused(demo, tmp_path):
+    content = demo.SerializeToString()
+    (tmp_path / "a.onnx").write_bytes(content.replace(b"cxr_trt.weights", b"cxr_trt.\xff\xfe\xffghts"))
+    with pytest.raises(GraphError, match="not a scoring graph"):
+        read_scoring_graph(tmp_path / "a.onnx")

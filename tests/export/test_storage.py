@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.storage import pack, unpack
 

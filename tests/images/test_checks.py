@@ -7,7 +7,7 @@ from pydicom import Dataset
 
 from cxr_trt.images import decode
 from cxr_trt.images.checks import is_coloured, picture_doubts, tag_doubts
-from cxr_trt.preprocess import preprocess
+from cxr_trt.images.preprocess import preprocess
 
 UNLIKE = ["does not look like an upright frontal chest X-ray"]
 NEGATIVE = ["looks like a negative, with black and white exchanged"]

@@ -34,7 +34,7 @@ from seeds import content, radiograph
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
 from cxr_trt.images.dicom import PLUGINS, _stored_values
-from cxr_trt.preprocess import preprocess
+from cxr_trt.images.preprocess import preprocess
 
 STRETCHED = "no VOI LUT or window, stretched from the smallest to the largest value"
 

@@ -10,7 +10,7 @@ import pytest
 
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
-from cxr_trt.preprocess import preprocess
+from cxr_trt.images.preprocess import preprocess
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # PNG colour types
 

@@ -15,12 +15,12 @@ from torchvision import transforms
 from torchvision.models import densenet121
 
 from cxr_trt.errors import CheckpointError
-from cxr_trt.export.export import export_checkpoint
+from cxr_trt.export.from_checkpoint import export_checkpoint
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images import decode
 from cxr_trt.model.checkpoint import load_checkpoint
-from cxr_trt.preprocess import preprocess
+from cxr_trt.images.preprocess import preprocess
 
 OUTPUTS = torchxrayvision.datasets.default_pathologies
 

@@ -14,8 +14,7 @@ import pytest
 from onnx import helper
 from toolchain import HERE, PLUGINS, cuda_headers, require_gxx, require_nvcc
 
-from cxr_trt.export.graph_file import read_scoring_graph
-from cxr_trt.export.other_views import with_views
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.pooling import DOMAIN, NAME
 from plugins import build
 

@@ -19,7 +19,7 @@ from cxr_trt.calibrate.calibration import COLUMNS as CALIBRATION
 from cxr_trt.cli import main
 from cxr_trt.report.cases import read_cases
 from cxr_trt.report.page import build_page
-from cxr_trt.score.rows import COLUMNS
+from cxr_trt.tables.rows import COLUMNS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NASTY = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\u2028&amp;.png"

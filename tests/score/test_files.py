@@ -4,7 +4,7 @@ import pytest
 
 from cxr_trt.errors import ImageError, UsageError
 from cxr_trt.images.load import read_file
-from cxr_trt.score.files import find_files
+from cxr_trt.images.files import find_files
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

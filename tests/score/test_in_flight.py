@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cxr_trt.api import find_files, score
-from cxr_trt.engine.gpu_pipeline import SLOTS, GpuRunner
+from cxr_trt.engine.gpu.pipeline import SLOTS, GpuRunner
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
 from tests.engine.simulated_gpu import SimulatedGpu, SimulatedNetwork, expected

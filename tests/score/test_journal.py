@@ -18,7 +18,7 @@ from cheap_engine import cheap_bundle as build_cheap_bundle
 from cxr_trt.errors import UsageError
 from cxr_trt.outputs import locked
 from cxr_trt.score.journal import Journal
-from cxr_trt.score.rows import Row
+from cxr_trt.tables.rows import Row
 
 SCORED = Row("a.png", "0" * 64, 9, 8, "PNG", (0.1, *[np.float32(1 / 3).item()] * 13), ("dark",), None, "engine")
 FAILED = Row("b.png", None, None, None, None, None, (), "the file is empty", "engine")
@@ -59,7 +59,7 @@ def test_a_row_is_on_the_disk_when_it_was_added(tmp_path):
     code = """
 import os, sys
 from cxr_trt.score.journal import Journal
-from cxr_trt.score.rows import Row
+from cxr_trt.tables.rows import Row
 journal = Journal(__import__("pathlib").Path(sys.argv[1]), fresh=False)
 journal.add(Row("a.png", "0" * 64, 9, 8, "PNG", (0.5,) * 14, (), None, "engine"), None)
 os.kill(os.getpid(), 9)

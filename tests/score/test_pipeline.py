@@ -10,7 +10,7 @@ from cxr_trt.api import Engine, find_files, preprocess, score
 MEASURE = """
 import sys
 from cxr_trt.api import Engine, find_files, score
-from cxr_trt.benchmark.machine import peak_memory
+from cxr_trt.measure.machine import peak_memory
 with Engine(sys.argv[1]) as engine:
     for i, result in enumerate(score(engine, find_files([sys.argv[2]]).sources, class_maps=True), start=1):
         if i in (30, 100):

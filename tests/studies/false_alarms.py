@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_file
 from study import ROOT, header, table
 
 from cxr_trt.images.checks import picture_doubts
-from cxr_trt.score.worker import answer
+from cxr_trt.images.worker import answer
 
 SIZE = 512  # pixels
 MOST = 0.01  # share of false alarms

@@ -29,10 +29,10 @@ from cheap_engine import cheap_bundle
 from study import ROOT, drop_privileges, header, table
 
 from cxr_trt.engine.backend import OneByOne
-from cxr_trt.engine.bundle import Engine
+from cxr_trt.score.engine import Engine
 from cxr_trt.errors import BackendError
-from cxr_trt.score.files import find_files
-from cxr_trt.score.pipeline import score
+from cxr_trt.images.files import find_files
+from cxr_trt.score.pipeline import score_files
 
 FILES = 60
 TIMEOUT = 300  # seconds; far more than any run takes

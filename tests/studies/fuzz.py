@@ -28,9 +28,9 @@ from study import ROOT, header, table
 
 from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import CxrTrtError
-from cxr_trt.export.graph_file import read_scoring_graph
-from cxr_trt.score.decoders import Decoders, Limits, Request
-from cxr_trt.score.files import Source
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.images.decoders import Decoders, Limits, Request
+from cxr_trt.images.files import Source
 
 LIMITS = Limits(memory=1 << 30, seconds=20)
 FAILED = ("the decoder failed", "reading takes longer", "decoding takes too much memory")

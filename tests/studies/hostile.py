@@ -18,11 +18,11 @@ from cheap_engine import cheap_bundle
 from seeds import GREY, chunk, content, dataset, jpeg, png
 from study import drop_privileges, header, table
 
-from cxr_trt.engine.bundle import Engine
-from cxr_trt.score.decoders import Limits
-from cxr_trt.score.files import Source
-from cxr_trt.score.pipeline import score
-from cxr_trt.score.rows import Row
+from cxr_trt.score.engine import Engine
+from cxr_trt.images.decoders import Limits
+from cxr_trt.images.files import Source
+from cxr_trt.score.pipeline import score_files
+from cxr_trt.tables.rows import Row
 
 LIMITS = Limits(memory=512 << 20, seconds=30)
 SCORED = "scored"

@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="needs pip install 'cxr-trt[train]'")
 import torch
 
 from cxr_trt.evaluate.auc import evaluate, to_json
-from cxr_trt.export.graph_file import read_scoring_graph
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.checkpoint import save_checkpoint
 from train import card, publish

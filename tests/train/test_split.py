@@ -3,9 +3,9 @@ import csv
 import numpy as np
 from click.testing import CliRunner
 
-from cxr_trt.evaluate.tables import read_matched
+from cxr_trt.tables.reading import read_labelled_scores
 from cxr_trt.findings import FINDINGS
-from cxr_trt.score.files import find_files
+from cxr_trt.images.files import find_files
 from train.data import read_data
 from train.split import main
 
@@ -28,7 +28,7 @@ def test_a_side_of_the_split_can_be_scored_and_evaluated(tmp_path):
     assert {source.name for source in found} == {"2.png", "5.png", "8.png", "11.png"}
     with (tmp_path / "scores.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["path", *FINDINGS], *([source.name, *rng.random(14)] for source in found)])
-    matched = read_matched(tmp_path / "scores.csv", tmp_path / "test" / "labels.csv")
+    matched = read_labelled_scores(tmp_path / "scores.csv", tmp_path / "test" / "labels.csv")
     data = read_data(tmp_path / "labels.csv")
     expected = [data.labels[data.names.index(source.name)] for source in found]
     np.testing.assert_array_equal(matched.labels, np.array(expected, bool))

@@ -13,7 +13,7 @@ from cxr_trt.images import decode  # noqa: E402
 from cxr_trt.model.checkpoint import SIZES  # noqa: E402
 from cxr_trt.model.network import Network  # noqa: E402
 from cxr_trt.model.settings import SETTINGS  # noqa: E402
-from cxr_trt.preprocess import preprocess  # noqa: E402
+from cxr_trt.images.preprocess import preprocess  # noqa: E402
 from train.augment import Augmentation, Cuts, center_cuts, cut, random_cuts  # noqa: E402
 from train.batches import Images  # noqa: E402
 from train.cache import cached_images  # noqa: E402

@@ -1,0 +1,146 @@
+"""The command `cxr-trt benchmark`: how fast a bundle scores files here, and which part takes the time."""
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from cxr_trt.commands.options import PATH, json_option, overwrite_option, workers_option
+from cxr_trt.commands.terminal import show_facts
+from cxr_trt.engine.gpu.cuda import gpu
+from cxr_trt.engine.manifest import GRAPH_FILE
+from cxr_trt.errors import UsageError
+from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.images.decoders import Decoders, Limits, Request
+from cxr_trt.images.files import Source, find_files
+from cxr_trt.measure.gpu_state import GpuState
+from cxr_trt.measure.machine import describe_machine, peak_memory
+from cxr_trt.measure.roofline import find_gpu, layers, seconds
+from cxr_trt.outputs import check_output, replacing
+from cxr_trt.score.engine import Engine
+from cxr_trt.score.pipeline import score_files
+from cxr_trt.tables.writing import write_table
+
+TIME_PERCENTILES = (95, 99)
+
+
+@click.command()
+@click.argument("bundle", type=PATH)
+@click.argument("paths", nargs=-1, type=PATH)
+@click.option("--runs", type=click.IntRange(1), default=10, show_default=True, help="Repetitions of the engine alone.")
+@workers_option
+@json_option
+@overwrite_option
+def benchmark(
+    bundle: Path, paths: tuple[Path, ...], runs: int, workers: int | None, json_path: Path | None, overwrite: bool
+) -> None:
+    """Measure how fast BUNDLE is here: the engine alone and, with PATHS, from X-ray files to a table."""
+    if json_path:
+        check_output(json_path, (".json",), overwrite=overwrite)
+    sources = find_files(paths).sources if paths else ()
+    start = time.perf_counter()
+    with Engine(bundle) as engine:
+        engine.run(check_pictures(engine.spec.image_size)[:1])
+        first = time.perf_counter() - start
+        result: dict[str, Any] = {
+            "machine": describe_machine(),
+            "backend": f"{engine.manifest.backend} {engine.manifest.backend_version}",
+            "precision": engine.manifest.precision,
+            "views": engine.spec.views,
+            "engine": engine.fingerprint,
+            "max_batch": engine.max_batch,
+            "seconds_to_open_and_score_one": first,
+            **(on_gpu if engine.manifest.backend.startswith("tensorrt") else engine_alone)(engine, runs),
+        }
+        if sources:
+            result |= from_files(engine, sources, workers or os.cpu_count() or 1)
+        if engine.manifest.backend.startswith("tensorrt"):
+            result |= against_the_limit(engine, bundle, result["seconds_per_xray"]["median"])
+    result["peak_memory_mib"] = peak_memory()
+    show_facts({name.replace("_", " "): _shown(value) for name, value in result.items()})
+    if json_path:
+        with replacing(json_path) as partial:
+            partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def engine_alone(engine: Engine, runs: int) -> dict[str, Any]:
+    """Seconds of a single X-ray, and an X-ray in full batches: from uint8 pictures in memory to probabilities."""
+    pictures = np.resize(check_pictures(engine.spec.image_size), (engine.max_batch, 1, *[engine.spec.image_size] * 2))
+    single = _timed(lambda: engine.run(pictures[:1]), runs)
+    full = _timed(lambda: engine.run(pictures), runs) if engine.max_batch > 1 else single
+    return {
+        "seconds_of_one_xray": _distribution(single),
+        "seconds_per_xray": _distribution([value / engine.max_batch for value in full]),
+    }
+
+
+def on_gpu(engine: Engine, runs: int) -> dict[str, Any]:
+    """As `engine_alone`, and what the first GPU did meanwhile: medians of its clocks, power and temperature."""
+    state = GpuState(gpu().pci_bus_id)
+    with state.watched():
+        measured = engine_alone(engine, runs)
+    return {**measured, "gpu_state": state.median() or "not readable"}
+
+
+def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[str, Any]:
+    """Files a second: to a table, and only to the engine, by `workers` decoding processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        rows = [result.row for result in score_files(engine, sources, workers=workers)]
+        write_table(Path(folder, "scores.csv"), ".csv", rows, engine.spec)
+        to_table = time.perf_counter() - start
+    if all(row.error for row in rows):
+        raise UsageError(f"none of the {len(rows)} files could be read; there is nothing to measure")
+    start = time.perf_counter()
+    with Decoders(workers, engine.spec.image_size, Limits(), engine.spec.fit) as decoders:
+        for _ in decoders.map((Request(source) for source in sources), workers + engine.max_batch):
+            pass
+        to_engine = time.perf_counter() - start
+    return {
+        "files": len(rows),
+        "files_with_errors": sum(row.error is not None for row in rows),
+        "workers": workers,
+        "files_per_second_to_the_table": len(rows) / to_table,
+        "files_per_second_to_the_engine": len(rows) / to_engine,
+    }
+
+
+def against_the_limit(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
+    """How many times the roofline's least time the engine takes, on a GPU that the roofline knows."""
+    peaks = find_gpu(gpu().name)
+    if not peaks:
+        return {"gpu": gpu().name}
+    graph = ScoringGraph.load(bundle / GRAPH_FILE)
+    found = layers(graph.rewritten(Rewrites(share_crops=engine.manifest.settings["share_crops"])))
+    limit = seconds(found, peaks, engine.manifest.precision, engine.max_batch)
+    return {"gpu": gpu().name, "limit_not_measured": limit, "times_the_limit": measured / limit}
+
+
+def _timed(call: Callable[[], Any], runs: int) -> list[float]:
+    call()  # the first is slower
+    values = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        values.append(time.perf_counter() - start)
+    return values
+
+
+def _distribution(values: list[float]) -> dict[str, float]:
+    named = {f"p{percentile}": float(np.percentile(values, percentile)) for percentile in TIME_PERCENTILES}
+    return {"median": statistics.median(values), "min": min(values), **named, "max": max(values)}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(number)}" for name, number in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

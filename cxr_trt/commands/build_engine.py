@@ -1,0 +1,125 @@
+"""The command `cxr-trt build-engine`: from a checkpoint, a scoring graph or a bundle to an engine bundle."""
+
+from pathlib import Path
+
+import click
+
+from cxr_trt.commands.options import PATH, graph_options, overwrite_option
+from cxr_trt.commands.progress import PhaseProgress
+from cxr_trt.commands.sources import load_source
+from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.build import BuildRequest, build_bundle, check_target
+from cxr_trt.engine.choice import check_backend, choose_backend
+from cxr_trt.engine.cpu.tuning import cpu_configs
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.errors import UsageError
+from cxr_trt.precision import CALIBRATION_METHODS, PRECISIONS, CalibrationMethod, Precision
+from cxr_trt.precision.calibration_images import MIN_CALIBRATION_IMAGES, choose_images
+from cxr_trt.precision.planning import plan_precision
+from cxr_trt.views import ViewSet
+
+
+@click.command()
+@click.argument("source", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The bundle to write: NAME.cxr.")
+@click.option(
+    "--backend",
+    "backend_name",
+    type=click.Choice(["auto", *BACKENDS]),
+    default="auto",
+    show_default=True,
+    help="What runs the engine. auto: the best that can run here.",
+)
+@click.option(
+    "--max-batch", type=click.IntRange(1), help="The most X-rays per call. Default: measured on a CPU, 8 on a GPU."
+)
+@click.option(
+    "--share-crops/--no-share-crops",
+    default=None,
+    help="Compute overlapping crops only once. On by default on CPUs; off by default on GPUs, because it has not been "
+    "measured there.",
+)
+@click.option("--tune/--no-tune", default=True, help="On a CPU: measure streams, batches and layouts (default).")
+@click.option("--plugin/--no-plugin", default=True, help="TensorRT: run the pooling as a CUDA plugin (default).")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Default: that of a source bundle, else fp32.")
+@click.option(
+    "--calibrate", type=PATH, multiple=True, help="X-rays to calibrate int8 on: folders or files, no test images."
+)
+@click.option(
+    "--calibration-images",
+    type=click.IntRange(MIN_CALIBRATION_IMAGES),
+    default=256,
+    show_default=True,
+    help="How many of them to use.",
+)
+@click.option(
+    "--calibration-method",
+    "method",
+    type=click.Choice(CALIBRATION_METHODS),
+    default=CALIBRATION_METHODS[0],
+    show_default=True,
+    help="How int8 ranges are chosen.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for choosing images.")
+@click.option("--labels", type=PATH, help="A CSV as for `evaluate` that names the patients of --calibrate's images.")
+@click.option("--exclude", type=PATH, help="Labels of the evaluation: do not calibrate on its images and patients.")
+@graph_options
+@overwrite_option
+def build_engine(
+    source: Path,
+    output: Path,
+    backend_name: str,
+    max_batch: int | None,
+    share_crops: bool | None,
+    tune: bool,
+    plugin: bool,
+    precision: Precision | None,
+    calibrate: tuple[Path, ...],
+    calibration_images: int,
+    method: CalibrationMethod,
+    seed: int,
+    labels: Path | None,
+    exclude: Path | None,
+    setting: str | None,
+    view_set: ViewSet | None,
+    overwrite: bool,
+) -> None:
+    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx) or another bundle.
+
+    For fp16 and int8, the network's activations are measured on X-rays first: for int8 on those of --calibrate, for
+    fp16 on them or on built-in pictures.
+    """
+    check_target(output, overwrite)
+    if (labels or exclude) and not calibrate:
+        raise UsageError("--labels and --exclude choose among the images of --calibrate; name a folder there too")
+    graph, previous_plan = load_source(source, setting, view_set)
+    precision = precision or previous_plan.precision
+    if backend_name != "auto":
+        check_backend(backend_name, precision)  # before the minutes that a calibration takes
+    images = None
+    if calibrate:
+        images = choose_images(calibrate, calibration_images, seed, graph.spec, labels=labels, exclude=exclude)
+        for sentence in images.left_out:
+            _say(sentence)
+    with PhaseProgress() as progress:
+        plan = plan_precision(precision, graph, previous_plan, images, method, progress)
+    backend = choose_backend(backend_name, plan, graph, _say)
+    with PhaseProgress() as progress:
+        request = BuildRequest(
+            graph,
+            backend,
+            plan,
+            BuildOptions(max_batch or backend.default_max_batch, progress, plugin),
+            share_crops,
+            tuple(cpu_configs(max_batch)) if tune else (),
+            images.pixels if images else None,
+        )
+        manifest = build_bundle(request, output, overwrite=overwrite)
+    made = f"{backend.name} {manifest.backend_version}, {plan.precision}, {graph.spec.views}"
+    _say(f"{output}: {made}{graph.info.caution()}")
+    if reason := backend.why_not_run():
+        _say(f"It cannot run here: {reason}")
+
+
+def _say(sentence: str) -> None:
+    click.echo(sentence, err=True)

@@ -1,0 +1,100 @@
+"""The command `cxr-trt calibrate`: fits the findings of an engine and writes the calibration into its bundle."""
+
+import os
+from pathlib import Path
+from typing import get_args
+
+import click
+import numpy as np
+
+from cxr_trt.calibrate.calibration import CALIBRATION_FILE, Calibration, Method, fit_calibration
+from cxr_trt.calibrate.fit import ThresholdGoal
+from cxr_trt.commands.options import PATH, finish, overwrite_option
+from cxr_trt.engine.manifest import read_manifest
+from cxr_trt.errors import UsageError
+from cxr_trt.outputs import check_output, replacing
+from cxr_trt.tables.reading import LabelledScores, read_labelled_scores
+
+
+@click.command()
+@click.argument("scores", type=PATH)
+@click.argument("labels", type=PATH)
+@click.option("-e", "--engine", "bundle", type=PATH, required=True, help="The engine bundle that made SCORES.")
+@click.option(
+    "--method",
+    type=click.Choice(get_args(Method)),
+    default="platt",
+    show_default=True,
+    help="How scores become probabilities.",
+)
+@click.option("--sensitivity", type=click.FloatRange(0, 1), help="Choose thresholds with at least this sensitivity.")
+@click.option(
+    "--specificity",
+    type=click.FloatRange(0, 1),
+    help="Or with at least this specificity. Default: the largest sum of the two (Youden).",
+)
+@overwrite_option
+def calibrate(
+    scores: Path,
+    labels: Path,
+    bundle: Path,
+    method: Method,
+    sensitivity: float | None,
+    specificity: float | None,
+    overwrite: bool,
+) -> None:
+    """Fit probabilities and thresholds to validation data and keep them in the bundle. `score` then adds both.
+
+    SCORES is a table that the bundle made, LABELS a CSV as for `evaluate`. Neither may be the test data.
+    """
+    goal = _goal(sensitivity, specificity)
+    target = bundle / CALIBRATION_FILE
+    engine = read_manifest(bundle).fingerprint
+    check_output(target, (".json",), overwrite=overwrite)
+    matched = read_labelled_scores(scores, labels)
+    _check_engine(scores, matched, bundle, engine)
+    matched.check_probabilities(scores)
+    calibration = fit_calibration(matched.scores, matched.labels, method, goal, engine)
+    if not calibration.fits:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in calibration.left_out.items())
+        raise UsageError(f"no finding can be fitted ({reasons}); give more images")
+    with replacing(target, bundle.resolve().with_name(f".{bundle.resolve().name}.{os.getpid()}")) as partial:
+        partial.write_text(calibration.to_json(), encoding="utf-8")
+    click.echo(_to_markdown(calibration))
+    click.echo(f"{target}: calibration {calibration.summary()}", err=True)
+    for name, reason in calibration.left_out.items():
+        click.echo(f"not fitted: {name}: {reason}", err=True)
+    for count, what in ((matched.errors, "could not be scored"), (matched.unlabelled, "are not in LABELS")):
+        if count:
+            click.echo(f"{count} rows of SCORES left out: they {what}", err=True)
+    finish(1 if matched.errors or matched.unlabelled else 0)
+
+
+def _goal(sensitivity: float | None, specificity: float | None) -> ThresholdGoal:
+    if sensitivity is not None and specificity is not None:
+        raise UsageError("--sensitivity and --specificity exclude each other; give one")
+    if sensitivity is not None:
+        return ThresholdGoal("sensitivity", sensitivity)
+    if specificity is not None:
+        return ThresholdGoal("specificity", specificity)
+    return ThresholdGoal("youden")
+
+
+def _check_engine(scores: Path, matched: LabelledScores, bundle: Path, engine: str) -> None:
+    if matched.engines is None:
+        raise UsageError(f"{scores}: has no column engine, so it may be another engine's; score again with {bundle}")
+    if others := sorted(map(str, matched.engines - {engine})):
+        raise UsageError(
+            f"{scores}: scores of the engine {others[0]}, but {bundle} is {engine}; score the images with it first"
+        )
+
+
+def _to_markdown(calibration: Calibration) -> str:
+    lines = ["| finding | positives | threshold | calibrated there | sensitivity | specificity |", "|---" * 6 + "|"]
+    for name, fit in calibration.fits.items():
+        score, sensitivity, specificity = fit.threshold
+        there = float(fit.scaling(np.array(score)))
+        lines.append(
+            f"| {name} | {fit.positives} | {score:.4f} | {there:.4f} | {sensitivity:.3f} | {specificity:.3f} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""The command `cxr-trt evaluate`: Markdown to standard output, JSON to a file, remarks to standard error."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cxr_trt.commands.options import PATH, finish, json_option, overwrite_option, resampling_options
+from cxr_trt.errors import UsageError
+from cxr_trt.evaluate import localization, reliability
+from cxr_trt.evaluate.auc import Evaluation, to_json, to_markdown
+from cxr_trt.evaluate.auc import evaluate as evaluate_auc
+from cxr_trt.evaluate.boxes import localize_boxes
+from cxr_trt.evaluate.curves import PLOT_SUFFIXES, check_plots, save_curves
+from cxr_trt.outputs import check_output, replacing
+from cxr_trt.tables.reading import LabelledScores, read_labelled_scores
+
+
+@click.command()
+@click.argument("scores", type=PATH)
+@click.argument("labels", type=PATH)
+@json_option
+@click.option("--curves", type=PATH, help="Draw the ROC curves: a .png, .svg or .pdf file.")
+@click.option("--reliability", "diagram", type=PATH, help="Draw the reliability diagram: a .png, .svg or .pdf file.")
+@click.option("--boxes", type=PATH, help="A CSV of boxes, or NIH's: also evaluate where findings are found.")
+@click.option("--maps", type=PATH, help="With --boxes: the folder of `score --heatmaps FOLDER --raw-maps`.")
+@resampling_options
+@overwrite_option
+def evaluate(
+    scores: Path,
+    labels: Path,
+    json_path: Path | None,
+    curves: Path | None,
+    diagram: Path | None,
+    boxes: Path | None,
+    maps: Path | None,
+    resamples: int,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Compare SCORES, a table of `cxr-trt score`, with LABELS: AUC per finding, with 95 % intervals over patients.
+
+    LABELS is a CSV with the columns `image`, optionally `patient_id`, and the 14 findings as 0 or 1. An image is
+    matched to a path, or else by file name without suffix. For a calibrated table, the calibration error is given too.
+    Boxes have the columns `image`, `finding`, `x`, `y`, `width` and `height`, in pixels of the scored file.
+    """
+    if bool(boxes) != bool(maps):
+        raise UsageError("--boxes and --maps go together: boxes, and the folder of `cxr-trt score --raw-maps`")
+    if json_path:
+        check_output(json_path, (".json",), overwrite=overwrite)
+    for picture in filter(None, (curves, diagram)):
+        check_output(picture, PLOT_SUFFIXES, overwrite=overwrite)
+        check_plots()
+    matched = read_labelled_scores(scores, labels)
+    patients = matched.patients if matched.patients is not None else range(len(matched.scores))
+    evaluation = evaluate_auc(matched.scores, matched.labels, patients, resamples=resamples, seed=seed)
+    content = to_json(evaluation)
+    click.echo(to_markdown(evaluation))
+    if diagram or matched.calibrated is not None:
+        matched.check_probabilities(scores)
+        errors = reliability.evaluate_calibration(matched)
+        content["calibration"] = reliability.to_json(errors)
+        click.echo("\n" + reliability.to_markdown(errors))
+    if boxes and maps:
+        found, unscored = localize_boxes(scores, labels, boxes, maps, resamples, seed)
+        content["localization"] = localization.to_json(found)
+        click.echo("\n" + localization.to_markdown(found))
+        if unscored:
+            click.echo(f"{unscored} boxes left out: their images were not scored", err=True)
+    for remark in _remarks(evaluation, matched):
+        click.echo(remark, err=True)
+    if json_path:
+        _write(json_path, content, matched)
+    if curves:
+        save_curves(curves, matched.scores, matched.labels, evaluation)
+    if diagram:
+        reliability.save_reliability(diagram, matched)
+    finish(1 if matched.errors or matched.unlabelled else 0)
+
+
+def _remarks(evaluation: Evaluation, matched: LabelledScores) -> list[str]:
+    drawn = f"{evaluation.patients} patients" if matched.patients is not None else "images, as no patient_id is given"
+    drawn = f"{evaluation.resamples} resamples of {drawn}, seed {evaluation.seed}"
+    remarks = [f"{evaluation.images} images; intervals from {drawn}"]
+    if evaluation.left_out:
+        remarks.append(f"not in the mean, without positives or without negatives: {', '.join(evaluation.left_out)}")
+    if evaluation.mean_resamples < evaluation.resamples:
+        remarks.append(
+            f"the mean's interval is from the {evaluation.mean_resamples} resamples in which all its findings occur"
+        )
+    for count, what in (
+        (matched.errors, "rows of SCORES left out: files that could not be scored"),
+        (matched.unlabelled, "rows of SCORES left out: not in LABELS"),
+        (matched.unscored, "rows of LABELS without a score"),
+    ):
+        if count:
+            remarks.append(f"{count} {what}")
+    return remarks
+
+
+def _write(path: Path, results: Mapping[str, Any], matched: LabelledScores) -> None:
+    content = {
+        **results,
+        "resampled": "patients" if matched.patients is not None else "images",
+        "scores_with_errors": matched.errors,
+        "scores_without_labels": matched.unlabelled,
+        "labels_without_scores": matched.unscored,
+    }
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

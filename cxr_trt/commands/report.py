@@ -1,0 +1,60 @@
+"""The command `cxr-trt report`: a table of scores as one HTML page."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from cxr_trt.commands.options import PATH, finish, overwrite_option
+from cxr_trt.commands.progress import FileProgress
+from cxr_trt.errors import UsageError
+from cxr_trt.outputs import check_output, replacing
+from cxr_trt.report.cases import read_cases
+from cxr_trt.report.page import build_page
+from cxr_trt.report.pictures import Picture, make_pictures
+
+
+@click.command()
+@click.argument("scores", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The page to write: report.html.")
+@click.option("--images", type=PATH, multiple=True, help="The X-rays that were scored, as for `score`: adds pictures.")
+@click.option("--heatmaps", type=PATH, help="The folder of `score --heatmaps FOLDER --raw-maps`: adds heat maps.")
+@click.option(
+    "--pictures", type=click.IntRange(0), default=1000, show_default=True, help="The most X-rays to show a picture of."
+)
+@click.option("--title", default="Chest X-ray scores", show_default=True, help="The page's title.")
+@overwrite_option
+def report(
+    scores: Path,
+    output: Path,
+    images: tuple[Path, ...],
+    heatmaps: Path | None,
+    pictures: int,
+    title: str,
+    overwrite: bool,
+) -> None:
+    """Show SCORES, a table of `cxr-trt score`, as one HTML page that works offline."""
+    check_output(output, (".html",), overwrite=overwrite)
+    if heatmaps and not images:
+        raise UsageError("--heatmaps needs --images too: what was scored, for the pictures under the maps")
+    if heatmaps and not heatmaps.is_dir():
+        raise UsageError(f"{heatmaps}: no such folder; `cxr-trt score --heatmaps {heatmaps} --raw-maps` makes it")
+    table = read_cases(scores)
+    made: dict[str, Picture] = {}
+    if images:
+        wanted = sorted(table.cases, key=lambda case: max(case.scores), reverse=True)[:pictures]
+        with FileProgress(len(wanted)) as progress:
+            made = make_pictures(wanted, images, heatmaps, os.cpu_count() or 1, lambda: progress.advance(error=False))
+        if len(wanted) < len(table.cases):
+            click.echo(
+                f"pictures of the {len(wanted)} X-rays with the highest scores; for more, raise --pictures", err=True
+            )
+    with replacing(output) as partial:
+        partial.write_text(build_page(title, table, made), encoding="utf-8")
+    reasons = Counter(picture.reason for picture in made.values() if picture.reason)
+    for reason, count in reasons.items():
+        click.echo(f"{count} X-rays: {reason}", err=True)
+    size = output.stat().st_size / 1e6
+    click.echo(f"{output}: {len(table.cases)} X-rays, {len(table.errors)} errors, {size:.1f} MB", err=True)
+    finish(1 if reasons else 0)

@@ -1,0 +1,274 @@
+"""The command `cxr-trt score`: the scoring core with a journal, a table, progress and other results around it."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from cxr_trt.commands.options import PATH, finish, overwrite_option, workers_option
+from cxr_trt.commands.progress import FileProgress
+from cxr_trt.commands.terminal import show_rows
+from cxr_trt.errors import UsageError
+from cxr_trt.findings import FINDINGS
+from cxr_trt.hashing import hash_file
+from cxr_trt.images.files import Selection, find_files
+from cxr_trt.outputs import check_output, locked, replacing
+from cxr_trt.results.dicom.writer import DicomResultWriter, check_highdicom
+from cxr_trt.results.heatmaps import HeatmapWriter
+from cxr_trt.results.writer import ResultWriter, check_result_folder, write_results
+from cxr_trt.score.engine import Engine
+from cxr_trt.score.journal import Journal
+from cxr_trt.score.pipeline import Result, score_files
+from cxr_trt.tables.rows import Row
+from cxr_trt.tables.writing import TABLE_SUFFIXES, standard_output, write_table
+
+MAX_SHOWN_ROWS = 50
+MAX_SHOWN_ERRORS = 20
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=PATH)
+@click.option(
+    "-e",
+    "--engine",
+    "bundle",
+    type=PATH,
+    envvar="CXR_TRT_ENGINE",
+    show_envvar=True,
+    help="The engine bundle. Default: the only .cxr folder here.",
+)
+@click.option(
+    "-o", "--output", type=PATH, help="The table: scores.csv or scores.parquet. Default: CSV to standard output."
+)
+@click.option("--table", is_flag=True, help="Print a readable table (the default on a terminal without -o).")
+@click.option("--heatmaps", type=PATH, help="Folder for heat maps: one PNG per finding.")
+@click.option(
+    "--dicom-results",
+    type=PATH,
+    help="Folder for results of DICOM files as DICOM: a structured report and heat maps. They carry the PATIENT'S "
+    "IDENTIFIERS (name, ID, study and others); nothing else that is written does. Needs pip install "
+    "'cxr-trt[dicom-results]'.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(1, len(FINDINGS)),
+    default=3,
+    show_default=True,
+    help="How many findings per X-ray get a heat map.",
+)
+@click.option("--raw-maps", is_flag=True, help="With --heatmaps: also save the class maps of all findings in maps.npz.")
+@click.option(
+    "--full-size", is_flag=True, help="Heat maps as large as the file. Default: at most 768 pixels on the longer side."
+)
+@workers_option
+@click.option("--fresh", is_flag=True, help="Start over: forget what an earlier run has scored.")
+@overwrite_option
+def score(
+    paths: tuple[Path, ...],
+    bundle: Path | None,
+    output: Path | None,
+    table: bool,
+    heatmaps: Path | None,
+    dicom_results: Path | None,
+    top: int,
+    raw_maps: bool,
+    full_size: bool,
+    workers: int | None,
+    fresh: bool,
+    overwrite: bool,
+) -> None:
+    """Score the X-rays in PATHS: files, and folders with everything below them. PNG, JPEG and DICOM.
+
+    Scored rows are kept in a journal beside the table: the same command again scores only what is new or changed.
+    """
+    _check_result_options(heatmaps, dicom_results, raw_maps=raw_maps, full_size=full_size)
+    selection = find_files(paths)
+    table = table or (output is None and sys.stdout is not None and sys.stdout.isatty())
+    with ExitStack() as stack:
+        journal = _open_journal(output, stack, overwrite=overwrite, fresh=fresh) if output else None
+        for folder, content in ((heatmaps, "heat maps"), (dicom_results, "DICOM results")):
+            if folder:
+                is_ours = journal is not None and journal.has_made(str(folder.resolve()))
+                check_result_folder(folder, paths, content, overwrite=overwrite or is_ours)
+        engine = stack.enter_context(Engine(bundle or _only_bundle()))
+        heatmap_writer = (
+            HeatmapWriter(heatmaps, engine.spec, top, raw_maps=raw_maps, full_size=full_size) if heatmaps else None
+        )
+        dicom_writer = (
+            DicomResultWriter(dicom_results, engine.spec, top, full_size=full_size) if dicom_results else None
+        )
+        writers = [writer for writer in (heatmap_writer, dicom_writer) if writer]
+        _check_class_maps(engine, writers)
+        stream = None if output or table else standard_output(engine.calibration)
+        _announce(engine, selection)
+        run = _Run(engine, journal, writers)
+        progress = stack.enter_context(FileProgress(len(selection.sources)))
+        try:
+            results = score_files(
+                engine,
+                selection.sources,
+                class_maps=bool(writers),
+                max_picture_side=max((writer.max_picture_side for writer in writers), default=0),
+                identities=any(writer.needs_identity for writer in writers),
+                workers=workers,
+                known=run.known,
+            )
+            for result in write_results(results, writers):
+                run.add(result)
+                if stream:
+                    stream.write(result.row)
+                progress.advance(error=result.row.error is not None, known=result.is_known)
+            has_scores = progress.errors < progress.done
+            would_lose_scores = output is not None and output.exists() and not has_scores
+            if output and journal and not would_lose_scores:
+                _publish(journal, selection, engine, output)
+        except BaseException:
+            if journal:
+                kept = f"the rows of {_files(journal.count())} are kept in {journal.path}"
+                click.echo(f"{kept}; the same command again continues from there", err=True)
+            raise
+        if would_lose_scores:
+            raise UsageError(f"none of the {progress.done} files could be read; {output} was left as it is")
+    _summarise(progress, run, output, heatmaps, dicom_writer)
+    if table:
+        show_rows(run.rows.kept, run.rows.total - len(run.rows.kept), engine.warnings)
+    is_incomplete = progress.errors or (dicom_writer and dicom_writer.refused)
+    finish(2 if not has_scores else 1 if is_incomplete else 0)
+
+
+class Sample:
+    """Keeps the first rows that are added, and counts them all."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.total = size, 0
+        self.kept: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        self.total += 1
+        if len(self.kept) < self.size:
+            self.kept.append(row)
+
+
+class _Run:
+    """What a run keeps of its results: their rows in the journal, and some of them to show."""
+
+    def __init__(self, engine: Engine, journal: Journal | None, writers: Sequence[ResultWriter]) -> None:
+        self._engine, self._journal, self._writers = engine, journal, writers
+        self._artifacts_key = "; ".join(writer.artifacts_key for writer in writers) or None
+        self.rows, self.errors = Sample(MAX_SHOWN_ROWS), Sample(MAX_SHOWN_ERRORS)
+        if journal:
+            for writer in writers:
+                journal.note(str(writer.folder.resolve()))
+
+    def known(self, name: str) -> Row | None:
+        """The row of an earlier run, if all files that are wanted beside it are still there."""
+        row = self._journal.row(name, self._engine.fingerprint, self._artifacts_key) if self._journal else None
+        return row if row and all(writer.has_written(row) for writer in self._writers) else None
+
+    def add(self, result: Result) -> None:
+        if self._journal and not result.is_known:
+            self._journal.add(result.row, self._artifacts_key)
+        self.rows.add(result.row)
+        if result.row.error:
+            self.errors.add(result.row)
+
+
+def _check_result_options(
+    heatmaps: Path | None, dicom_results: Path | None, *, raw_maps: bool, full_size: bool
+) -> None:
+    if raw_maps and not heatmaps:
+        raise UsageError("--raw-maps saves class maps beside heat maps; add --heatmaps FOLDER")
+    if full_size and not (heatmaps or dicom_results):
+        raise UsageError("--full-size is about heat maps; add --heatmaps FOLDER")
+    if heatmaps and dicom_results and _overlap(heatmaps, dicom_results):
+        raise UsageError(
+            f"{dicom_results} and {heatmaps} overlap, but only DICOM results carry patients' identifiers; "
+            "choose another --dicom-results"
+        )
+    if dicom_results:
+        check_highdicom()
+
+
+def _check_class_maps(engine: Engine, writers: Sequence[ResultWriter]) -> None:
+    if writers and not engine.has_class_maps:
+        raise UsageError(
+            f"{writers[0].content} need an engine with class maps, and this one has none; export its checkpoint again"
+        )
+
+
+def _open_journal(output: Path, stack: ExitStack, *, overwrite: bool, fresh: bool) -> Journal:
+    """The journal of a table, which no other process uses. A table that this command made may be replaced."""
+    check_output(output, TABLE_SUFFIXES, overwrite=True)
+    stack.enter_context(locked(output.with_name(f".{output.name}.lock"), output))
+    journal = stack.enter_context(Journal(output.with_name(f"{output.name}.journal"), fresh=fresh))
+    if output.exists() and not journal.has_made(hash_file(output)):
+        check_output(output, TABLE_SUFFIXES, overwrite=overwrite)
+    return journal
+
+
+def _publish(journal: Journal, selection: Selection, engine: Engine, output: Path) -> None:
+    """Write the table from the journal, in the order of the files; it appears whole or not at all."""
+    with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
+        rows = journal.rows(source.name for source in selection.sources)
+        write_table(partial, output.suffix, rows, engine.spec, engine.calibration)
+        journal.note(hash_file(partial))
+
+
+def _only_bundle() -> Path:
+    bundles = sorted(Path().glob("*.cxr"))
+    if len(bundles) != 1:
+        raise UsageError(
+            f"which engine? There are {len(bundles) or 'no'} .cxr folders here; name one with --engine, "
+            "or build one with `cxr-trt build-engine MODEL -o NAME.cxr`"
+        )
+    return bundles[0]
+
+
+def _announce(engine: Engine, selection: Selection) -> None:
+    manifest = engine.manifest
+    skipped = f" ({_files(selection.skipped)} skipped: not images)" if selection.skipped else ""
+    click.echo(
+        f"scoring {_files(len(selection.sources))}{skipped}: {manifest.backend} {manifest.backend_version}, "
+        f"{manifest.precision}, {engine.spec.views}, engine {engine.fingerprint}"
+        + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else ""),
+        err=True,
+    )
+    for warning in engine.warnings:
+        click.secho(f"warning: {warning}", err=True, bold=True)
+
+
+def _summarise(
+    progress: FileProgress, run: _Run, output: Path | None, heatmaps: Path | None, dicom: DicomResultWriter | None
+) -> None:
+    scored = progress.done - progress.errors
+    earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
+    speed = f"{progress.files_per_second:.2f} files/s"
+    click.echo(f"scored {scored} of {_files(progress.done)}{earlier}, {speed}", err=True)
+    errors = run.errors
+    for row in errors.kept:
+        click.echo(f"error: {row.path}: {row.error}", err=True)
+    if errors.total > len(errors.kept):
+        click.echo(f"and {errors.total - len(errors.kept)} more errors, all listed in the table", err=True)
+    if output:
+        click.echo(f"table: {output}", err=True)
+    if heatmaps:
+        click.echo(f"heat maps: {heatmaps}", err=True)
+    if dicom:
+        for sentence in dicom.sentences:
+            click.echo(sentence, err=True)
+        if dicom.refused > len(dicom.sentences):
+            click.echo(f"and {dicom.refused - len(dicom.sentences)} more DICOM files have no DICOM result", err=True)
+        if dicom.others:
+            click.echo(f"no DICOM result for {_files(dicom.others)} in PNG or JPEG", err=True)
+        click.echo(f"DICOM results, with patients' identifiers: {dicom.folder}", err=True)
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    one, other = one.resolve(), other.resolve()
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'s' * (count != 1)}"

@@ -1,0 +1,63 @@
+"""What an engine can be built from: a checkpoint, a scoring graph, or another bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from cxr_trt.engine.manifest import GRAPH_FILE, read_manifest
+from cxr_trt.errors import BackendError, UsageError
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.images.files import find_files
+from cxr_trt.model.settings import CHECKPOINT_SUFFIXES
+from cxr_trt.precision.plan import FLOAT32, PRECISION_FILE, PrecisionPlan
+from cxr_trt.views import ViewSet
+
+if TYPE_CHECKING:
+    from cxr_trt.export.from_checkpoint import Export
+
+
+class BuildSource(NamedTuple):
+    """A scoring graph, and the precision of the bundle that it comes from."""
+
+    graph: ScoringGraph
+    plan: PrecisionPlan
+
+
+def load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> BuildSource:
+    """Read what an engine is to be built from.
+
+    Raises:
+        CxrTrtError: it is nothing of the kind, or damaged.
+    """
+    if source.suffix.lower() in CHECKPOINT_SUFFIXES:
+        return BuildSource(export_and_verify(source, setting, view_set).graph, FLOAT32)
+    plan = FLOAT32
+    if source.is_dir():
+        if read_manifest(source).precision != "fp32":
+            plan = PrecisionPlan.from_json((source / PRECISION_FILE).read_text())
+        path = source / GRAPH_FILE
+    elif not source.is_file():
+        raise UsageError(f"{source}: no such checkpoint, ONNX file or bundle")
+    elif source.suffix.lower() != ".onnx":
+        kinds = ", ".join(CHECKPOINT_SUFFIXES)
+        raise UsageError(f"{source}: neither a checkpoint ({kinds}) nor an ONNX file (.onnx) nor a bundle; rename it")
+    else:
+        path = source
+    if setting:
+        raise UsageError("--setting is fixed in an exported graph; give the checkpoint instead")
+    graph = ScoringGraph.load(path)
+    return BuildSource(graph.with_views(view_set) if view_set else graph, plan)
+
+
+def export_and_verify(
+    checkpoint: Path, setting: str | None, view_set: ViewSet | None, images: tuple[Path, ...] = ()
+) -> "Export":
+    """Make the scoring graph of a checkpoint, and say so. Raises CxrTrtError."""
+    try:
+        from cxr_trt.export.from_checkpoint import export_checkpoint
+    except ModuleNotFoundError as error:
+        raise BackendError(f"reading a checkpoint needs {error.name}: pip install 'cxr-trt[export]'") from error
+    files = [source.path for source in find_files(images).sources] if images else []
+    click.echo(f"exporting {checkpoint} and comparing it with PyTorch ...", err=True)
+    return export_checkpoint(checkpoint, setting=setting, view_set=view_set, images=files)

@@ -1,0 +1,45 @@
+"""What the command line shows of rows, bundles and machines."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from cxr_trt.findings import FINDINGS, ranked_findings
+from cxr_trt.tables.rows import NOTICE, Row
+
+SHOWN_FINDINGS = 3
+
+
+def show_rows(rows: Sequence[Row], omitted: int, common_warnings: Sequence[str]) -> None:
+    """Print the most probable findings of each row to standard output, and what holds for all rows once."""
+    caption = "\n".join((*common_warnings, NOTICE))
+    columns = (f"{i}." for i in range(1, SHOWN_FINDINGS + 1))
+    table = Table(Column("file", overflow="fold"), *columns, "note", caption=caption)
+    for row in rows:
+        if row.probabilities is None:
+            table.add_row(row.path, *[""] * SHOWN_FINDINGS, f"error: {row.error}")
+            continue
+        ranked = ranked_findings(row.probabilities)[:SHOWN_FINDINGS]
+        cells = (f"{FINDINGS[finding]} {row.probabilities[finding]:.3f}" for finding in ranked)
+        table.add_row(row.path, *cells, "; ".join(w for w in row.warnings if w not in common_warnings))
+    console = Console()
+    console.print(table, markup=False)
+    if omitted:
+        console.print(f"and {omitted} more rows; write them all with -o scores.csv")
+
+
+def show_facts(facts: Mapping[str, object]) -> None:
+    """Print names and values in two columns to standard output."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    Console(soft_wrap=True).print(table, markup=False)
+
+
+def show_table(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table to standard output."""
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table, markup=False)

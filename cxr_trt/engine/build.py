@@ -1,0 +1,110 @@
+"""Building an engine bundle: a folder NAME.cxr with the manifest, the scoring graph and what the backend made of it."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cxr_trt.engine.backend import Backend, BuildOptions
+from cxr_trt.engine.build_check import check_parity
+from cxr_trt.engine.cpu.config import CpuConfig
+from cxr_trt.engine.cpu.tuning import tune
+from cxr_trt.engine.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest
+from cxr_trt.errors import UsageError
+from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.hashing import hash_file
+from cxr_trt.outputs import check_folder
+from cxr_trt.precision.plan import FLOAT32, PRECISION_FILE, PrecisionPlan
+from cxr_trt.precision.ranges import Images
+
+MAX_CHECK_IMAGES = 4  # on which a new engine is compared with its scoring graph
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build.
+
+    graph: the scoring graph. backend: what the engine is for. plan: its precision. options: for the backend.
+    share_crops: see `cxr_trt.export.rewrites.Rewrites`; None: as the backend proposes.
+    cpu_configs: to be timed on a CPU; the fastest takes the place of `options.max_batch`. Empty: one stream.
+    images: to compare engine and scoring graph on; None: a built-in picture.
+    """
+
+    graph: ScoringGraph
+    backend: Backend
+    plan: PrecisionPlan = FLOAT32
+    options: BuildOptions = field(default_factory=BuildOptions)
+    share_crops: bool | None = None
+    cpu_configs: tuple[CpuConfig, ...] = ()
+    images: Images | None = None
+
+
+def build_bundle(request: BuildRequest, target: Path, *, overwrite: bool = False) -> Manifest:
+    """Build an engine from a scoring graph. The bundle appears at `target` whole or not at all.
+
+    Args:
+        request: what to build.
+        target: the folder to write.
+        overwrite: whether a bundle at `target` may be replaced.
+
+    Raises:
+        UsageError: `target` exists and `overwrite` is False, is not a bundle, or cannot be written.
+        BackendError: the backend refuses the graph, or the engine can run here and gives other results.
+    """
+    check_target(target, overwrite)
+    target = target.resolve()
+    folder = target.with_name(f".{target.name}.{os.getpid()}")
+    old = folder.with_suffix(".old")
+    try:
+        folder.mkdir()
+        manifest = _build_into(folder, request)
+        (folder / MANIFEST_FILE).write_text(manifest.to_json())
+        if target.exists():
+            target.rename(old)
+        folder.rename(target)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written ({error.strerror}); choose another -o") from error
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return manifest
+
+
+def _build_into(folder: Path, request: BuildRequest) -> Manifest:
+    """Write all files of the bundle but its manifest."""
+    graph, backend, plan = request.graph, request.backend, request.plan
+    graph.save(folder / GRAPH_FILE)
+    share_crops = backend.share_crops if request.share_crops is None else request.share_crops
+    model = plan.engine_graph(graph, share_crops=share_crops, float16=not backend.on_cpu)
+    settings = {**backend.build(model, folder, request.options), "share_crops": share_crops, **plan.summary()}
+    if plan.precision != "fp32":
+        (folder / PRECISION_FILE).write_text(plan.to_json())
+    if request.cpu_configs and backend.on_cpu:
+        settings = tune(backend, folder, graph.spec, settings, request.cpu_configs, request.options.on_progress)
+    settings["parity"] = None if backend.why_not_run() else _parity(folder, request, settings)
+    files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
+    return Manifest(graph.info, plan.precision, backend.name, backend.version(), settings, files)
+
+
+def _parity(folder: Path, request: BuildRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
+    graph, images = request.graph, request.images
+    checked = check_pictures(graph.spec.image_size)[:1] if images is None else images[:MAX_CHECK_IMAGES]
+    runner = request.backend.open(folder, graph.spec, settings)
+    try:
+        return asdict(check_parity(runner, graph.model, checked, request.plan.precision))
+    finally:
+        runner.close()
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raise UsageError if a bundle may not be written to `target`: called before the work, not after it."""
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; add --overwrite to replace it, or choose another path")
+    if target.exists() and not (target / MANIFEST_FILE).is_file():
+        raise UsageError(f"{target} exists and is not an engine bundle; choose another path")
+    check_folder(target.parent)

@@ -1,0 +1,1 @@
+"""The backends for CPUs: OpenVINO and ONNX Runtime."""

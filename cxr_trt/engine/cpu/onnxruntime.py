@@ -1,0 +1,96 @@
+"""ONNX Runtime on the CPU: runs the graph as it is, and float16 in float32 with each result rounded."""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+
+from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig, cores, processors
+from cxr_trt.engine.cpu.streams import StreamRunner, Streams
+from cxr_trt.errors import BackendError
+from cxr_trt.precision.float16 import rounded_to_float16
+from cxr_trt.spec import Specification
+
+ENGINE_FILE = "engine.onnx"
+# Feature maps as ONNX Runtime reorders them (channels in blocks of a vector's width, or last), or as in the graph.
+REORDERED, NCHW = "reordered", "nchw"
+
+
+class OnnxRuntimeBackend(CpuBackend):
+    """See `Backend`."""
+
+    name = "onnxruntime"
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # float16 shows what it does to the scores; it is slower
+    layouts: tuple[str, ...] = (REORDERED, NCHW)
+
+    def version(self) -> str:
+        return str(onnxruntime.__version__)
+
+    def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> dict[str, Any]:
+        onnx.save(rounded_to_float16(graph), folder / ENGINE_FILE)
+        return {"max_batch": options.max_batch, "streams": 1}
+
+    def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OnnxRuntimeRunner":
+        return OnnxRuntimeRunner(folder / ENGINE_FILE, CpuConfig.from_settings(settings))
+
+
+class OnnxRuntimeRunner(StreamRunner):
+    """An inference session for each stream, and a thread that waits for it."""
+
+    def __init__(self, path: Path, config: CpuConfig) -> None:
+        super().__init__(config)
+        self._path = path
+        try:
+            self._model = path.read_bytes()  # once: the file may be another when more sessions are needed
+            outputs = onnx.load_model_from_string(self._model).graph.output
+        except (OSError, DecodeError) as error:
+            raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
+        self._threads = ThreadPoolExecutor(config.streams)
+        self.has_class_maps = "class_maps" in [output.name for output in outputs]
+
+    def compile(self, streams: int, largest_part: int) -> Streams:
+        options = onnxruntime.SessionOptions()
+        has_all = processors() == os.cpu_count()
+        if streams > 1 or self.config.hyper_threading or not has_all:  # else one for each core, each kept on its own
+            threads = processors() if self.config.hyper_threading else cores()
+            options.intra_op_num_threads = max(1, threads // streams)
+        if self.config.layout == NCHW:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        try:
+            sessions = [
+                onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+                for _ in range(streams)
+            ]
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise BackendError(f"ONNX Runtime cannot load {self._path}: {error}") from error
+        return partial(self._run, sessions)
+
+    def _run(
+        self,
+        sessions: list[onnxruntime.InferenceSession],
+        parts: Sequence[npt.NDArray[np.uint8]],
+        names: Sequence[str],
+    ) -> list[list[npt.NDArray[np.float32]]]:
+        running = [
+            self._threads.submit(session.run, names, {"images": part})
+            for session, part in zip(sessions, parts, strict=False)
+        ]
+        try:
+            return [future.result() for future in running]
+        except Exception as error:
+            raise BackendError(
+                f"ONNX Runtime failed; build with a lower --max-batch if memory is short: {error}"
+            ) from error
+
+    def close(self) -> None:
+        super().close()
+        self._threads.shutdown()

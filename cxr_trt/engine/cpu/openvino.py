@@ -1,0 +1,114 @@
+"""OpenVINO on the CPU: runs its own form of the graph, with the pooling inlined."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx.inliner
+import openvino
+
+from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig, processors
+from cxr_trt.engine.cpu.streams import StreamRunner, Streams
+from cxr_trt.errors import BackendError
+from cxr_trt.spec import Specification
+
+ENGINE_FILE = "openvino.xml"  # openvino.bin lies beside it
+
+# Without the precision hint OpenVINO computes in bfloat16 or float16 on processors that have them.
+PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+
+class OpenVinoBackend(CpuBackend):
+    """See `Backend`."""
+
+    name = "openvino"
+    precisions: tuple[str, ...] = ("fp32", "int8")
+
+    def version(self) -> str:
+        return version("openvino")
+
+    def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> dict[str, Any]:
+        """OpenVINO does not know model-local functions, so the pooling is inlined before the conversion."""
+        options.on_progress("convert", 0.0)
+        inlined = folder / "inlined.onnx"
+        try:
+            onnx.save(onnx.inliner.inline_local_functions(graph), inlined)
+            model = openvino.convert_model(inlined)
+            openvino.save_model(model, folder / ENGINE_FILE, compress_to_fp16=False)
+        except Exception as error:  # OpenVINO's exceptions share no base class
+            reason = str(error).strip().splitlines()[-1]
+            raise BackendError(f"OpenVINO cannot convert the graph: {reason}") from error
+        finally:
+            inlined.unlink(missing_ok=True)
+        options.on_progress("convert", 1.0)
+        return {"max_batch": options.max_batch, "streams": 1}
+
+    def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OpenVinoRunner":
+        return OpenVinoRunner(folder / ENGINE_FILE, spec, CpuConfig.from_settings(settings))
+
+
+@cache
+def _core() -> openvino.Core:
+    """The process's only Core, never released.
+
+    The CPU plugin of each Core puts an alternate signal stack in place and at its end restores what it found. Where
+    Cores do not end in the reverse order of their creation, that is memory given back, and the next signal that
+    Python handles (Ctrl-C, say) ends the process with SIGSEGV.
+    """
+    return openvino.Core()
+
+
+class OpenVinoRunner(StreamRunner):
+    """A model, compiled with a request for each stream."""
+
+    def __init__(self, ir: Path, spec: Specification, config: CpuConfig) -> None:
+        super().__init__(config)
+        self._ir, self._size = ir, spec.image_size
+        try:
+            self._model = _core().read_model(ir)
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot load {ir}: {error}") from error
+        self.has_class_maps = len(self._model.outputs) > 1
+
+    def compile(self, streams: int, largest_part: int) -> Streams:
+        properties = {**PROPERTIES, "NUM_STREAMS": streams}
+        if self.config.hyper_threading:
+            properties |= {"INFERENCE_NUM_THREADS": processors(), "ENABLE_HYPER_THREADING": True}
+        try:
+            batch = openvino.Dimension(1, largest_part)
+            self._model.reshape(openvino.PartialShape([batch, 1, self._size, self._size]))
+            compiled = _core().compile_model(self._model, "CPU", properties)
+            requests = [compiled.create_infer_request() for _ in range(streams)]
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO cannot compile {self._ir}; build with a lower --max-batch if memory is short: {error}"
+            ) from error
+        return partial(_run, requests)
+
+    def close(self) -> None:
+        super().close()
+        del self._model
+
+
+def _run(
+    requests: list[openvino.InferRequest], parts: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]
+) -> list[list[npt.NDArray[np.float32]]]:
+    running = requests[: len(parts)]
+    try:
+        for request, part in zip(running, parts, strict=True):
+            request.start_async([part], share_inputs=True)
+        for request in running:
+            request.wait()
+    except RuntimeError as error:
+        for request in running:
+            with suppress(RuntimeError):
+                request.wait()  # it may still be reading its part
+        raise BackendError(f"OpenVINO failed; build with a lower --max-batch if memory is short: {error}") from error
+    return [[request.get_tensor(name).data.copy() for name in names] for request in running]

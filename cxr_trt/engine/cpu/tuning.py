@@ -1,0 +1,102 @@
+"""How a CPU engine uses the processors: timed on the machine that it is built on."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from cxr_trt.engine.backend import Backend
+from cxr_trt.engine.cpu.config import CpuConfig, cores, processors
+from cxr_trt.export.pictures import check_pictures
+from cxr_trt.progress import ProgressCallback
+from cxr_trt.spec import Specification
+
+MAX_STREAMS = 8
+TIMED_ROUNDS = 3
+MAX_TIME_RATIO = 0.95  # to the usual configuration: another one must take less of its time
+
+
+def cpu_configs(max_batch: int | None) -> list[CpuConfig]:
+    """The configurations that are timed, one stream first: streams that divide the cores evenly, an X-ray for each.
+
+    Args:
+        max_batch: X-rays in a call, if that is fixed; the numbers of streams then divide it.
+    """
+    here = cores()
+    streams = [n for n in range(1, MAX_STREAMS + 1) if here % n == 0]
+    if max_batch is None:
+        return [CpuConfig(1, 1), CpuConfig(1, 2), *(CpuConfig(n, n) for n in streams[1:])]
+    return [CpuConfig(n, max_batch) for n in streams if max_batch % n == 0]
+
+
+def tune(
+    backend: Backend,
+    folder: Path,
+    spec: Specification,
+    settings: Mapping[str, Any],
+    configs: Sequence[CpuConfig],
+    on_progress: ProgressCallback,
+) -> dict[str, Any]:
+    """Time an engine that was built into `folder`: all of `configs`, then the fastest with more threads and layouts.
+
+    Returns:
+        `settings` with the fastest configuration, and `tuning`: the median seconds per X-ray of all that was timed.
+
+    Raises:
+        BackendError: the engine cannot be opened, or fails.
+    """
+    tuning = {}
+
+    def fastest_of(what: str, candidates: Mapping[str, CpuConfig]) -> CpuConfig:
+        if len(candidates) == 1:
+            return next(iter(candidates.values()))
+        seconds = time_configs(
+            backend, folder, spec, settings, candidates, lambda done: on_progress(f"time {what}", done)
+        )
+        tuning[what] = seconds
+        return candidates[fastest(seconds)]
+
+    by_streams = {f"{c.streams} x {c.max_batch // c.streams}": c for c in configs}
+    config = fastest_of("streams x X-rays in each", by_streams)
+    if processors() > cores():
+        both = {"each core": config, "each logical processor": config._replace(hyper_threading=True)}
+        config = fastest_of("a thread for", both)
+    if backend.layouts:
+        usual, *others = backend.layouts
+        by_layout = {usual: config, **{layout: config._replace(layout=layout) for layout in others}}
+        config = fastest_of("layout", by_layout)
+    return {**settings, **config.settings, "tuning": tuning}
+
+
+def time_configs(
+    backend: Backend,
+    folder: Path,
+    spec: Specification,
+    settings: Mapping[str, Any],
+    configs: Mapping[str, CpuConfig],
+    on_progress: Callable[[float], None],
+) -> dict[str, float]:
+    """Median seconds per X-ray of each configuration in full batches, in turn, after a round that does not count."""
+    picture = check_pictures(spec.image_size)[0, 0]
+    seconds: dict[str, list[float]] = {label: [] for label in configs}
+    with ExitStack() as stack:
+        runners = {}
+        for label, config in configs.items():
+            runners[label] = backend.open(folder, spec, {**settings, **config._asdict()})
+            stack.callback(runners[label].close)
+        for number in range(TIMED_ROUNDS + 1):
+            for label, runner in runners.items():
+                start = time.perf_counter()
+                runner.submit([picture] * runner.max_batch, False)()
+                if number:
+                    seconds[label].append((time.perf_counter() - start) / runner.max_batch)
+            on_progress((number + 1) / (TIMED_ROUNDS + 1))
+    return {label: round(statistics.median(values), 6) for label, values in seconds.items()}
+
+
+def fastest(seconds: Mapping[str, float]) -> str:
+    """The label of the least time, if that is at least 5 % less than the first's; else the first."""
+    first, best = next(iter(seconds)), min(seconds, key=seconds.__getitem__)
+    return best if seconds[best] <= MAX_TIME_RATIO * seconds[first] else first

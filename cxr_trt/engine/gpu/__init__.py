@@ -1,0 +1,1 @@
+"""The backends for NVIDIA GPUs: TensorRT and TensorRT-RTX."""

@@ -1,0 +1,243 @@
+"""Batches in flight on a GPU: one is copied in, one computed and one copied out at the same time.
+
+Three streams, in order by events. Each batch goes through a slot, which has page-locked and device memory of its own;
+the slots are used in turn. All memory is taken once, when the engine is opened.
+"""
+
+import contextlib
+import logging
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.engine.backend import Outputs, Pending
+from cxr_trt.engine.gpu.cuda import Block, Event, Gpu, Graph, HostBlock, Stream
+from cxr_trt.errors import BackendError
+
+LOGGER = logging.getLogger(__name__)
+
+INPUT, PROBABILITIES, CLASS_MAPS = "images", "probabilities", "class_maps"
+SLOTS = 3  # batches in flight: one for each stream
+ALIGNMENT = 256  # bytes, of every tensor and of the plan's workspace
+SHARE_OF_FREE = 0.9  # of the device memory that is free when an engine is opened
+
+
+class Tensor(NamedTuple):
+    """Of one image: its shape and type."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class LoadedPlan(Protocol):
+    """A loaded plan on one GPU, which owns no memory for activations. Raises BackendError.
+
+    max_batch: images that the plan takes at most. tensors: inputs and outputs by name, INPUT among them.
+    """
+
+    max_batch: int
+    tensors: Mapping[str, Tensor]
+
+    def workspace_size(self, batch: int) -> int:
+        """Bytes that activations of a batch need."""
+        ...
+
+    def use_workspace(self, pointer: int, size: int) -> None: ...
+
+    def enqueue(self, batch: int, addresses: Mapping[str, int], stream: Stream) -> None:
+        """Put the computation of `batch` images into a stream; `addresses` are device pointers of all tensors."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class GpuRunner:
+    """A plan on one GPU, with up to `in_flight` batches on their way. See `cxr_trt.engine.backend.Runner`."""
+
+    in_flight = SLOTS
+
+    def __init__(self, gpu: Gpu, plan: LoadedPlan) -> None:
+        """Take the memory. Raises BackendError: not even a batch of one image fits, or CUDA failed."""
+        self._gpu, self._plan = gpu, plan
+        self._tensors = plan.tensors
+        self._images_shape = self._tensors[INPUT].shape
+        self.has_class_maps = CLASS_MAPS in self._tensors
+        self._flushed = 0  # the batch of the latest computation that was put into the stream without a graph
+        self._captures = True
+        with gpu.current(), ExitStack() as held:
+            held.callback(plan.close)
+            self.max_batch = batch_that_fits(plan, gpu.memory().free)
+            workspace, slot_size = plan.workspace_size(self.max_batch), _slot_size(self._tensors, self.max_batch)
+            host = _closed_by(held, gpu.host_block(SLOTS * slot_size))
+            device = _closed_by(held, gpu.device_block(SLOTS * slot_size + workspace))
+            plan.use_workspace(device.pointer + SLOTS * slot_size, workspace)
+            self._upload, self._compute, self._download = (_closed_by(held, gpu.stream()) for _ in range(3))
+            slots = [_Slot(held, gpu, self._tensors, self.max_batch, host, device, i * slot_size) for i in range(SLOTS)]
+            held.callback(self._settle)  # before any of the above is given back
+            self._free = deque(slots)
+            self._held = held.pop_all()
+
+    @property
+    def free(self) -> int:
+        """Batches that can be submitted before one must be collected."""
+        return len(self._free)
+
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
+        """Start with a batch; to be collected by calling what is returned, once, in any order.
+
+        Raises:
+            BackendError: other images than the engine takes, more batches than `in_flight`, or CUDA failed.
+        """
+        count, size = len(images), self._images_shape[-2:]
+        if not 1 <= count <= self.max_batch or any(i.dtype != np.uint8 or i.shape[-2:] != size for i in images):
+            takes = f"uint8 [1 to {self.max_batch}, {', '.join(map(str, self._images_shape))}]"
+            given = f"{count} of {images[0].dtype} {list(images[0].shape)}" if count else "none"
+            raise BackendError(f"the engine takes {takes}, not {given}")
+        if not self._free:
+            raise BackendError(f"{SLOTS} batches are in flight; collect one before the next is submitted")
+        names = [PROBABILITIES] + [CLASS_MAPS] * (class_maps and self.has_class_maps)
+        slot = self._free.popleft()
+        try:
+            with self._gpu.current():
+                source = slot.arrays[INPUT][:count]
+                for target, image in zip(source, images, strict=True):
+                    target[...] = image
+                self._upload.upload(source, slot.addresses[INPUT])
+                self._upload.record(slot.uploaded)
+                self._compute.wait(slot.uploaded)
+                self._put(slot, count)
+                self._compute.record(slot.computed)
+                self._download.wait(slot.computed)
+                for name in names:
+                    self._download.download(slot.addresses[name], slot.arrays[name][:count])
+                self._download.record(slot.downloaded)
+        except BaseException:
+            self._free.append(slot)  # streams keep their order: what is left of this batch is overwritten by the next
+            raise
+        return partial(self._collect, slot, count, names)
+
+    def close(self) -> None:
+        """Wait for what is in flight, and give everything back."""
+        with self._gpu.current():
+            self._held.close()
+
+    def _collect(self, slot: "_Slot", count: int, names: list[str]) -> Outputs:
+        self._free.append(slot)
+        with self._gpu.current():
+            slot.downloaded.synchronize()
+        results = [slot.arrays[name][:count].copy() for name in names]
+        return Outputs(results[0], results[1] if len(results) > 1 else None)
+
+    def _put(self, slot: "_Slot", count: int) -> None:
+        """Put the computation into its stream: as a graph where one can be had, from the second time on.
+
+        TensorRT wants the computation run once after a change of shape before it is captured.
+        """
+        enqueue = partial(self._plan.enqueue, count, slot.addresses, self._compute)
+        if count not in slot.graphs and self._captures and self._flushed == count:
+            try:
+                graph = self._compute.capture(enqueue)
+            except BackendError as error:
+                LOGGER.info("computing without CUDA graphs: %s", error)
+                graph = None
+            if graph:
+                slot.graphs[count] = graph
+            self._captures = graph is not None
+        if count in slot.graphs:
+            slot.graphs[count].launch(self._compute)
+        else:
+            enqueue()
+            self._flushed = count
+
+    def _settle(self) -> None:
+        for stream in (self._upload, self._compute, self._download):
+            with contextlib.suppress(BackendError):
+                stream.synchronize()
+
+
+class _Slot:
+    """Memory and events for one batch in flight, and a graph for each size of batch that came twice."""
+
+    def __init__(
+        self,
+        held: ExitStack,
+        gpu: Gpu,
+        tensors: Mapping[str, Tensor],
+        batch: int,
+        host: HostBlock,
+        device: Block,
+        offset: int,
+    ) -> None:
+        self.arrays: dict[str, npt.NDArray[Any]] = {}
+        self.addresses: dict[str, int] = {}
+        self.graphs: dict[int, Graph] = {}
+        held.callback(self._close_graphs)
+        self.uploaded: Event = _closed_by(held, gpu.event())
+        self.computed: Event = _closed_by(held, gpu.event())
+        self.downloaded: Event = _closed_by(held, gpu.event())
+        for name, tensor in tensors.items():
+            size = _size(tensor, batch)
+            values = host.array[offset : offset + size].view(tensor.dtype)
+            self.arrays[name] = values.reshape(batch, *tensor.shape)
+            self.addresses[name] = device.pointer + offset
+            offset += _aligned(size)
+        held.callback(self.arrays.clear)
+
+    def _close_graphs(self) -> None:
+        for graph in self.graphs.values():
+            graph.close()
+
+
+class MultiGpuRunner:
+    """The same plan on several GPUs: each batch goes to the one that has the fewest on their way."""
+
+    def __init__(self, runners: Sequence[GpuRunner]) -> None:
+        self._runners = runners
+        self.max_batch = min(runner.max_batch for runner in runners)
+        self.in_flight = sum(runner.in_flight for runner in runners)
+        self.has_class_maps = runners[0].has_class_maps
+
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
+        return max(self._runners, key=lambda runner: runner.free).submit(images, class_maps)
+
+    def close(self) -> None:
+        with ExitStack() as each:
+            for runner in self._runners:
+                each.callback(runner.close)
+
+
+def batch_that_fits(plan: LoadedPlan, free: int) -> int:
+    """The plan's largest batch, halved until its memory is within SHARE_OF_FREE of `free` bytes; at least 1."""
+    batch = plan.max_batch
+    while batch > 1 and _needed(plan, batch) > SHARE_OF_FREE * free:
+        batch //= 2
+    if batch < plan.max_batch:
+        LOGGER.warning("batches of %d, not of %d: no more fits into the GPU's free memory", batch, plan.max_batch)
+    return batch
+
+
+def _needed(plan: LoadedPlan, batch: int) -> int:
+    return SLOTS * _slot_size(plan.tensors, batch) + plan.workspace_size(batch)
+
+
+def _slot_size(tensors: Mapping[str, Tensor], batch: int) -> int:
+    return sum(_aligned(_size(tensor, batch)) for tensor in tensors.values())
+
+
+def _size(tensor: Tensor, batch: int) -> int:
+    return batch * math.prod(tensor.shape) * tensor.dtype.itemsize
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _closed_by(held: ExitStack, thing: Any) -> Any:
+    held.callback(thing.close)
+    return thing

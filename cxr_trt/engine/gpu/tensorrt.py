@@ -1,0 +1,284 @@
+"""TensorRT and TensorRT-RTX: two packages with one Python interface, so one builder for both.
+
+They differ in what an engine is. TensorRT times kernels on the GPU that is present, and its plan runs on that GPU model
+only. TensorRT-RTX compiles on the CPU and, when a plan is opened, for the GPU there, if it is one for graphics: on an
+H100 it refuses its own plans and names the compute capabilities of RTX_CAPABILITIES.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import onnx.inliner
+
+from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.gpu import cuda
+from cxr_trt.engine.gpu.pipeline import INPUT, GpuRunner, MultiGpuRunner
+from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, Plugin, find_plugin, load_plugin
+from cxr_trt.engine.gpu.tensorrt_runtime import Log, TensorRTPlan
+from cxr_trt.engine.gpu.timing_cache import load_timing_cache, save_timing_cache, timing_cache_path
+from cxr_trt.errors import BackendError
+from cxr_trt.export.pooling import without_body
+from cxr_trt.progress import ProgressCallback
+from cxr_trt.spec import Specification
+
+LOGGER = logging.getLogger(__name__)
+
+ENGINE_FILE = "engine.plan"
+RTX_CAPABILITIES = ("8.0", "8.6", "8.9")  # of GPUs that run a plan of TensorRT-RTX; and all from RTX_FROM on
+RTX_FROM = (12, 0)
+SHOWN_ERRORS = 3  # of the parser's errors in one message
+
+
+class TensorRTBackend:
+    """TensorRT, or TensorRT-RTX; imported only when asked something that needs it."""
+
+    share_crops = False  # no GPU has shown yet that it is faster there
+    default_max_batch = 8
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
+    layouts: tuple[str, ...] = ()
+    on_cpu = False
+
+    def __init__(self, package: Literal["tensorrt", "tensorrt_rtx"]) -> None:
+        self.name = package.replace("_", "-")
+        self._package = package
+        self._title = "TensorRT" if package == "tensorrt" else "TensorRT-RTX"
+        self._needs_gpu_to_build = package == "tensorrt"
+
+    def why_not_build(self) -> str | None:
+        return self._why_no_package() or (cuda.why_no_gpu() if self._needs_gpu_to_build else None)
+
+    def why_not_run(self) -> str | None:
+        if reason := self._why_no_package() or cuda.why_no_gpu():
+            return reason
+        gpu = cuda.gpu()
+        return None if self._needs_gpu_to_build else why_not_rtx(gpu.name, gpu.compute_capability)
+
+    def version(self) -> str:
+        return str(self._module().__version__)
+
+    def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> dict[str, Any]:
+        """Write engine.plan.
+
+        Returns:
+            plan, a file name; max_batch; gpu and compute_capability, both None for TensorRT-RTX; activation_bytes, the
+            device memory for one execution context, None if TensorRT did not say; plugin, the name, version and hash
+            of the plugin that the plan embeds, or None.
+
+        Raises:
+            BackendError: nothing to build with, a node that the parser refuses, or a build that fails.
+            UsageError: a plugin library was named that is not there.
+        """
+        if reason := self.why_not_build():
+            raise BackendError(reason)
+        plugin = self._plugin(options)
+        gpu = cuda.gpu() if cuda.why_no_gpu() is None else None
+        with gpu.current() if gpu else contextlib.nullcontext():
+            log, plan = self._build(graph, gpu, plugin, options)
+        (folder / ENGINE_FILE).write_bytes(plan)
+        bound_to = gpu if self._needs_gpu_to_build else None
+        return {
+            "max_batch": options.max_batch,
+            "gpu": bound_to.name if bound_to else None,
+            "compute_capability": bound_to.compute_capability if bound_to else None,
+            "activation_bytes": log.activation_bytes,
+            "plugin": plugin.settings() if plugin else None,
+        }
+
+    def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
+        if reason := self.why_not_run():
+            return reason
+        gpu = cuda.gpu()
+        return why_other_gpu(settings, gpu.name, gpu.compute_capability)
+
+    def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> GpuRunner | MultiGpuRunner:
+        """On all GPUs of the first one's model."""
+        if reason := self.why_not_run():
+            raise BackendError(reason)
+        plan, first = (folder / ENGINE_FILE).read_bytes(), cuda.gpu()
+        with contextlib.ExitStack() as opened:
+            runners = []
+            for gpu in cuda.gpus():
+                if (gpu.name, gpu.compute_capability) == (first.name, first.compute_capability):
+                    runners.append(GpuRunner(gpu, TensorRTPlan(self._module(), gpu, plan)))
+                    opened.callback(runners[-1].close)
+            opened.pop_all()
+        return runners[0] if len(runners) == 1 else MultiGpuRunner(runners)
+
+    def _why_no_package(self) -> str | None:
+        install = f"pip install 'cxr-trt[{self.name}]'"
+        if importlib.util.find_spec(self._package) is None:
+            return f"{self._title} is not installed: run {install}"
+        try:
+            self._module()
+        except (ImportError, OSError) as error:  # a library of it is missing
+            return f"{self._title} is installed but cannot be imported ({error}): run {install}"
+        return None
+
+    def _module(self) -> Any:
+        return importlib.import_module(self._package)
+
+    def _plugin(self, options: BuildOptions) -> Plugin | None:
+        """The plugin to use. TensorRT-RTX takes none: it parses the node, and then ends the process."""
+        if self._package == "tensorrt_rtx" or not options.plugin:
+            return None
+        plugin = find_plugin()
+        if plugin is None:
+            LOGGER.warning("%s", NOT_BUILT)
+        return plugin
+
+    def _build(
+        self, graph: onnx.ModelProto, gpu: cuda.Gpu | None, plugin: Plugin | None, options: BuildOptions
+    ) -> tuple[Log, Any]:
+        """The log and the plan, a buffer of bytes."""
+        trt = self._module()
+        log = Log(trt)
+        builder = log.make(f"{self._title}'s builder", trt.Builder)
+        network = builder.create_network(network_flags(trt))
+        options.on_progress("parse", 0.0)
+        parser = trt.OnnxParser(network, log.logger)
+        if plugin:
+            load_plugin(plugin, builder.get_plugin_registry())
+            graph = without_body(graph)
+        if not parser.parse(onnx.inliner.inline_local_functions(graph).SerializeToString()):
+            raise self._refused(parser, log)
+        options.on_progress("parse", 1.0)
+
+        config = builder.create_builder_config()
+        if plugin:
+            config.plugins_to_serialize = [str(plugin.path)]
+        if hasattr(trt.BuilderFlag, "TF32"):  # float32 is to mean float32; float16 is there for speed
+            config.clear_flag(trt.BuilderFlag.TF32)
+        if config.add_optimization_profile(batch_profile(builder, network, options.max_batch)) < 0:
+            raise log.failure(f"{self._title} does not take batches of 1 to {options.max_batch}")
+        if gpu:
+            workspace = trt.MemoryPoolType.WORKSPACE
+            limit = min(config.get_memory_pool_limit(workspace), gpu.memory().free)
+            config.set_memory_pool_limit(workspace, limit)
+        cache = None
+        if gpu and self._needs_gpu_to_build:  # in TensorRT-RTX the timing cache is deprecated and does nothing
+            cache = timing_cache_path(self.version(), gpu.name, gpu.compute_capability)
+            load_timing_cache(config, cache)
+
+        progress = BuildProgress(trt, options.on_progress)
+        config.progress_monitor = progress.monitor
+        plan = builder.build_serialized_network(network, config)
+        if progress.error:
+            raise progress.error
+        if plan is None:
+            raise log.failure(f"{self._title} could not build the engine")
+        if cache:
+            save_timing_cache(config, cache)
+        options.on_progress("build", 1.0)
+        return log, plan
+
+    def _refused(self, parser: Any, log: Log) -> BackendError:
+        """The parser's errors as one sentence that names the nodes."""
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        if not errors:
+            return log.failure(f"{self._title} cannot read the graph")
+        nodes = [
+            f"{e.node_name() or e.node()} ({e.node_operator()}): {first_reason(e.desc())}"
+            for e in errors[:SHOWN_ERRORS]
+        ]
+        more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
+        return BackendError(f"{self._title} refuses the graph's node {'; node '.join(nodes)}{more}")
+
+
+def why_not_rtx(name: str, compute_capability: str) -> str | None:
+    """None if that GPU runs plans of TensorRT-RTX; else one sentence."""
+    if compute_capability in RTX_CAPABILITIES or tuple(map(int, compute_capability.split("."))) >= RTX_FROM:
+        return None
+    return (
+        f"TensorRT-RTX runs on compute capability {', '.join(RTX_CAPABILITIES)}, and {'.'.join(map(str, RTX_FROM))} or "
+        f"newer; this GPU is {name} ({compute_capability}): use --backend tensorrt"
+    )
+
+
+def why_other_gpu(settings: Mapping[str, Any], name: str, compute_capability: str) -> str | None:
+    """None if an engine with these settings was built for that GPU model or for any; else one sentence."""
+    built_for = settings["gpu"], settings["compute_capability"]
+    if built_for in ((None, None), (name, compute_capability)):
+        return None
+    here = f"this GPU is {name} (compute capability {compute_capability})"
+    return f"the engine was built for {built_for[0]} (compute capability {built_for[1]}) and {here}"
+
+
+def first_reason(description: str) -> str:
+    """One line of a parser error's description: the first that says more than that a node is invalid."""
+    lines = [line for line in description.splitlines() if line.strip()] or ["no description"]
+    return lines[1] if len(lines) > 1 and lines[0].startswith("Invalid Node") else lines[0]
+
+
+def network_flags(trt: Any) -> int:
+    """Strongly typed: the graph's casts decide every precision. TensorRT 11 knows nothing else, flag or not."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def batch_profile(builder: Any, network: Any, max_batch: int) -> Any:
+    """An optimization profile for 1 to `max_batch` images, tuned for `max_batch`."""
+    shapes = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
+    if set(shapes) != {INPUT}:
+        raise BackendError(f"a scoring graph has one input, `{INPUT}`; this graph has {', '.join(shapes) or 'none'}")
+    _, *image = shapes[INPUT]
+    profile = builder.create_optimization_profile()
+    profile.set_shape(INPUT, (1, *image), (max_batch, *image), (max_batch, *image))
+    return profile
+
+
+class BuildProgress:
+    """Turns TensorRT's nested phases into one fraction that never falls.
+
+    Attributes:
+        monitor: the IProgressMonitor to hand to TensorRT.
+        error: what `on_progress` raised, if it did, as it cannot pass through TensorRT's own code. The build is then
+            cancelled.
+    """
+
+    def __init__(self, trt: Any, on_progress: ProgressCallback) -> None:
+        self.error: BaseException | None = None
+        self._on_progress = on_progress
+        self._fraction = 0.0
+        self._phases: dict[str | None, tuple[str | None, int, int]] = {}  # name: parent, steps, steps done
+        progress = self
+
+        class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.IProgressMonitor.__init__(self)
+
+            def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+                progress._phases[phase_name] = parent_phase, num_steps, 0
+
+            def step_complete(self, phase_name: str, step: int) -> bool:
+                return progress._step(phase_name, step)
+
+            def phase_finish(self, phase_name: str) -> None:
+                progress._phases.pop(phase_name, None)
+
+        self.monitor = Monitor()
+
+    def _step(self, name: str, step: int) -> bool:
+        if phase := self._phases.get(name):
+            self._phases[name] = *phase[:2], step + 1
+        self._fraction = max(self._fraction, min(self._done(name), 1.0))
+        try:
+            self._on_progress("build", self._fraction)
+        except BaseException as error:  # KeyboardInterrupt too
+            self.error = self.error or error
+        return self.error is None
+
+    def _done(self, name: str) -> float:
+        """The whole build's fraction done: a phase's steps count within the step that its parent has begun."""
+        fraction, at = 0.0, self._phases.get(name)
+        for _ in range(len(self._phases)):  # names repeat, so the chain of parents might be a circle
+            if at is None:
+                break
+            parent, steps, done = at
+            fraction, at = (done + fraction) / max(steps, 1), self._phases.get(parent)
+        return fraction

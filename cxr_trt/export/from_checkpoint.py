@@ -1,0 +1,56 @@
+"""From a checkpoint to a verified scoring graph."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from cxr_trt.errors import CheckpointError
+from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
+from cxr_trt.export.verify import verify
+from cxr_trt.images.load import load_images
+from cxr_trt.model.checkpoint import load_checkpoint
+from cxr_trt.model.scorer import Scorer
+from cxr_trt.views import ViewSet
+
+
+@dataclass(frozen=True)
+class Export:
+    """A scoring graph that agrees with PyTorch on `checked` images to within `difference`, at most 1e-5."""
+
+    graph: ScoringGraph
+    checked: int
+    difference: float
+
+
+def export_checkpoint(
+    path: Path, *, setting: str | None = None, view_set: ViewSet | None = None, images: Sequence[Path] = ()
+) -> Export:
+    """Make the scoring graph of a checkpoint and compare it with PyTorch.
+
+    Args:
+        path: the checkpoint, as `load_checkpoint` takes it.
+        setting: the network's setting, where the checkpoint does not say it.
+        view_set: which views the graph cuts from each image; None: those that the checkpoint proposes.
+        images: X-rays to compare on, besides the built-in pictures.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit, or not with these views.
+        GraphError: graph and network disagree.
+        UsageError: one of the images cannot be read.
+    """
+    checkpoint = load_checkpoint(path, setting)
+    spec = replace(checkpoint.spec, views=view_set or checkpoint.spec.views)
+    if spec.repeats_itself:
+        raise CheckpointError(f"{path}: scores whole images, so all crops would be equal; leave --views out")
+    weights = {key: tensor.numpy() for key, tensor in checkpoint.network.state_dict().items()}
+    info = GraphInfo.of(spec, checkpoint.weights, checkpoint.sha256)
+    graph = ScoringGraph.from_network(weights, checkpoint.network.settings, info)
+    onnx.checker.check_model(graph.model, full_check=True)
+    pictures = check_pictures(spec.image_size)
+    if images:
+        pictures = np.concatenate([pictures, load_images(images, spec.image_size, spec.fit)])
+    return Export(graph, len(pictures), verify(graph.model, Scorer(checkpoint.network, spec), pictures))

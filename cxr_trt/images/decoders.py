@@ -1,0 +1,219 @@
+"""Decoding in processes of their own: a file that crashes, hangs or fills its decoder costs one error row.
+
+The processes are plain children that speak over pipes, started only as they are needed: no fork of a process with an
+engine in it, no pickles, and no second run of the caller's main module.
+"""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.closing import Closing
+from cxr_trt.errors import BackendError
+from cxr_trt.images.files import Source
+from cxr_trt.images.image import MAX_PIXELS, Identity
+from cxr_trt.images.preprocess import Fit
+
+ANSWER_HEAD = struct.Struct("<II")  # an answer: bytes of JSON, bytes of pixels; then both
+MAX_FACTS_BYTES = 1 << 16  # bytes that the facts of a file may have
+WORKER_CODE = "import sys; sys.path[:] = {path!r}; from cxr_trt.images.worker import main; main()"
+"""With the caller's own search path: `python -m` would also import from the current folder, where X-rays may lie."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """For one file: bytes of memory beyond what the idle process has, and seconds from the first byte read."""
+
+    memory: int = 4 << 30
+    seconds: float = 60
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a decoder says of a file: either `image`, uint8 [size, size], or `error`, or neither if it is unchanged.
+
+    picture: uint8 [H, W], display grey in the file's own shape, if pictures were asked for and there is an image.
+    identity: whose X-ray a DICOM file is, if that was asked for and there is an image; unchecked.
+    """
+
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    image: npt.NDArray[np.uint8] | None = None
+    picture: npt.NDArray[np.uint8] | None = None
+    identity: Identity | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A file, and the sha256 of a content that need not be decoded again, if there is one."""
+
+    source: Source
+    known_sha256: str | None = None
+
+
+class Decoders(Closing):
+    """At most `workers` processes and the threads that wait for them; a context manager.
+
+    `picture` is the longest side in pixels of an answer's picture; 0 for none. `identities` says whether answers are to
+    say whose X-ray a DICOM file is.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        size: int,
+        limits: Limits,
+        fit: Fit = "stretch",
+        picture: int = 0,
+        identities: bool = False,
+    ) -> None:
+        self._size, self._limits, self._fit, self._picture = size, limits, fit, picture
+        self._identities = identities
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._lock = threading.Lock()
+        self._idle: list[_Process] = []
+        self._all: set[_Process] = set()
+        self._closed = False
+
+    def map(self, requests: Iterable[Request], depth: int) -> Iterator[tuple[Request, Answer]]:
+        """Answer in order, with at most `depth` files decoded or being decoded ahead of the consumer."""
+        submitted = ((request, self._threads.submit(self._answer, request)) for request in requests)
+        pending: deque[tuple[Request, Future[Answer]]] = deque(islice(submitted, depth))
+        while pending:
+            request, answer = pending.popleft()
+            decoded = answer.result()
+            pending.extend(islice(submitted, 1))
+            yield request, decoded
+
+    def close(self) -> None:
+        """Stop at once, whatever is being decoded."""
+        with self._lock:
+            self._closed = True
+            for process in self._all:
+                process.kill()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for process in self._all:
+            process.end()
+
+    def _answer(self, request: Request) -> Answer:
+        """Ask a process; one that died is replaced and the file tried again, for it may not have been the file."""
+        for _ in range(2):
+            process = self._take()
+            try:
+                answer = process.ask(request)
+            except (EOFError, OSError, ValueError, TypeError):
+                process.end()
+                with self._lock:
+                    self._all.discard(process)
+                if process.exit_code == -signal.SIGALRM:
+                    break
+            else:
+                self._idle.append(process)
+                return answer
+        if not process.is_ready:
+            raise BackendError(f"no decoding process can be started ({_cause(process.exit_code)}); see above")
+        if process.exit_code == -signal.SIGALRM:
+            return Answer(error=f"reading takes longer than {self._limits.seconds:g} s; copy or export the file again")
+        return Answer(error=f"the decoder failed ({_cause(process.exit_code)}); export the image again")
+
+    def _take(self) -> "_Process":
+        with self._lock:
+            if self._closed:
+                raise EOFError
+            if self._idle:
+                return self._idle.pop()
+            process = _Process(self._size, self._limits, self._fit, self._picture, self._identities)
+            self._all.add(process)
+            return process
+
+
+class _Process:
+    """One decoder: `cxr_trt.images.worker`. It ends with its standard input, so it never outlives us for long."""
+
+    def __init__(self, size: int, limits: Limits, fit: Fit, picture: int, identities: bool) -> None:
+        self._size, self._picture, self.is_ready = size, picture, False
+        arguments = [str(size), fit, str(limits.memory), str(limits.seconds), str(picture), str(int(identities))]
+        self._process = subprocess.Popen(  # noqa: S603 - our own code
+            [sys.executable, "-c", WORKER_CODE.format(path=sys.path), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
+    def ask(self, request: Request) -> Answer:
+        """Raises EOFError, OSError, ValueError or TypeError if the process died or said something that is no answer."""
+        assert self._process.stdin is not None  # noqa: S101 - for the type checker
+        if not self.is_ready:
+            self._read()
+            self.is_ready = True
+        self._process.stdin.write(
+            json.dumps({"path": str(request.source.path), "known": request.known_sha256}).encode() + b"\n"
+        )
+        self._process.stdin.flush()
+        facts, pixels = self._read()
+        height, width = facts.pop("picture", (0, 0))
+        square = self._size**2 if pixels else 0
+        if len(pixels) != square + height * width:
+            raise EOFError
+        image = np.frombuffer(pixels[:square], np.uint8).reshape(self._size, self._size) if pixels else None
+        picture = np.frombuffer(pixels[square:], np.uint8).reshape(height, width) if height else None
+        answer = Answer(**{**facts, "warnings": tuple(facts.get("warnings", ()))}, image=image, picture=picture)
+        if not isinstance(answer.identity, dict | None):
+            raise TypeError
+        if (image is None) == (answer.error is None) and (
+            request.known_sha256 is None or answer.sha256 != request.known_sha256
+        ):
+            raise EOFError
+        return answer
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> None:
+        """Kill it, and free what it holds here."""
+        self.kill()
+        with suppress(OSError):  # what it was to be told, and no longer can be
+            self._process.__exit__(None, None, None)
+
+    def _read(self) -> tuple[dict[str, Any], bytes]:
+        assert self._process.stdout is not None  # noqa: S101
+        head = self._process.stdout.read(ANSWER_HEAD.size)
+        if len(head) < ANSWER_HEAD.size:
+            raise EOFError
+        length, count = ANSWER_HEAD.unpack(head)
+        if length > MAX_FACTS_BYTES or count > self._size**2 + min(self._picture**2, MAX_PIXELS):
+            raise EOFError
+        text, pixels = self._process.stdout.read(length), self._process.stdout.read(count)
+        if len(text) < length or len(pixels) < count:
+            raise EOFError
+        return json.loads(text), pixels
+
+
+def _cause(exit_code: int | None) -> str:
+    """An exit code in words."""
+    if exit_code is not None and exit_code < 0:
+        return signal.Signals(-exit_code).name
+    return f"exit code {exit_code}"

@@ -1,0 +1,102 @@
+"""Clocks, power and temperature of a GPU while something is timed: without them, two timings cannot be compared.
+
+NVML says them of a GPU on a card. A Jetson has them in files of Linux: the GPU's clock in devfreq, and the power of
+each rail from its INA3221 sensors (Documentation/hwmon/ina3221.rst of the Linux kernel).
+"""
+
+import statistics
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from cxr_trt.measure.sampling import Sampling
+
+SYS = Path("/sys")
+INTERVAL = 0.05  # seconds between readings
+JETSON_GPUS = ("gpu", "ga10b", "gv11b")  # in the names of devfreq: Thor and Orin, Orin, Xavier
+UNREADABLE = (OSError, ValueError)  # a sensor that is off or busy
+
+Reading = dict[str, float]
+
+
+class GpuState:
+    """Reads the state of a GPU, again and again, within `with state.watched():`; `median()` afterwards.
+
+    What cannot be read is left out; all of it, where neither NVML nor a Jetson's files are there.
+    """
+
+    def __init__(self, pci_bus_id: str) -> None:
+        self._read = nvml(pci_bus_id) or (lambda: jetson(SYS))
+        self._readings: list[Reading] = []
+
+    def watched(self) -> Sampling:
+        return Sampling(lambda: self._readings.append(self._read()), INTERVAL)
+
+    def median(self) -> Reading:
+        """Of all readings, by name with unit."""
+        names = dict.fromkeys(name for reading in self._readings for name in reading)
+        return {
+            name: statistics.median(reading[name] for reading in self._readings if name in reading) for name in names
+        }
+
+
+def nvml(pci_bus_id: str) -> Callable[[], Reading] | None:
+    """What reads a GPU on a card, by its address such as 0000:65:00.0; None where NVML does not know it."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        card = pynvml.nvmlDeviceGetHandleByPciBusId(pci_bus_id.encode())
+    except pynvml.NVMLError:
+        return None
+    queries: dict[str, Callable[[], float]] = {
+        "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM),
+        "memory_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_MEM),
+        "watts": lambda: pynvml.nvmlDeviceGetPowerUsage(card) / 1000,
+        "celsius": lambda: pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU),
+    }
+
+    def read() -> Reading:
+        reading: Reading = {}
+        for name, query in queries.items():
+            with suppress(pynvml.NVMLError):  # not every card tells all
+                reading[name] = float(query())
+        return reading
+
+    return read
+
+
+def jetson(system: Path) -> Reading:
+    """The state of a Jetson whose `/sys` is `system`: the GPU's clock, and watts a rail under the board's own names."""
+    reading: Reading = {}
+    for device in sorted(system.glob("class/devfreq/*")):
+        if any(name in device.name for name in JETSON_GPUS):
+            with suppress(*UNREADABLE):
+                reading["gpu_clock_mhz"] = _number(device / "cur_freq") / 1e6
+    for sensor in sorted(system.glob("class/hwmon/hwmon*")):
+        if _text(sensor / "name") != "ina3221":
+            continue
+        for channel in (1, 2, 3):
+            label = _text(sensor / f"in{channel}_label")
+            if label and label != "NC":  # not connected
+                with suppress(*UNREADABLE):
+                    reading[f"{label}_watts"] = _watts(sensor, channel)
+    return reading
+
+
+def _watts(sensor: Path, channel: int) -> float:
+    millivolts, milliamperes = _number(sensor / f"in{channel}_input"), _number(sensor / f"curr{channel}_input")
+    return millivolts * milliamperes / 1e6
+
+
+def _number(path: Path) -> float:
+    return float(path.read_text(encoding="ascii"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except UNREADABLE:
+        return ""

@@ -1,0 +1,156 @@
+"""The least time that an X-ray can take: from the graph's arithmetic and traffic, and a GPU's published peaks.
+
+A limit, not a measurement. It assumes one kernel for each convolution, pooling and matrix product, with everything
+between them (norms, activations, gates, crops, concatenation) at no cost, and each operand through the memory once. An
+engine that keeps operands in the GPU's cache can beat the traffic of this; the arithmetic, which is that of direct
+convolution, only with another algorithm, such as Winograd's.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+import onnx
+import onnx.inliner
+
+ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a weight or an activation, by precision
+KERNEL_OPERATORS = ("Conv", "Gemm", "MatMul", "MaxPool", "AveragePool")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one kernel does for one X-ray: multiplications, elements read and written, and weights, whatever the batch.
+
+    `image_bytes` are read of the X-ray itself, which comes as uint8 in every precision.
+    """
+
+    name: str
+    multiplications: int
+    read: int
+    written: int
+    weights: int
+    image_bytes: int = 0
+
+    def bytes(self, precision: str, batch: int) -> float:
+        """Least traffic of an X-ray, if the weights are read once for `batch` of them."""
+        return self.image_bytes + ELEMENT_BYTES[precision] * (self.read + self.written + self.weights / batch)
+
+
+@dataclass(frozen=True)
+class GpuPeaks:
+    """Peaks from the vendor's data sheet, without sparsity: operations a second by precision, bytes a second.
+
+    device: a regular expression for what CUDA calls it.
+    """
+
+    name: str
+    device: str
+    operations: dict[str, float]
+    bandwidth: float
+    source: str
+
+
+def _peaks(fp32: float, fp16: float, int8: float) -> dict[str, float]:
+    """From tera-operations a second."""
+    return {"fp32": fp32 * 1e12, "fp16": fp16 * 1e12, "int8": int8 * 1e12}
+
+
+GPUS = (
+    GpuPeaks("T4", r"\bT4\b", _peaks(8.1, 65, 130), 320e9, "NVIDIA T4 data sheet"),
+    GpuPeaks("L4", r"\bL4\b", _peaks(30.3, 121, 242.5), 300e9, "NVIDIA L4 data sheet; half of its sparse peaks"),
+    GpuPeaks("A100", r"\bA100-SXM4-80GB\b", _peaks(19.5, 312, 624), 2039e9, "NVIDIA A100 data sheet, SXM with 80 GB"),
+    GpuPeaks(
+        "H100",
+        r"\bH100 80GB HBM3\b",
+        _peaks(67, 989.5, 1979),
+        3350e9,
+        "NVIDIA H100 data sheet, SXM; half of its sparse peaks",
+    ),
+    GpuPeaks(
+        "B200",
+        r"\bB200\b",
+        _peaks(75, 2250, 4500),
+        7700e9,
+        "NVIDIA Blackwell data sheet, one GPU of an HGX B200; half of its sparse peaks",
+    ),
+    GpuPeaks(
+        "Orin",
+        r"\bOrin\b",
+        _peaks(5.3, 42.5, 85),
+        204.8e9,
+        "NVIDIA Jetson AGX Orin technical brief, 64 GB, the GPU alone; half of 170 sparse INT8, a quarter for FP16",
+    ),
+    GpuPeaks(
+        "Thor",
+        r"\bThor\b",
+        _peaks(8.0, 258.5, 517),
+        273e9,
+        "NVIDIA on Jetson T5000; half of 1,035 sparse INT8 and of 517 sparse FP16; FP32 from 2,560 cores at 1.57 GHz",
+    ),
+)
+
+
+def layers(model: onnx.ModelProto) -> list[Layer]:
+    """The kernels of a scoring graph, for one X-ray, in the graph's order."""
+    model = _for_one_image(model)
+    graph = model.graph
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        sizes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    weights = {tensor.name for tensor in graph.initializer}
+    image = graph.input[0].name
+    sources: dict[str, frozenset[str]] = {image: frozenset({image})}  # of a tensor: what lies in memory of it
+    found = []
+    for node in graph.node:
+        inputs = frozenset[str]().union(*(sources.get(name, frozenset()) for name in node.input))
+        if node.op_type in KERNEL_OPERATORS:
+            used = [name for name in node.input if name in weights]
+            found.append(
+                Layer(
+                    node.name,
+                    _multiplications(node, sizes),
+                    read=sum(prod(sizes[name]) for name in inputs if name != image),
+                    written=prod(sizes[node.output[0]]),
+                    weights=sum(prod(sizes[name]) for name in used),
+                    image_bytes=prod(sizes[image]) if image in inputs else 0,
+                )
+            )
+            inputs = frozenset({node.output[0]})
+        sources |= dict.fromkeys(node.output, inputs)
+    return found
+
+
+def seconds(found: Iterable[Layer], gpu: GpuPeaks, precision: str, batch: int) -> float:
+    """Least time of an X-ray, a layer after the other: each as long as its arithmetic or its traffic takes."""
+    return sum(
+        max(2 * layer.multiplications / gpu.operations[precision], layer.bytes(precision, batch) / gpu.bandwidth)
+        for layer in found
+    )
+
+
+def arithmetic_seconds(found: Iterable[Layer], gpu: GpuPeaks, precision: str) -> float:
+    """Least time of the arithmetic alone."""
+    return sum(2 * layer.multiplications for layer in found) / gpu.operations[precision]
+
+
+def find_gpu(name: str) -> GpuPeaks | None:
+    """The entry for a device that CUDA calls so, such as "NVIDIA H100 80GB HBM3"; None if there is none."""
+    return next((gpu for gpu in GPUS if re.search(gpu.device, name)), None)
+
+
+def _for_one_image(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with a batch of one and every shape written down."""
+    copy = onnx.inliner.inline_local_functions(model)
+    for value in (*copy.graph.input, *copy.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    return onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
+
+
+def _multiplications(node: onnx.NodeProto, sizes: dict[str, list[int]]) -> int:
+    outputs = prod(sizes[node.output[0]])
+    if node.op_type == "Conv":
+        return outputs * prod(sizes[node.input[1]][1:])  # [out, in / groups, height, width]
+    if node.op_type in ("Gemm", "MatMul"):
+        return outputs * sizes[node.input[0]][-1]
+    return 0

@@ -1,0 +1,93 @@
+"""The images that a precision is measured on: a seeded choice from a folder, none of an evaluation's patients."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.errors import UsageError
+from cxr_trt.images.checks import picture_doubts
+from cxr_trt.images.decoders import Answer, Decoders, Limits, Request
+from cxr_trt.images.files import Source, find_files
+from cxr_trt.spec import Specification
+from cxr_trt.tables.reading import Labels, match, read_labels
+
+MIN_CALIBRATION_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """pixels: uint8 [N, 1, size, size]. sha256: of their files' hashes, sorted. left_out: sentences on what was."""
+
+    pixels: npt.NDArray[np.uint8]
+    sha256: str
+    seed: int
+    left_out: tuple[str, ...]
+
+
+def choose_images(
+    paths: Sequence[Path], count: int, seed: int, spec: Specification, *, labels: Path | None, exclude: Path | None
+) -> CalibrationImages:
+    """Choose up to `count` chest X-rays at random.
+
+    Args:
+        paths: folders and files.
+        count: how many to take, if there are as many.
+        seed: of the choice.
+        spec: size and fit of the pictures.
+        labels: a table of labels that says whose images they are, to leave out patients of `exclude`.
+        exclude: the table of labels of the evaluation. Its images are left out, and with `labels` its patients.
+
+    Raises:
+        UsageError: fewer than 16 usable images, or a table that cannot be used.
+    """
+    sources = list(find_files(paths).sources)
+    left_out = []
+    if exclude:
+        kept = _without_patients(sources, read_labels(exclude), read_labels(labels) if labels else None)
+        left_out.append(f"{len(sources) - len(kept)} images of {exclude} were left out of the calibration")
+        sources = kept
+    order = np.random.default_rng(seed).permutation(len(sources))
+    problems: dict[str, int] = {"could not be read": 0, "do not look like chest X-rays": 0}
+    with Decoders(os.cpu_count() or 1, spec.image_size, Limits(), spec.fit) as decoders:
+        requests = (Request(sources[i]) for i in order)
+        answers = (answer for _, answer in decoders.map(requests, 2 * (os.cpu_count() or 1)))
+        chosen = list(islice(_usable(answers, problems), count))
+    left_out += [f"{number} images {problem}" for problem, number in problems.items() if number]
+    if len(chosen) < MIN_CALIBRATION_IMAGES:
+        reasons = f" ({'; '.join(left_out)})" if left_out else ""
+        raise UsageError(
+            f"{', '.join(map(str, paths))}: {len(chosen)} usable chest X-rays{reasons}, but a calibration needs at "
+            f"least {MIN_CALIBRATION_IMAGES}, better 256; name a folder with more"
+        )
+    if len(chosen) < count:
+        left_out.append(f"only {len(chosen)} of {count} images were there to calibrate on")
+    hashes = "".join(sorted(sha256 for sha256, _ in chosen))
+    pixels = np.stack([image for _, image in chosen])[:, None]
+    return CalibrationImages(pixels, hashlib.sha256(hashes.encode()).hexdigest(), seed, tuple(left_out))
+
+
+def _usable(answers: Iterator[Answer], problems: dict[str, int]) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    for answer in answers:
+        if answer.image is None or answer.sha256 is None:
+            problems["could not be read"] += 1
+        elif picture_doubts(answer.image):
+            problems["do not look like chest X-rays"] += 1
+        else:
+            yield answer.sha256, answer.image
+
+
+def _without_patients(sources: list[Source], evaluation: Labels, own: Labels | None) -> list[Source]:
+    names = [source.name for source in sources]
+    evaluated = match(names, evaluation.images, "the calibration images", evaluation.path)
+    kept = [partner is None for partner in evaluated]
+    if own and own.patients and evaluation.patients:
+        patients = set(evaluation.patients)
+        for i, row in enumerate(match(names, own.images, "the calibration images", own.path)):
+            kept[i] = kept[i] and (row is None or own.patients[row] not in patients)
+    return [source for source, keep in zip(sources, kept, strict=True) if keep]

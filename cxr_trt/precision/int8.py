@@ -1,0 +1,75 @@
+"""The scoring graph in int8, as explicit QuantizeLinear and DequantizeLinear nodes.
+
+What feeds a convolution is quantized, after its norm and ReLU, with one symmetric scale a tensor; kernels with one a
+channel. Biases stay floating point: TensorRT's parser refuses them as int32. Everything else keeps its type.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from cxr_trt.precision.float16 import layer_of, with_graph
+
+INT8_LEVELS = 127  # per sign: symmetric int8 leaves -128 out
+MIN_SCALE = 2.0**-24  # float16's smallest number
+
+
+def quantize(model: onnx.ModelProto, thresholds: Mapping[str, float]) -> onnx.ModelProto:
+    """Quantize convolutions.
+
+    Args:
+        model: a float32 graph. `cxr_trt.precision.float16.to_float16` comes after this, if at all.
+        thresholds: for each layer to be quantized, the magnitude of its input that becomes 127.
+
+    Returns:
+        A copy with the same inputs and outputs, whose scales are float16 numbers.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights["zero"] = numpy_helper.from_array(np.int8(0), "zero")
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        layer = layer_of(node.name)
+        if node.op_type != "Conv" or layer not in thresholds:
+            nodes.append(node)
+            continue
+        activation, kernel, *bias = node.input
+        if f"{kernel}.int8" not in weights:
+            _add_kernel(weights, kernel)
+            scale = _scale(np.float64(thresholds[layer]))
+            weights[f"{layer}.scale"] = numpy_helper.from_array(scale, f"{layer}.scale")
+        scaled = [f"{layer}.scale", "zero"]
+        quantized, restored, restored_kernel = (
+            f"{node.name}.{part}" for part in ("quantized", "restored", "restored_kernel")
+        )
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [restored, restored_kernel, *bias]
+        scaled_kernel = [f"{kernel}.int8", f"{kernel}.scale", f"{kernel}.zero"]
+        nodes += [
+            helper.make_node("QuantizeLinear", [activation, *scaled], [quantized], name=quantized),
+            helper.make_node("DequantizeLinear", [quantized, *scaled], [restored], name=restored),
+            helper.make_node("DequantizeLinear", scaled_kernel, [restored_kernel], name=restored_kernel, axis=0),
+            copy,
+        ]
+    return with_graph(model, nodes, weights)
+
+
+def _add_kernel(weights: dict[str, onnx.TensorProto], name: str) -> None:
+    """Add the int8 form of a kernel [outputs, inputs, h, w], its scales [outputs] and zero points."""
+    values = numpy_helper.to_array(weights[name]).astype(np.float64)
+    scales = _scale(np.abs(values).max((1, 2, 3)))
+    levels = (
+        np.round(values / scales.astype(np.float64)[:, None, None, None])
+        .clip(-INT8_LEVELS, INT8_LEVELS)
+        .astype(np.int8)
+    )
+    for part, array in (("int8", levels), ("scale", scales), ("zero", np.zeros(len(scales), np.int8))):
+        weights[f"{name}.{part}"] = numpy_helper.from_array(array, f"{name}.{part}")
+
+
+def _scale(largest: npt.NDArray[np.float64] | np.float64) -> npt.NDArray[np.float32]:
+    """Scale for magnitudes up to `largest`, rounded to float16 so that it is the same in every precision."""
+    return np.asarray(np.maximum(largest / INT8_LEVELS, MIN_SCALE).astype(np.float16).astype(np.float32))

@@ -1,0 +1,85 @@
+"""How an engine's graph is made from the scoring graph, in which precision."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import onnx
+
+from cxr_trt.errors import BundleError
+from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.precision import PRECISIONS, Precision
+from cxr_trt.precision.float16 import to_float16
+from cxr_trt.precision.int8 import quantize
+from cxr_trt.precision.int8_calibration import Int8Calibration, unit_of
+
+PRECISION_FILE = "precision.json"  # in every bundle that is not float32
+
+
+@dataclass(frozen=True)
+class PrecisionPlan:
+    """How to make an engine's graph from the scoring graph.
+
+    float32: layers that stay float32 in a float16 graph, because their activations would not fit.
+    headroom: for each layer, float16's largest number divided by the largest activation that was seen.
+    calibration: for int8.
+    """
+
+    precision: Precision = "fp32"
+    float32: tuple[str, ...] = ()
+    headroom: Mapping[str, float] = field(default_factory=dict)
+    calibration: Int8Calibration | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "PrecisionPlan":
+        """The inverse of `to_json`. Raises BundleError for anything else."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            calibration = fields.pop("calibration")
+            plan = cls(**fields, calibration=calibration and Int8Calibration.from_mapping(calibration))
+            if plan.precision not in PRECISIONS or (plan.precision == "int8") != (plan.calibration is not None):
+                raise ValueError("no such precision, or a calibration too many or too few")
+            return replace(plan, float32=tuple(map(str, plan.float32)))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise BundleError("its record of the precision is damaged or of another version of cxr-trt") from error
+
+    def check_weights(self, graph: ScoringGraph) -> None:
+        """Raise BundleError if the plan was calibrated for other weights than those of a scoring graph."""
+        if self.calibration and self.calibration.weights_sha256 != graph.weights_sha256:
+            raise BundleError("its calibration was made for other weights")
+
+    def summary(self) -> dict[str, Any]:
+        """What a manifest says of it: plain JSON values."""
+        least = min(self.headroom, key=self.headroom.__getitem__, default=None)
+        summary: dict[str, Any] = {
+            "float32_layers": list(self.float32),
+            "least_headroom": least and {"layer": least, "times": round(self.headroom[least], 1)},
+        }
+        if calibration := self.calibration:
+            units = {unit_of(layer) for layer in calibration.thresholds}
+            floating = sorted({*calibration.sensitivity} - units)
+            summary["int8"] = {**calibration.origin(), "floating_point_layers": floating}
+        return summary
+
+    def engine_graph(self, graph: ScoringGraph, *, share_crops: bool, float16: bool) -> onnx.ModelProto:
+        """The graph that a backend builds an engine from.
+
+        Args:
+            graph: the scoring graph that this plan was made for.
+            share_crops: see `cxr_trt.export.rewrites.Rewrites`.
+            float16: whether what int8 leaves is float16; else it is float32.
+        """
+        typed = self.precision == "fp16" or (float16 and self.precision == "int8")
+        model = graph.rewritten(Rewrites(share_crops=share_crops, affine_norms=typed))
+        if self.calibration:
+            model = quantize(model, self.calibration.thresholds)
+        return to_float16(model, self.float32) if typed else model
+
+
+FLOAT32 = PrecisionPlan()

@@ -1,0 +1,113 @@
+"""What has to be measured before a network can run in float16 or int8, and the plan that follows from it."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from cxr_trt.errors import GraphError, UsageError
+from cxr_trt.export.graph_building import build_graph
+from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.precision import CalibrationMethod, Precision
+from cxr_trt.precision.calibration_images import CalibrationImages
+from cxr_trt.precision.float16 import in_network, layer_of
+from cxr_trt.precision.int8_calibration import Int8Calibration, choose_clipping, unit_of
+from cxr_trt.precision.plan import FLOAT32, PrecisionPlan
+from cxr_trt.precision.ranges import Images, measure_ranges
+from cxr_trt.precision.sensitivity import scan_sensitivity
+from cxr_trt.progress import ProgressCallback
+
+MAX_FLOAT16 = float(np.finfo(np.float16).max)
+MIN_HEADROOM = 8  # times the largest activation seen must fit into float16
+MAX_SCANNED_IMAGES = 8  # that the sensitivity is measured on
+MAX_UNIT_ERROR = 0.02  # of a unit in int8, see `scan_sensitivity`; with a larger one it stays floating point
+NEVER_QUANTIZED = ("features.conv0", "transfer.conv")  # the first and the last convolution
+
+
+def plan_precision(
+    precision: Precision,
+    graph: ScoringGraph,
+    previous: PrecisionPlan,
+    images: CalibrationImages | None,
+    method: CalibrationMethod,
+    on_progress: ProgressCallback,
+) -> PrecisionPlan:
+    """The plan for a precision: that of the bundle that the graph comes from, where it still fits; else a new one.
+
+    Args:
+        precision: wanted.
+        graph: the scoring graph.
+        previous: the plan that came with the graph; used again if its precision is wanted and no images are given.
+        images: X-rays to measure on. int8 needs them; float16 takes built-in pictures without them.
+        method: how int8 thresholds are chosen.
+        on_progress: called with phase and fraction done.
+
+    Raises:
+        UsageError: int8 without images.
+        BundleError: the previous plan was made for other weights.
+        GraphError: the graph has another network inside.
+    """
+    if precision == "fp32":
+        return FLOAT32
+    if precision == previous.precision and images is None:
+        previous.check_weights(graph)
+        return previous
+    if precision == "fp16":
+        pixels = check_pictures(graph.spec.image_size) if images is None else images.pixels
+        return plan_float16(graph, pixels, on_progress)
+    if images is None:
+        raise UsageError("int8 is scaled to real X-rays: name a folder of them with --calibrate, none of a test set")
+    return plan_int8(graph, images, method, on_progress)
+
+
+def plan_float16(graph: ScoringGraph, images: Images, on_progress: ProgressCallback) -> PrecisionPlan:
+    """Measure which layers float16 cannot hold, on uint8 [N, 1, size, size].
+
+    Raises GraphError if the graph has another network inside.
+    """
+    model = _center_crop_model(graph)
+    largest = measure_ranges(model, images, (), lambda fraction: on_progress("measure ranges", fraction)).largest
+    headroom: dict[str, float] = {}
+    for node in filter(lambda node: in_network(node.name), model.graph.node):
+        seen = max(largest.get(name, 0.0) for name in (*node.input, *node.output))
+        layer = layer_of(node.name)
+        headroom[layer] = min(headroom.get(layer, np.inf), MAX_FLOAT16 / seen if seen else np.inf)
+    float32 = tuple(layer for layer, times in headroom.items() if times < MIN_HEADROOM)
+    return PrecisionPlan("fp16", float32, headroom)
+
+
+def plan_int8(
+    graph: ScoringGraph, images: CalibrationImages, method: CalibrationMethod, on_progress: ProgressCallback
+) -> PrecisionPlan:
+    """Calibrate: measure activations, choose thresholds, and leave out the layers that lose most in int8.
+
+    Raises GraphError if the graph has another network inside.
+    """
+    model = _center_crop_model(graph)
+    inputs = {
+        node.name: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "Conv" and node.name not in NEVER_QUANTIZED
+    }
+    ranges = measure_ranges(
+        model, images.pixels, tuple(inputs.values()), lambda fraction: on_progress("measure ranges", fraction)
+    )
+    thresholds = {layer: choose_clipping(ranges.histograms[name], method) for layer, name in inputs.items()}
+    some = images.pixels[:MAX_SCANNED_IMAGES]
+    sensitivity = scan_sensitivity(model, thresholds, some, lambda fraction: on_progress("scan layers", fraction))
+    kept = {layer: value for layer, value in thresholds.items() if sensitivity[unit_of(layer)] <= MAX_UNIT_ERROR}
+    calibration = Int8Calibration(
+        graph.weights_sha256, len(images.pixels), images.sha256, images.seed, method, kept, sensitivity
+    )
+    return replace(plan_float16(graph, some, on_progress), precision="int8", calibration=calibration)
+
+
+def _center_crop_model(graph: ScoringGraph) -> onnx.ModelProto:
+    """The network on the centre crop alone, where measuring is ten times faster than on ten crops."""
+    if not graph.holds_network:
+        raise GraphError("the graph holds another network, or is quantized already; only --precision fp32 can run it")
+    rewrites = Rewrites(share_crops=False, affine_norms=True)
+    center = replace(graph.spec, views="center")
+    return build_graph(*graph.network(), center, {}, class_maps=False, rewrites=rewrites)

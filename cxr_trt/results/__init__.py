@@ -1,0 +1,1 @@
+"""What is written beside the table of scores: heat maps, class maps, DICOM results."""

@@ -1,0 +1,108 @@
+"""The structured report: the probabilities of the 14 findings (Enhanced SR, PS3.3 A.35.2; TID 1500, PS3.16)."""
+
+import datetime
+
+from highdicom import ContentQualificationValues
+from highdicom.sr import (
+    AlgorithmIdentification,
+    DeviceObserverIdentifyingAttributes,
+    EnhancedSR,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    RelationshipTypeValues,
+    SourceImageForMeasurementGroup,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from cxr_trt.findings import FINDINGS
+from cxr_trt.results.dicom.codes import (
+    COMMENT,
+    FINDING_CODES,
+    NO_UNITS,
+    PRIVATE_SCHEME,
+    PROBABILITY,
+    PROCEDURE,
+)
+from cxr_trt.results.dicom.source import MAKER, VERSION, SourceImage
+from cxr_trt.tables.rows import NOTICE, Row
+
+SERIES = 9001  # Series Number, after those of the modality
+
+
+def structured_report(source: SourceImage, row: Row, made: datetime.datetime) -> EnhancedSR:
+    """Make the report of a scored file.
+
+    A measurement group (TID 1501) for each finding: its code, the algorithm with version and engine fingerprint
+    (TID 4019), its probability as NUM without units (TID 300), and the image that it is of. The notice and the row's
+    warnings are comments at the root, which TID 1500 may be extended by. The report is complete, not verified and
+    preliminary (PS3.3 C.17.2); its content is qualified as RESEARCH (PS3.3 C.12.1).
+
+    Args:
+        source: of the row.
+        row: with probabilities.
+        made: becomes Content Date and Time.
+    """
+    assert row.probabilities is not None  # noqa: S101
+    content = repr((row.probabilities, row.warnings, VERSION, row.sha256))
+    reference = source.reference()
+    engine = AlgorithmIdentification(
+        name=MAKER, version=VERSION, parameters=[f"engine fingerprint {row.engine}"], manufacturer=MAKER
+    )
+    image = SourceImageForMeasurementGroup(reference.SOPClassUID, reference.SOPInstanceUID)
+    groups = [
+        MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=TrackingIdentifier(source.uid(row.engine, finding), finding),
+            finding_type=FINDING_CODES[finding],
+            algorithm_id=engine,
+            measurements=[Measurement(PROBABILITY, probability, NO_UNITS)],
+            source_images=[image],
+        )
+        for finding, probability in zip(FINDINGS, row.probabilities, strict=True)
+    ]
+    device = DeviceObserverIdentifyingAttributes(
+        uid=source.uid(row.engine, "device"),
+        name=MAKER,
+        manufacturer_name=MAKER,
+        model_name=MAKER,
+        serial_number=row.engine,
+    )
+    measured = MeasurementReport(
+        observation_context=ObservationContext(
+            observer_device_context=ObserverContext(codes.DCM.Device, observer_identifying_attributes=device)
+        ),
+        procedure_reported=PROCEDURE,
+        imaging_measurements=groups,
+    )
+    comments = [
+        TextContentItem(COMMENT, text, relationship_type=RelationshipTypeValues.CONTAINS)
+        for text in (NOTICE, *row.warnings)
+    ]
+    measured[0].ContentSequence.extend(comments)
+
+    report = EnhancedSR(
+        evidence=[reference],
+        content=measured[0],
+        series_instance_uid=source.uid(row.engine, "report series"),
+        series_number=SERIES,
+        sop_instance_uid=source.uid(row.engine, "report", content),
+        instance_number=1,
+        is_complete=True,
+        manufacturer=MAKER,
+        manufacturer_model_name=MAKER,
+        software_versions=VERSION,
+        device_serial_number=row.engine,
+        series_description=f"{MAKER} report: {NOTICE}",
+        content_qualification=ContentQualificationValues.RESEARCH,
+        coding_schemes=[PRIVATE_SCHEME],
+        content_date=made.date(),
+        content_time=made.time(),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    source.identify(report)
+    return report

@@ -1,0 +1,167 @@
+"""Heat maps: class maps laid over the X-ray they were computed from (paper, sec. 4.4)."""
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.errors import UsageError
+from cxr_trt.findings import FINDINGS, ranked_findings
+from cxr_trt.geometry import map_rectangle, scaled, upsample
+from cxr_trt.results.raw_maps import MAPS_FILE, save_raw_maps
+from cxr_trt.score.pipeline import Result
+from cxr_trt.spec import Specification
+from cxr_trt.tables.rows import NOTICE, Row
+
+MAX_PICTURE_SIDE = 768  # pixels, unless the file's own size is asked for
+FULL_SIZE_SIDE = 1 << 16  # pixels; no file has more
+MIN_FRAME_WIDTH = 480  # pixels, so that a caption fits
+COLOUR_MAP = cv2.COLORMAP_INFERNO  # perceptually uniform: equal steps of the map look like equal steps
+MAX_OPACITY = 0.6  # where the map is highest
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def overlay(
+    picture: Bytes, class_map: npt.NDArray[np.float32], spec: Specification, size: tuple[int, int] | None = None
+) -> Bytes:
+    """Lay one class map over a picture.
+
+    Args:
+        picture: uint8 [H, W], the file's picture in any size.
+        class_map: float32 [h, w].
+        spec: of the engine that made the map; says where on the picture it lies.
+        size: (height, width) of the file's picture in pixels, if this one is smaller.
+
+    Returns:
+        uint8 [H, W, 3], BGR. Colour and opacity rise from the map's smallest to its largest value. A thin line
+        surrounds what the network saw, where that is not the whole picture.
+    """
+    height, width = picture.shape
+    own = size or (height, width)
+    rectangle = scaled(map_rectangle(spec, *own), height / own[0], width / own[1])
+    smooth, place = upsample(class_map, rectangle, height, width)
+    low, high = float(class_map.min()), float(class_map.max())
+    heat = np.zeros(picture.shape, np.uint16)
+    heat[place] = np.rint((smooth - low) * (255 / ((high - low) or 1.0)))
+    blended = _pixels(_blends().take(heat << 8 | picture))
+    if smooth.shape != picture.shape:
+        (top, bottom), (left, right) = ((part.start, part.stop - 1) for part in place)
+        cv2.rectangle(blended, (left, top), (right, bottom), (128, 128, 128), 1)
+    return blended
+
+
+@cache
+def _blends() -> npt.NDArray[np.uint32]:
+    """Colours [256 * heat + grey] of 256 heats over 256 greys: four bytes, blue, green, red and 0."""
+    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOUR_MAP)
+    opacity = MAX_OPACITY * np.arange(256)[:, None, None] / 255
+    blends = np.zeros((256, 256, 4), np.uint8)
+    blends[..., :3] = np.rint((1 - opacity) * np.arange(256)[None, :, None] + opacity * colours)
+    return blends.view(np.uint32).ravel()
+
+
+def _pixels(colours: npt.NDArray[np.uint32]) -> Bytes:
+    """Four-byte colours [H, W] as uint8 [H, W, 3], BGR."""
+    return cv2.cvtColor(colours.view(np.uint8).reshape(*colours.shape, 4), cv2.COLOR_BGRA2BGR)  # type: ignore[return-value]
+
+
+class HeatmapWriter:
+    """Writes FOLDER/PATH/RANK-FINDING.png for the most probable findings of a result, and on request maps.npz.
+
+    See `cxr_trt.results.writer.ResultWriter`.
+    """
+
+    content = "heat maps"
+    needs_identity = False
+
+    def __init__(self, folder: Path, spec: Specification, top: int, *, raw_maps: bool, full_size: bool) -> None:
+        self.folder, self._spec, self._top, self._raw_maps = folder, spec, top, raw_maps
+        self.max_picture_side = FULL_SIZE_SIDE if full_size else MAX_PICTURE_SIDE
+        extras = f"{', maps' * raw_maps}{', full size' * full_size}"
+        self.artifacts_key = f"{top}{extras} in {folder.resolve()}"
+
+    def has_written(self, row: Row) -> bool:
+        names = [name for _, name in _pictures(row, self._top)] + [MAPS_FILE] * self._raw_maps
+        return all((self.folder / row.path / name).is_file() for name in names)
+
+    def write(self, result: Result) -> None:
+        row, picture, maps = result.row, result.picture, result.class_maps
+        if picture is None or maps is None or not row.probabilities or not row.height or not row.width:
+            return
+        target = self.folder / row.path
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            for stale in (path for name in FINDINGS for path in target.glob(f"*-{name}.png")):
+                stale.unlink()
+            (target / MAPS_FILE).unlink(missing_ok=True)
+            for finding, name in _pictures(row, self._top):
+                framed = heat_map(row, picture, maps[finding], finding, self._spec)
+                (target / name).write_bytes(cv2.imencode(".png", framed)[1].tobytes())
+            if self._raw_maps:
+                save_raw_maps(target / MAPS_FILE, maps, self._spec, (row.height, row.width))
+        except OSError as error:
+            raise UsageError(f"{target}: cannot be written ({error.strerror}); choose another --heatmaps") from error
+
+
+def heat_map(row: Row, picture: Bytes, class_map: npt.NDArray[np.float32], finding: int, spec: Specification) -> Bytes:
+    """Draw one finding of a scored row: its class map over the picture, framed with probability, notice and warnings.
+
+    Args:
+        row: with probabilities.
+        picture: uint8 [H, W], the file's picture in any size.
+        class_map: float32 [h, w], of the finding.
+        finding: its index.
+        spec: of the engine that made the map.
+
+    Returns:
+        uint8 [H', W', 3], BGR.
+    """
+    assert row.probabilities is not None and row.height is not None and row.width is not None  # noqa: S101, PT018
+    blended = overlay(picture, class_map, spec, (row.height, row.width))
+    caption = f"{FINDINGS[finding]} {row.probabilities[finding]:.3f}"
+    return frame(blended, class_map, caption, "; ".join((NOTICE, *row.warnings)))
+
+
+def _pictures(row: Row, top: int) -> list[tuple[int, str]]:
+    """The `top` most probable findings, by index, and the names of their files; none for an error row."""
+    return [
+        (finding, f"{rank}-{FINDINGS[finding]}.png")
+        for rank, finding in enumerate(ranked_findings(row.probabilities or ())[:top], start=1)
+    ]
+
+
+def frame(picture: Bytes, class_map: npt.NDArray[np.float32], caption: str, notes: str) -> Bytes:
+    """A picture with a caption and small notes above, and a colour bar with the map's extremes to the right.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        class_map: that was laid over it.
+        caption: the finding and its probability.
+        notes: cut at the frame's edge.
+
+    Returns:
+        uint8 [H', W', 3], on black.
+    """
+    height, width = picture.shape[:2]
+    body_width = max(width, MIN_FRAME_WIDTH)
+    unit = max(body_width, 512) / 512  # of the sizes below, in pixels
+    header, bar, margin = round(44 * unit), round(18 * unit), round(6 * unit)
+    canvas = np.zeros((header + max(height, round(64 * unit)), body_width + bar + round(52 * unit), 3), np.uint8)
+    canvas[header : header + height, :width] = picture
+    ramp = np.linspace(255, 0, height).astype(np.uint16)[:, None]
+    canvas[header : header + height, body_width + margin : body_width + margin + bar] = _pixels(
+        _blends()[ramp << 8 | 128]
+    )
+    right = body_width + margin + bar + margin // 2
+    for text, x, y, size in (
+        (caption, margin, round(20 * unit), 0.6),
+        (notes, margin, round(37 * unit), 0.36),
+        (f"{class_map.max():.2f}", right, header + round(11 * unit), 0.36),
+        (f"{class_map.min():.2f}", right, header + max(height, round(30 * unit)) - round(4 * unit), 0.36),
+    ):
+        thickness = max(1, round(unit))
+        cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size * unit, (255,) * 3, thickness, cv2.LINE_AA)
+    return canvas

@@ -1,0 +1,60 @@
+"""The class maps of an X-ray as a file, maps.npz: written beside heat maps, read by `evaluate --boxes` and `report`."""
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.errors import UsageError
+from cxr_trt.findings import FINDINGS
+from cxr_trt.geometry import Rectangle, map_rectangle
+from cxr_trt.spec import Specification
+
+MAPS_FILE = "maps.npz"
+
+
+class RawMaps(NamedTuple):
+    """class_maps: float32 [14, h, w]. rectangle: that they cover. size: (height, width) of the image in pixels."""
+
+    class_maps: npt.NDArray[np.float32]
+    rectangle: Rectangle
+    size: tuple[int, int]
+
+
+def save_raw_maps(path: Path, class_maps: npt.NDArray[np.float32], spec: Specification, size: tuple[int, int]) -> None:
+    """Write the maps of one X-ray.
+
+    Args:
+        path: of the file.
+        class_maps: float32 [14, h, w].
+        spec: of the engine that made them.
+        size: (height, width) of the file's image in pixels.
+    """
+    rectangle = np.array(map_rectangle(spec, *size))
+    np.savez(path, class_maps=class_maps, findings=np.array(FINDINGS), rectangle=rectangle, size=np.array(size))
+
+
+def read_raw_maps(folder: Path, name: str) -> RawMaps:
+    """Read the maps of the image `name` of a table of scores.
+
+    Args:
+        folder: of `cxr-trt score --heatmaps FOLDER --raw-maps`.
+        name: the image's path in the table.
+
+    Raises:
+        UsageError: they are not there, or damaged.
+    """
+    path = folder / name / MAPS_FILE
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            maps, rectangle, size = (np.asarray(file[key]) for key in ("class_maps", "rectangle", "size"))
+        if maps.dtype != np.float32 or maps.ndim != 3 or len(maps) != len(FINDINGS) or not np.isfinite(maps).all():
+            raise ValueError("no class maps of 14 findings")
+        height, width = map(int, size)
+        return RawMaps(maps, Rectangle(*map(float, rectangle)), (height, width))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{path}: not there; `cxr-trt score --heatmaps {folder} --raw-maps` makes it") from error
+    except (EOFError, OSError, ValueError, TypeError, LookupError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: holds no class maps ({error}); score the image again") from error

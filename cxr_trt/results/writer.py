@@ -1,0 +1,85 @@
+"""What writes files beside the table of scores, a result at a time."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from cxr_trt.errors import UsageError
+from cxr_trt.outputs import check_folder
+from cxr_trt.score.pipeline import Result
+from cxr_trt.tables.rows import Row
+
+MAX_WAITING_RESULTS = 2
+
+
+class ResultWriter(Protocol):
+    """Writes the files that belong to a scored X-ray, below a folder of its own.
+
+    folder: where they go. content: what they are, for messages, such as "heat maps".
+    artifacts_key: what was asked for, and where, for the journal: a later run with the same key finds the files again.
+    max_picture_side: the longest side in pixels of the pictures that results are to bring.
+    needs_identity: whether results are to say whose X-ray a DICOM file is.
+    """
+
+    folder: Path
+    content: str
+    artifacts_key: str
+    max_picture_side: int
+    needs_identity: bool
+
+    def has_written(self, row: Row) -> bool:
+        """Whether the files for a scored row are there."""
+        ...
+
+    def write(self, result: Result) -> None:
+        """Write the files for one result, and remove those of an earlier run; nothing for an error row or a known one.
+
+        Raises:
+            UsageError: the folder cannot be written.
+        """
+        ...
+
+
+def check_result_folder(folder: Path, scored: Iterable[Path], content: str, *, overwrite: bool) -> None:
+    """Find out before the work whether results may be written to a folder.
+
+    Args:
+        folder: for the results.
+        scored: the files and folders to score.
+        content: what will be written, for messages.
+        overwrite: whether the folder may hold something already.
+
+    Raises:
+        UsageError: it cannot be written, is not empty, or lies in a folder that is scored.
+    """
+    for path in scored:
+        if path.is_dir() and folder.resolve().is_relative_to(path.resolve()):
+            raise UsageError(f"{folder} lies in {path}, where its files would be scored next time; choose another")
+    check_folder(folder)
+    if any(folder.iterdir()) and not overwrite:
+        raise UsageError(f"{folder} is not empty; add --overwrite to replace {content} there, or choose another")
+
+
+def write_results(results: Iterable[Result], writers: Sequence[ResultWriter]) -> Iterator[Result]:
+    """Pass results on in order, each after its files are written, which happens while the engine works on the next."""
+    if not writers:
+        yield from results
+        return
+
+    def write(result: Result) -> None:
+        for writer in writers:
+            writer.write(result)
+
+    waiting: deque[tuple[Result, Future[None]]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
+        for result in results:
+            waiting.append((result, thread.submit(write, result)))
+            if len(waiting) > MAX_WAITING_RESULTS:
+                done, written = waiting.popleft()
+                written.result()
+                yield done
+        for done, written in waiting:
+            written.result()
+            yield done

@@ -1,0 +1,112 @@
+"""An engine bundle, opened to score."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.calibrate.calibration import read_calibration
+from cxr_trt.closing import Closing
+from cxr_trt.engine.backend import Outputs, Pending, concat_outputs
+from cxr_trt.engine.manifest import read_manifest
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.errors import BundleError, UsageError
+from cxr_trt.images.files import find_files
+from cxr_trt.model.settings import CAUTIONS
+from cxr_trt.score.pipeline import score_files
+from cxr_trt.tables.rows import Row
+
+
+class Engine(Closing):
+    """An open engine bundle. Use it as a context manager, from one thread at a time.
+
+    Attributes:
+        manifest: what it was built from, and how.
+        spec: the specification of its scoring graph.
+        fingerprint: identifies engine and specification; written into every row.
+        calibration: what `cxr-trt calibrate` fitted for it, or None; results hold the network's own probabilities.
+        has_class_maps: whether its graph gives class maps.
+        max_batch: the most images that go through the engine at once.
+        in_flight: batches that may be submitted before the first is collected.
+        warnings: added to every result: that the model is only a demonstration, if so.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a bundle after checking every file of it.
+
+        Raises:
+            BundleError: incomplete or changed, its calibration included, or built by another version of its backend
+                or for another GPU.
+            BackendError: its backend cannot run here.
+        """
+        path = Path(path)
+        self.manifest = read_manifest(path)
+        self.spec = self.manifest.graph.spec
+        self.fingerprint = self.manifest.fingerprint
+        self.calibration = read_calibration(path, self.fingerprint)
+        self.warnings = CAUTIONS[self.manifest.graph.weights]
+        backend = BACKENDS.get(self.manifest.backend)
+        if backend is None:
+            raise BundleError(f"{path}: made for the unknown backend {self.manifest.backend!r}; update cxr-trt")
+        if reason := backend.why_not_run():
+            raise BundleError(f"{path}: {reason}")
+        built, here = self.manifest.backend_version, backend.version()
+        if reason := backend.why_not_open(self.manifest.settings):
+            raise BundleError(f"{path}: {reason}; rebuild it: `cxr-trt build-engine {path} -o NEW.cxr`")
+        if built != here:
+            raise BundleError(
+                f"{path}: built with {backend.name} {built}, but {here} is installed; "
+                f"rebuild it: `cxr-trt build-engine {path} -o NEW.cxr --backend {backend.name}`"
+            )
+        self._runner = backend.open(path, self.spec, self.manifest.settings)
+        self.max_batch, self.in_flight = self._runner.max_batch, self._runner.in_flight
+        self.has_class_maps = self._runner.has_class_maps
+
+    def score(self, paths: str | Path | Iterable[str | Path]) -> Iterator[Row]:
+        """Score files, and folders with all that is in them: a row for each file, in the order of their names.
+
+        For heat maps, pictures and results of earlier runs see `cxr_trt.score.pipeline.score_files`.
+
+        Raises:
+            UsageError: a path does not exist, or there is nothing to score.
+            BackendError: the engine failed twice on the same images, or no decoding process can be started.
+        """
+        return (result.row for result in score_files(self, find_files(paths).sources))
+
+    def run(self, images: npt.NDArray[np.uint8], *, class_maps: bool = False) -> Outputs:
+        """Score preprocessed images.
+
+        Args:
+            images: uint8 [N, 1, size, size] or [N, size, size], any N.
+            class_maps: whether to return them too.
+
+        Raises:
+            UsageError: images of another type or shape, or class maps that the graph does not give.
+            BackendError: the engine failed.
+        """
+        size = self.spec.image_size
+        if images.dtype != np.uint8 or not len(images) or images.shape[1:] not in ((1, size, size), (size, size)):
+            raise UsageError(
+                f"images are {images.dtype} {list(images.shape)}, not uint8 [N, 1, {size}, {size}]; "
+                "cxr_trt.preprocess makes them"
+            )
+        pictures = list(images.reshape(-1, size, size))
+        batches = [pictures[i : i + self.max_batch] for i in range(0, len(pictures), self.max_batch)]
+        return concat_outputs([self.submit(batch, class_maps)() for batch in batches])
+
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
+        """Start to score a batch of 1 to `max_batch` images, uint8 [size, size].
+
+        At most `in_flight` batches may be on their way. The result waits for the outputs: call it once.
+
+        Raises:
+            UsageError: class maps that the graph does not give.
+            BackendError: other images than the engine takes, or the engine failed.
+        """
+        if class_maps and not self.has_class_maps:
+            raise UsageError("the engine gives no class maps; export its checkpoint again and build it from that")
+        return self._runner.submit(images, class_maps)
+
+    def close(self) -> None:
+        self._runner.close()

@@ -1,0 +1,1 @@
+"""The table of scores and the table of labels: rows, writing, reading."""

@@ -1,0 +1,228 @@
+"""A table of scores and a table of labels to arrays, image by image.
+
+A row of SCORES belongs to the row of LABELS whose `image` equals its `path`; failing that, to the one with the same
+file name without folder and image suffix (`a/00000001_000.dcm`, `00000001_000.png`), which must then be the only one
+of that name in both tables.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from cxr_trt.calibrate.calibration import CALIBRATED, POSITIVE
+from cxr_trt.errors import UsageError
+from cxr_trt.findings import FINDINGS
+from cxr_trt.images.files import IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class LabelledScores:
+    """The images that have both scores and labels, in the order of SCORES.
+
+    scores: float64 [N, 14]; labels: bool [N, 14]; patients: [N], or None if LABELS does not name them.
+    engines: the fingerprints in SCORES, None if it has no such column.
+    calibrated, positive: float64 and bool [N, 14], NaN and False where nothing was fitted; None if SCORES has neither.
+    errors: rows of SCORES that say why there is no score; unlabelled, unscored: rows without a partner.
+    """
+
+    scores: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.bool_]
+    patients: list[str] | None
+    engines: frozenset[str | None] | None
+    calibrated: npt.NDArray[np.float64] | None
+    positive: npt.NDArray[np.bool_] | None
+    errors: int
+    unlabelled: int
+    unscored: int
+
+    def check_probabilities(self, path: Path) -> None:
+        """Raise UsageError, which names the table, unless all scores and calibrated ones lie between 0 and 1."""
+        for values in (self.scores, self.calibrated):
+            if values is not None and (np.nanmin(values, initial=0) < 0 or np.nanmax(values, initial=1) > 1):
+                raise UsageError(f"{path}: some scores are below 0 or above 1; calibration needs probabilities")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A table of labels.
+
+    images: names [N]; values: bool [N, 14]; patients: identifiers [N], or None if the table does not name them.
+    """
+
+    path: Path
+    images: list[str]
+    values: npt.NDArray[np.bool_]
+    patients: list[str] | None
+
+    def rows(self, paths: list[str], source: str | Path) -> list[int | None]:
+        """For each path the row that belongs to it, or None; `source` names where the paths come from, in messages.
+
+        Raises:
+            UsageError: a name has several possible partners, or no path has one.
+        """
+        partners = match(paths, self.images, source, self.path)
+        if all(partner is None for partner in partners):
+            raise UsageError(
+                f"no image of {source} is in {self.path} ({paths[0]!r} and {self.images[0]!r}, for example); "
+                "`path` and `image` must agree at least in the file name without suffix"
+            )
+        return partners
+
+
+def read_labels(path: Path) -> Labels:
+    """Read a table of labels: `image`, optionally `patient_id`, and the 14 findings as 0 or 1.
+
+    Raises:
+        UsageError: it cannot be read, lacks a column, names an image twice, or has an empty patient or another label.
+    """
+    table = read_table(path, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
+    images, values = _names(table, "image", path), _matrix(table)
+    _check(np.isin(values, (0, 1)), values, images, path, "must be 0 or 1")
+    if "patient_id" not in table.schema.names:
+        return Labels(path, images, values.astype(bool), None)
+    patients: list[str] = []
+    for image, patient in zip(images, table["patient_id"].to_pylist(), strict=True):
+        if not patient:
+            raise UsageError(f"{path}: the patient_id of {image!r} is empty; fill it or leave the column out")
+        patients.append(patient)
+    return Labels(path, images, values.astype(bool), patients)
+
+
+def read_labelled_scores(scores: Path, labels: Path) -> LabelledScores:
+    """Read both tables and join them.
+
+    Raises:
+        UsageError: a table cannot be read, lacks a column, names an image twice, has labels other than 0 and 1 or
+            scores that are no numbers; a name has several possible partners; or no image has both.
+    """
+    texts = ("path", "error", "engine", *POSITIVE)
+    scored = read_table(scores, ("path", *FINDINGS), optional=("error", "engine", *CALIBRATED, *POSITIVE), text=texts)
+    all_paths, truth = _names(scored, "path", scores), read_labels(labels)
+    columns = scored.schema.names
+    errors = scored["error"].to_pylist() if "error" in columns else [None] * len(all_paths)
+    failed = np.array([bool(reason) for reason in errors])
+    if failed.all():
+        raise UsageError(f"{scores}: every row is an error row; there is nothing to evaluate")
+    kept = np.flatnonzero(~failed)
+    paths = [all_paths[i] for i in kept]
+    partners = truth.rows(paths, scores)
+    probabilities = _matrix(scored)[kept]
+    _check(np.isfinite(probabilities), probabilities, paths, scores, "must be a number")
+    found = np.array([partner is not None for partner in partners])
+    rows = [partner for partner in partners if partner is not None]
+    has_calibration = {*CALIBRATED, *POSITIVE} <= set(columns)
+    return LabelledScores(
+        scores=probabilities[found],
+        labels=truth.values[rows],
+        patients=[truth.patients[row] for row in rows] if truth.patients else None,
+        engines=frozenset(scored["engine"].to_pylist()) if "engine" in columns else None,
+        calibrated=_matrix(scored, CALIBRATED)[kept][found] if has_calibration else None,
+        positive=(_columns(scored, POSITIVE) == "yes")[kept][found] if has_calibration else None,
+        errors=int(failed.sum()),
+        unlabelled=int((~found).sum()),
+        unscored=len(truth.images) - len(rows),
+    )
+
+
+def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...], text: tuple[str, ...]) -> pa.Table:
+    """The named columns of a .csv or .parquet file: those in `text` as strings, the others as float64.
+
+    Raises:
+        UsageError: it cannot be read, or lacks a required column.
+    """
+    types = {name: pa.string() if name in text else pa.float64() for name in (*required, *optional)}
+    try:
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+        else:
+            parsing = pacsv.ParseOptions(newlines_in_values=True)
+            table = pacsv.read_csv(path, None, parsing, pacsv.ConvertOptions(column_types=types))
+        if missing := [name for name in required if name not in table.schema.names]:
+            raise UsageError(f"{path}: has no column {', '.join(missing)}; it needs {', '.join(required)}")
+        if repeated := [name for name, count in Counter(table.schema.names).items() if count > 1 and name in types]:
+            raise UsageError(f"{path}: has several columns {', '.join(repeated)}; leave one")
+        wanted = [name for name in types if name in table.schema.names]
+        return table.select(wanted).cast(pa.schema([(name, types[name]) for name in wanted]))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such table") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path}: cannot be read as a table ({reason}); give a .csv or .parquet file") from error
+
+
+def _names(table: pa.Table, column: str, path: Path) -> list[str]:
+    names: list[str] = [name or "" for name in table[column].to_pylist()]
+    if not names:
+        raise UsageError(f"{path}: has no rows")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"{path}: {name!r} stands in {count} rows; an image must have one")
+    return names
+
+
+def read_paths(scores: Path) -> list[str]:
+    """The images of a table of scores that were scored. Raises UsageError as `read_labelled_scores` does."""
+    table = read_table(scores, ("path",), optional=("error",), text=("path", "error"))
+    errors = table["error"].to_pylist() if "error" in table.schema.names else [None] * len(table)
+    return [path for path, error in zip(_names(table, "path", scores), errors, strict=True) if not error]
+
+
+def match(paths: list[str], images: list[str], scores: str | Path, labels: Path) -> list[int | None]:
+    """For each path the index of its image, or None; `scores` and `labels` name the two tables, in messages.
+
+    Raises:
+        UsageError: a name has several possible partners.
+    """
+    exact = {image: row for row, image in enumerate(images)}
+    by_stem = {_stem(image): row for row, image in enumerate(images)}
+    counts = {scores: _stem_counts(paths), labels: _stem_counts(images)}
+    partners: list[int | None] = []
+    for path in paths:
+        stem = _stem(path)
+        if path in exact or stem not in by_stem:
+            partners.append(exact.get(path))
+            continue
+        for table, count in counts.items():
+            if count[stem] > 1:
+                raise UsageError(
+                    f"{table}: {stem!r} is the name of {count[stem]} images, so it is unclear which of them "
+                    f"{path!r} is; write the same paths in both tables"
+                )
+        partners.append(by_stem[stem])
+    return partners
+
+
+def _stem(name: str) -> str:
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
+
+def _stem_counts(names: Iterable[str]) -> Counter[str]:
+    return Counter(map(_stem, names))
+
+
+def _matrix(table: pa.Table, names: tuple[str, ...] = FINDINGS) -> npt.NDArray[np.float64]:
+    """[rows, 14]; NaN where a cell is empty."""
+    return _columns(table, names).astype(np.float64)
+
+
+def _columns(table: pa.Table, names: tuple[str, ...]) -> npt.NDArray[Any]:
+    return np.stack([table[name].to_numpy() for name in names], axis=1)
+
+
+def _check(
+    good: npt.NDArray[np.bool_], values: npt.NDArray[np.float64], names: list[str], path: Path, rule: str
+) -> None:
+    if not good.all():
+        row, column = np.argwhere(~good)[0]
+        value = values[row, column]
+        shown = "empty" if np.isnan(value) else f"{value:g}"
+        raise UsageError(f"{path}: {FINDINGS[column]} of {names[row]!r} is {shown}; it {rule}")

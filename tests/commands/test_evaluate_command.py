@@ -1,0 +1,140 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from cxr_trt.errors import UsageError
+from cxr_trt.commands.evaluate import run
+from cxr_trt.tables.reading import read_labelled_scores
+from cxr_trt.findings import FINDINGS
+from cxr_trt.tables.rows import COLUMNS, Row
+from cxr_trt.tables.writing import write_table
+from cxr_trt.spec import Specification
+
+RNG = np.random.default_rng(0)
+PROBABILITIES = RNG.random((40, 14)).astype(np.float32)
+LABELS = RNG.integers(0, 2, (40, 14))
+NAMES = [f"{i:08}_000" for i in range(40)]
+
+
+def write_scores(path, names, errors=()):
+    rows = []
+    for i, name in enumerate(names):
+        failed = name in errors
+        values = None if failed else tuple(map(float, PROBABILITIES[i]))
+        rows.append(Row(name, "0", 1, 1, "PNG", values, (), 'torn,\n"x"' if failed else None, "e"))
+    write_table(path, path.suffix, rows, Specification())
+    return path
+
+
+def write_labels(path, names, patients=None, labels=LABELS, columns=FINDINGS):
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", *(["patient_id"] if patients else []), *columns])
+        for i, name in enumerate(names):
+            writer.writerow([name, *([patients[i]] if patients else []), *labels[i][: len(columns)]])
+    return path
+
+
+@pytest.fixture
+def labels(tmp_path):
+    return write_labels(tmp_path / "labels.csv", [f"{n}.png" for n in NAMES], [i // 2 for i in range(40)])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("pattern", ["{}.png", "a/b/{}.dcm", "{}"])
+def test_paths_match_exactly_or_by_name_without_suffix(tmp_path, labels, suffix, pattern):
+    scores = write_scores(tmp_path / f"s.{suffix}", [pattern.format(n) for n in reversed(NAMES)])
+    matched = read_labelled_scores(scores, labels)
+    np.testing.assert_array_equal(matched.scores.astype(np.float32), PROBABILITIES)
+    np.testing.assert_array_equal(matched.labels, LABELS[::-1])
+    assert matched.patients == [str(i // 2) for i in range(40)][::-1]
+
+
+def test_only_image_suffixes_are_taken_off(tmp_path):
+    names = [f"1.2.840.{i}" for i in range(40)]
+    scores = write_scores(tmp_path / "s.csv", [f"x/{name}.dcm" for name in names])
+    matched = read_labelled_scores(scores, write_labels(tmp_path / "l.csv", names))
+    np.testing.assert_array_equal(matched.labels, LABELS)
+
+
+def test_equal_names_in_two_folders_need_equal_paths(tmp_path):
+    names = [f"{folder}/{i}.png" for folder in "ab" for i in range(20)]
+    truth = write_labels(tmp_path / "l.csv", names)
+    np.testing.assert_array_equal(read_labelled_scores(write_scores(tmp_path / "s.csv", names), truth).labels, LABELS)
+    with pytest.raises(UsageError, match=r"l\.csv: '0' is the name of 2 images, so it is unclear .* '0\.png'"):
+        read_labelled_scores(write_scores(tmp_path / "s.csv", ["0.png"]), truth)
+    with pytest.raises(UsageError, match=r"s\.csv: '0' is the name of 2 images"):
+        read_labelled_scores(write_scores(tmp_path / "s.csv", ["a/0.png", "b/0.png"]), write_labels(tmp_path / "l.csv", ["0"]))
+    with pytest.raises(UsageError, match="is the name of 2 images"):
+        read_labelled_scores(
+            write_scores(tmp_path / "s.csv", ["0.png", "b/0.png"]), write_labels(tmp_path / "l.csv", ["0.png"])
+        )
+
+
+def test_the_command(tmp_path, labels, capsys):
+    names = [f"{n}.png" for n in NAMES[:-1]] + ["unknown.png"]
+    scores = write_scores(tmp_path / "s.csv", names, errors=names[:3])
+    assert run(scores, labels, tmp_path / "r" / "result.json", None, None, None, None, 100, 3, False) == 1
+    result = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert (result["n"], result["patients"], result["seed"], result["resamples"]) == (36, 19, 3, 100)
+    assert (result["scores_with_errors"], result["scores_without_labels"], result["labels_without_scores"]) == (3, 1, 4)
+    assert list(result["findings"]) == list(FINDINGS)
+    assert result["mean_low"] < result["mean_auc"] < result["mean_high"]
+    assert result["findings"]["Mass"]["positives"] == LABELS[3:39, 4].sum()
+    out, err = capsys.readouterr()
+    assert f"| **mean** |  | {result['mean_auc']:.4f} | " in out
+    assert "100 resamples of 19 patients, seed 3" in err
+    assert "1 rows of SCORES left out: not in LABELS" in err
+    with pytest.raises(UsageError, match="--overwrite"):
+        run(scores, labels, tmp_path / "r" / "result.json", None, None, None, None, 100, 3, False)
+
+
+def test_without_patients_images_are_resampled_and_it_says_so(tmp_path, capsys):
+    names = [f"{n}.png" for n in NAMES]
+    scores = write_scores(tmp_path / "s.csv", names)
+    assert (
+        run(scores, write_labels(tmp_path / "l.csv", names), tmp_path / "r.json", None, None, None, None, 10, 0, False)
+        == 0
+    )
+    assert json.loads((tmp_path / "r.json").read_text())["resampled"] == "images"
+    assert "resamples of images, as no patient_id is given" in capsys.readouterr().err
+
+
+def changed(row, column, value):
+    labels = LABELS.astype(object)
+    labels[row, column] = value
+    return labels
+
+
+def test_bad_tables_are_refused_in_one_sentence(tmp_path):
+    names = [f"{n}.png" for n in NAMES]
+    scores = write_scores(tmp_path / "s.csv", names)
+    table = tmp_path / "l.csv"
+    for rows, options, sentence in (
+        (names, {"labels": changed(1, 4, -1)}, r"l.csv: Mass of '00000001_000.png' is -1; it must be 0 or 1"),
+        (names, {"labels": changed(1, 4, "")}, "is empty; it must be 0 or 1"),
+        (names, {"labels": changed(1, 4, "yes")}, "cannot be read as a table"),
+        (names, {"columns": FINDINGS[:-1]}, r"l.csv: has no column Hernia"),
+        (names, {"patients": ["", *range(39)]}, "patient_id of '00000000_000.png' is empty"),
+        ([names[0], *names[:-1]], {}, "'00000000_000.png' stands in 2 rows"),
+        ([], {}, "has no rows"),
+        ([f"x{n}" for n in names], {}, "no image of .*s.csv is in .*l.csv"),
+    ):
+        with pytest.raises(UsageError, match=sentence) as caught:
+            read_labelled_scores(scores, write_labels(table, rows, **options))
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_broken_and_empty_score_tables(tmp_path, labels):
+    with pytest.raises(UsageError, match=r"none\.csv: no such table"):
+        read_labelled_scores(tmp_path / "none.csv", labels)
+    (tmp_path / "s.parquet").write_bytes(b"PAR1 but not really")
+    with pytest.raises(UsageError, match="cannot be read as a table"):
+        read_labelled_scores(tmp_path / "s.parquet", labels)
+    with pytest.raises(UsageError, match="every row is an error row"):
+        read_labelled_scores(write_scores(tmp_path / "s.csv", ["a.png"], errors=["a.png"]), labels)
+    (tmp_path / "s.csv").write_text(f"{','.join(COLUMNS)}\n{NAMES[0]}.png{',' * (len(COLUMNS) - 1)}\n")
+    with pytest.raises(UsageError, match=r"Atelectasis of '00000000_000.png' is empty; it must be a number"):
+        read_labelled_scores(tmp_path / "s.csv", labels)

@@ -1,0 +1,116 @@
+"""Multiplications and bytes of layers that can be counted by hand, and of the network as PyTorch runs it."""
+
+import numpy as np
+import onnx
+import pytest
+
+from cxr_trt.measure.roofline import GPUS, Gpu, arithmetic_seconds, find_gpu, layers, seconds
+
+GRAPH = """
+<ir_version: 9, opset_import: ["" : 18]>
+graph (uint8[N, 1, 8, 6] images) => (float[N, 5] probabilities)
+<float[4, 1, 3, 3] stem, float[4] bias, float[2, 4, 1, 1] point, float[6, 2, 3, 3] grouped, float[5, 6] dense>
+{
+    grey = Cast <to: int = 1> (images)
+    a = Conv <kernel_shape = [3, 3], strides = [1, 1], pads = [1, 1, 1, 1]> (grey, stem, bias)
+    b = Relu (a)
+    c = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (b)
+    d = Conv <kernel_shape = [1, 1]> (c, point)
+    e = Concat <axis = 1> (c, d)
+    f = Relu (e)
+    axes = Constant <value_ints = [1]> ()
+    starts = Constant <value_ints = [0]> ()
+    ends = Constant <value_ints = [4]> ()
+    g = Slice (f, starts, ends, axes)
+    h = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1], group = 2> (g, grouped)
+    spatial = Constant <value_ints = [2, 3]> ()
+    i = ReduceMean <keepdims = 0> (h, spatial)
+    logits = Gemm <transB = 1> (i, dense)
+    probabilities = Sigmoid (logits)
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def found():
+    model = onnx.parser.parse_model(GRAPH)
+    shapes = {"stem": (4, 1, 3, 3), "bias": (4,), "point": (2, 4, 1, 1), "grouped": (6, 2, 3, 3), "dense": (5, 6)}
+    for name, shape in shapes.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name))
+    for i, node in enumerate(model.graph.node):
+        node.name = f"{i} {node.op_type}"
+    onnx.checker.check_model(model, full_check=True)
+    return layers(model)
+
+
+def test_layers_are_those_counted_by_hand(found):
+    first, pool, point, grouped, dense = found
+    # stem: 4 x 8 x 6 outputs of 9 products; it reads the image alone
+    assert (first.multiplications, first.read, first.written) == (4 * 48 * 9, 0, 192)
+    assert (first.weights, first.image_bytes) == (36 + 4, 48)
+    assert (pool.multiplications, pool.read, pool.written, pool.weights) == (0, 192, 48, 0)
+    # 1x1: 2 x 4 x 3 outputs of 4 products
+    assert (point.multiplications, point.read, point.written, point.weights) == (24 * 4, 48, 24, 8)
+    # in two groups: 6 x 4 x 3 outputs of 2 x 9 products; behind concatenation, activation and slice lie both tensors
+    assert (grouped.multiplications, grouped.read, grouped.written) == (72 * 18, 48 + 24, 72)
+    assert grouped.weights == 6 * 2 * 9
+    # 5 outputs of 6 products; the mean before it costs its reading
+    assert (dense.multiplications, dense.read, dense.written, dense.weights) == (30, 72, 5, 30)
+
+
+def test_bytes_are_those_of_the_precision_and_the_batch(found):
+    first, point = found[0], found[2]
+    assert first.bytes("fp32", 1) == 48 + 4 * (192 + 40)
+    assert first.bytes("int8", 8) == 48 + 192 + 5
+    assert point.bytes("fp16", 2) == 2 * (48 + 24 + 4)
+
+
+def test_a_layer_takes_as_long_as_the_slower_of_arithmetic_and_traffic(found):
+    gpu = Gpu("x", "x", {"fp32": 1000.0}, bandwidth=400.0, source="")
+    stem, point = found[0], found[2]
+    assert seconds([stem], gpu, "fp32", 1) == pytest.approx(2 * 1728 / 1000)  # its 976 bytes take 2.44 s
+    assert seconds([point], gpu, "fp32", 1) == pytest.approx(4 * 80 / 400)
+    assert arithmetic_seconds([stem, point], gpu, "fp32") == pytest.approx(2 * (1728 + 96) / 1000)
+
+
+def test_the_networks_multiplications_are_those_that_pytorch_performs(network, center_model):
+    torch = pytest.importorskip("torch")
+    counted = 0
+
+    def count(module, inputs, output):
+        nonlocal counted
+        counted += output.numel() * module.weight[0].numel()
+
+    kinds = (torch.nn.Conv2d, torch.nn.Linear)
+    hooks = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, kinds)]
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, 448, 448))
+    for hook in hooks:
+        hook.remove()
+    found = [layer for layer in layers(center_model) if layer.name != "maps.merged"]
+    assert sum(layer.multiplications for layer in found) == counted
+
+
+DEVICES = {
+    "NVIDIA H100 80GB HBM3": "H100",
+    "NVIDIA H100 PCIe": None,
+    "NVIDIA A100-SXM4-80GB": "A100",
+    "NVIDIA A100-PCIE-40GB": None,
+    "Tesla T4": "T4",
+    "NVIDIA L4": "L4",
+    "NVIDIA L40S": None,
+    "Orin": "Orin",
+    "NVIDIA Thor": "Thor",
+}
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_a_gpu_is_found_by_the_name_that_cuda_gives_it(name):
+    gpu = find_gpu(name)
+    assert (gpu.name if gpu else None) == DEVICES[name]
+
+
+def test_peaks_are_ordered_and_sourced():
+    for gpu in GPUS:
+        assert gpu.operations["fp32"] < gpu.operations["fp16"] < gpu.operations["int8"]
+        assert gpu.source

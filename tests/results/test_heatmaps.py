@@ -1,0 +1,148 @@
+import csv
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from cxr_trt.findings import FINDINGS
+from cxr_trt.geometry import map_rectangle
+from cxr_trt.results.heatmaps import COLOURS, drawn, frame, overlay
+from cxr_trt.score.pipeline import Result
+from cxr_trt.tables.rows import Row
+from cxr_trt.spec import Specification
+
+
+@pytest.mark.parametrize(("view_set", "cells", "offset"), [("ten-crop", 16, 0), ("center", 14, 32)])
+@pytest.mark.parametrize("cell", [(0, 0), (3, 10), (13, 13)])
+def test_the_hottest_cell_is_brightest_where_it_lies(view_set, cells, offset, cell):
+    class_map = np.zeros((cells, cells), np.float32)
+    class_map[cell] = 5
+    picture = overlay(np.zeros((512, 512), np.uint8), class_map, Specification(views=view_set))
+    assert picture.shape == (512, 512, 3)
+    brightness = picture.sum(2, dtype=int) * (picture.std(2) > 0)  # without the grey line around what was seen
+    y, x = (coordinates.mean() for coordinates in np.nonzero(brightness == brightness.max()))
+    assert abs(y - (offset + 32 * cell[0] + 15.5)) <= 16
+    assert abs(x - (offset + 32 * cell[1] + 15.5)) <= 16
+    assert picture[300, 200].max() < 10  # far from every hot cell the X-ray shows through
+
+
+def test_a_constant_map_leaves_the_xray_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (512, 512), np.uint8)
+    picture = overlay(image, np.full((16, 16), 3.0, np.float32), Specification())
+    np.testing.assert_array_equal(picture, np.repeat(image[:, :, None], 3, axis=2))
+
+
+def test_colours_are_laid_over_the_picture_in_bgr():
+    """The published colours of inferno, sRGB: at the highest value (252, 255, 164)."""
+    class_map = np.zeros((16, 16), np.float32)
+    class_map[4:8, 4:8] = 1
+    picture = overlay(np.full((512, 512), 100, np.uint8), class_map, Specification())
+    highest = 0.6 * np.array([164, 255, 252]) + 0.4 * 100
+    np.testing.assert_allclose(picture[192, 192], highest, atol=2)
+    np.testing.assert_array_equal(picture[500, 500], (100, 100, 100))
+
+
+def test_a_shrunk_picture_shows_the_same():
+    """The rectangle is that of the file's own size: its central square is found in whole pixels there."""
+    spec = Specification(views="center", fit="center-square")
+    class_map = np.zeros((14, 14), np.float32)
+    class_map[5, 9] = 1
+    large = overlay(np.zeros((600, 1400), np.uint8), class_map, spec)
+    small = overlay(np.zeros((300, 700), np.uint8), class_map, spec, (600, 1400))
+    shrunk = cv2.resize(large, (700, 300), interpolation=cv2.INTER_AREA)
+    assert np.abs(shrunk.astype(int) - small)[60:240, 240:440].max() < 12
+    assert (large[:, : (1400 - 600) // 2] == 0).all()
+
+
+def test_the_colours_are_perceptually_uniform():
+    """Lightness, the L of CIELAB, rises by the same at every step, as a thresholded rainbow's does not."""
+    ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOURS)
+    lightness = cv2.cvtColor((ramp / 255).astype(np.float32), cv2.COLOR_BGR2LAB)[:, 0, 0]
+    steps = np.diff(lightness)
+    assert steps.min() > -0.1
+    assert steps[8:-8].max() < 2.5 * steps.mean()
+    jet = cv2.cvtColor(
+        (cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_JET) / 255).astype(np.float32),
+        cv2.COLOR_BGR2LAB,
+    )
+    assert np.diff(jet[:, 0, 0]).min() < -0.5
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (1024, 600), (10, 900), (3, 3)])
+def test_the_frame_holds_the_picture_untouched_and_text(shape):
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    framed = frame(picture, np.array([[-1.5, 2.25]], np.float32), "Mass 0.731", "Research use only")
+    top = next(y for y in range(len(framed)) if (framed[y, : shape[1]] == picture[0]).all())
+    np.testing.assert_array_equal(framed[top : top + shape[0], : shape[1]], picture)
+    assert framed[:top].max() == 255
+    other = frame(picture, np.array([[-1.5, 2.25]], np.float32), "Mass 0.732", "Research use only")
+    assert (framed[:top] != other[:top]).any()
+
+
+def row(name):
+    return Row(name, None, None, None, None, None, (), "e", "e")
+
+
+def test_results_come_in_order_after_they_were_drawn():
+    done = []
+    results = [Result(row(str(i))) for i in range(20)]
+    for result in drawn(iter(results), lambda result: done.append(result.row.path)):
+        assert result.row.path in done
+    assert done == [str(i) for i in range(20)]
+
+
+def test_what_fails_while_drawing_is_raised():
+    def fail(result):
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        list(drawn([Result(row("a"))], fail))
+
+
+@pytest.fixture
+def scored(tmp_path, radiographs, center_bundle):
+    def score(*arguments):
+        command = [sys.executable, "-m", "cxr_trt", "score", radiographs / "RG1_UNCR.dcm", "-e", center_bundle]
+        options = ["-o", tmp_path / "s.csv", "--heatmaps", tmp_path / "maps", "--top", "2"]
+        process = subprocess.run([*command, *options, *arguments], capture_output=True, text=True, env=os.environ)
+        assert process.returncode == 0, process.stderr
+        return process.stderr, tmp_path / "maps" / "RG1_UNCR.dcm"
+
+    return score
+
+
+def test_pictures_and_raw_maps_of_a_radiograph(scored, tmp_path):
+    _, folder = scored("--raw-maps")
+    with (tmp_path / "s.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    probabilities = np.array([float(row[name]) for name in FINDINGS])
+    first, second = np.argsort(-probabilities)[:2]
+    names = {"maps.npz", f"1-{FINDINGS[first]}.png", f"2-{FINDINGS[second]}.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    height = len(cv2.imread(str(folder / f"1-{FINDINGS[first]}.png")))
+    assert 768 < height < 870  # 1955 x 1841 pixels, at most 768, and the frame
+    with np.load(folder / "maps.npz") as maps:
+        assert maps["class_maps"].shape == (14, 14, 14)
+        assert tuple(maps["findings"]) == FINDINGS
+        assert tuple(maps["size"]) == (1955, 1841)
+        expected = map_rectangle(Specification(views="center"), 1955, 1841)
+        np.testing.assert_array_equal(maps["rectangle"], expected)
+        pooled = maps["class_maps"].max((1, 2)) + 0.7 * maps["class_maps"].min((1, 2))
+        np.testing.assert_allclose(1 / (1 + np.exp(-pooled)), probabilities, atol=1e-5)
+
+
+def test_full_size_is_the_file_s_and_other_wishes_are_drawn_anew(scored):
+    scored()
+    message, folder = scored("--full-size")
+    assert "earlier run" not in message
+    (path,) = folder.glob("1-*.png")
+    assert cv2.imread(str(path)).shape[0] > 1955
+    message, _ = scored("--full-size")
+    assert "1 of them in an earlier run" in message
+    message, folder = scored("--raw-maps")
+    assert "earlier run" not in message
+    _, folder = scored()
+    assert not (folder / "maps.npz").exists()
