@@ -24,7 +24,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from benchmarks.contestants import Pictures
 from benchmarks.pictures import FORMATS, LARGE, SIZE, Format, encode, make_pictures
 from benchmarks.result import ROOT, made_by, provenance, table, write
-from cxr_trt.images.dicom import PLUGINS
+from cxr_trt.images.dicom import DECODER_PLUGINS
 from cxr_trt.images.decoders import Decoders, Limits, Request
 from cxr_trt.images.files import find_files
 
@@ -115,7 +115,7 @@ def _library(kind: Format, data: bytes, count: int) -> Iterator[npt.NDArray[Any]
         else:
             dataset = pydicom.dcmread(io.BytesIO(data))
             syntax = dataset.file_meta.TransferSyntaxUID
-            yield get_decoder(syntax).as_array(dataset, decoding_plugin=PLUGINS.get(syntax, ""))[0]
+            yield get_decoder(syntax).as_array(dataset, decoding_plugin=DECODER_PLUGINS.get(syntax, ""))[0]
 
 
 def _ours(files: list[Path], workers: int) -> Iterator[npt.NDArray[np.uint8] | None]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from benchmarks.result import ROOT, made_by, provenance, table, write
-from cxr_trt.measure.roofline import BYTES, GPUS, Layer, arithmetic_seconds, layers, seconds
+from cxr_trt.measure.roofline import BYTES, GPU_PEAKS, Layer, arithmetic_seconds, layers, seconds
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.views import VIEW_SETS
@@ -83,9 +83,9 @@ def roofline() -> tuple[dict[str, Any], str]:
                 }
                 for precision in BYTES
             }
-            for gpu in GPUS
+            for gpu in GPU_PEAKS
         },
-        "peaks": {gpu.name: vars(gpu) for gpu in GPUS},
+        "peaks": {gpu.name: vars(gpu) for gpu in GPU_PEAKS},
     }
     return result, to_markdown(result, graphs["ten-crop"])
 
@@ -117,7 +117,7 @@ def to_markdown(result: dict[str, Any], ten_crop: list[Layer]) -> str:
     ]
     peaks = [
         (gpu.name, *(f"{gpu.operations[p] / 1e12:g} T" for p in BYTES), f"{gpu.bandwidth / 1e9:g} GB/s", gpu.source)
-        for gpu in GPUS
+        for gpu in GPU_PEAKS
     ]
     text = TEXT.format(
         batch=result["batch"],

@@ -65,8 +65,8 @@ def _whole(start: float, length: float, most: int) -> slice:
     return slice(first, max(first + 1, min(round(start + length), most)))
 
 
-FINE = 8  # parts of a cell that the outline of a region is found to, down and across
-THRESHOLD = 180 / 255
+REGION_PARTS_PER_CELL = 8  # parts of a cell that the outline of a region is found to, down and across
+REGION_THRESHOLD = 180 / 255
 """Of the way from a map's smallest to its largest value: the higher of the two thresholds with which Wang et al. (2017,
 CVPR, "Bounding Box Generation") drew boxes on ChestX-ray8. Taken from there and not fitted to any box."""
 
@@ -88,10 +88,10 @@ def strongest_region(class_map: npt.NDArray[np.float32], rectangle: Rectangle) -
         class_map: float32 [h, w].
         rectangle: that it covers, in pixels of the picture.
     """
-    rows, columns = (length * FINE for length in class_map.shape)
+    rows, columns = (length * REGION_PARTS_PER_CELL for length in class_map.shape)
     fine = cv2.resize(class_map, (columns, rows), interpolation=cv2.INTER_CUBIC)
     low, high = float(fine.min()), float(fine.max())
-    above = (fine >= low + THRESHOLD * (high - low)).astype(np.uint8)
+    above = (fine >= low + REGION_THRESHOLD * (high - low)).astype(np.uint8)
     _, regions = cv2.connectedComponents(above, connectivity=8)
     y, x = np.unravel_index(np.argmax(fine), fine.shape)
     inside = regions == regions[y, x]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from safetensors import safe_open
 
-from cxr_trt.model.weights_file import HEADER
+from cxr_trt.model.weights_file import HEADER_KEY
 
 TEXT = """\
 # Model card: demo.onnx
@@ -84,7 +84,7 @@ def main(evaluation: Path, checkpoints: tuple[Path, ...]) -> None:
 
 def _training(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
-        training: dict[str, Any] = json.loads(file.metadata()[HEADER])["training"]
+        training: dict[str, Any] = json.loads(file.metadata()[HEADER_KEY])["training"]
     return training
 
 

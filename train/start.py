@@ -9,7 +9,7 @@ from cxr_trt.errors import CheckpointError
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.rewrites import read_network
 from cxr_trt.model.checkpoint import load_checkpoint
-from cxr_trt.model.layouts import COUNTER
+from cxr_trt.model.layouts import BATCH_COUNTER_KEY
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS
 
@@ -26,4 +26,4 @@ def start_weights(path: Path, setting: str) -> dict[str, Tensor]:
     if settings != SETTINGS[setting]:
         raise CheckpointError(f"{path}: holds {settings}, which is not the recipe's setting {setting}")
     own = Network(settings).state_dict()
-    return own | {key: torch.tensor(weights[key]) for key in own if not key.endswith(COUNTER)}
+    return own | {key: torch.tensor(weights[key]) for key in own if not key.endswith(BATCH_COUNTER_KEY)}

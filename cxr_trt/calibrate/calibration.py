@@ -35,7 +35,7 @@ from cxr_trt.hashing import hash_fields, to_hashed_json
 
 CALIBRATION_FILE = "calibration.json"
 MAX_CALIBRATION_BYTES = 16 << 20
-FORMAT = 1  # raise it when the fields change their meaning
+CALIBRATION_FORMAT = 1  # raise it when the fields change their meaning
 Method = Literal["platt", "isotonic"]
 
 CALIBRATED = tuple(f"{finding}_calibrated" for finding in FINDINGS)
@@ -101,7 +101,7 @@ class Calibration:
             for name, fit in self.fits.items()
         }
         plain = {"engine": self.engine, "method": self.method, "aim": self.goal, "images": self.images}
-        return {"format": FORMAT, **plain, "fits": fits, "left_out": dict(self.left_out)}
+        return {"format": CALIBRATION_FORMAT, **plain, "fits": fits, "left_out": dict(self.left_out)}
 
 
 def fit_calibration(scores: Floats, labels: Booleans, method: Method, goal: ThresholdGoal, engine: str) -> Calibration:
@@ -157,7 +157,7 @@ def read_calibration(bundle: Path, engine: str) -> Calibration | None:
 
 
 def _parse(fields: Any) -> Calibration:
-    if fields["format"] != FORMAT:
+    if fields["format"] != CALIBRATION_FORMAT:
         raise ValueError("another format")
     method = cast(Method, fields["method"])
     fits = {name: _parse_fit(fit, method) for name, fit in fields["fits"].items()}

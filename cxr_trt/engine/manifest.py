@@ -19,7 +19,7 @@ MANIFEST_FILE = "manifest.json"
 GRAPH_FILE = "model.onnx"  # the scoring graph, in every bundle: any bundle can be rebuilt elsewhere
 MAX_MANIFEST_BYTES = 1 << 20  # one has about 2,000
 MAX_BATCH = 4096
-FORMAT = 2  # raise it when the fields change their meaning
+MANIFEST_FORMAT = 2  # raise it when the fields change their meaning
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Manifest:
             raise TypeError("hyper_threading is neither true nor false")
 
     def _fields(self) -> dict[str, Any]:
-        return {**_derived(self.graph), "format": FORMAT, **dataclasses.asdict(self)}
+        return {**_derived(self.graph), "format": MANIFEST_FORMAT, **dataclasses.asdict(self)}
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -92,8 +92,8 @@ def read_manifest(bundle: Path) -> Manifest:
         manifest.check_types()
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, CxrTrtError) as error:
         raise BundleError(f"{path}: damaged or of another version of cxr-trt; {_rebuild(bundle)}") from error
-    if number != FORMAT:
-        raise BundleError(f"{path}: format {number}, but this version reads {FORMAT}; {_rebuild(bundle)}")
+    if number != MANIFEST_FORMAT:
+        raise BundleError(f"{path}: format {number}, but this version reads {MANIFEST_FORMAT}; {_rebuild(bundle)}")
     if text != manifest.to_json():
         raise BundleError(f"{path}: changed since the engine was built; {_rebuild(bundle)}")
     _check_files(bundle, manifest)

@@ -1,12 +1,12 @@
 """The network as ONNX nodes, layer by layer, in the order that the rewrites ask for (paper, sec. 3)."""
 
 from cxr_trt.export.builder import GraphBuilder
-from cxr_trt.export.rewrites import EPSILON, Rewrites, affine_norm
+from cxr_trt.export.rewrites import NORM_EPSILON, Rewrites, affine_norm
 from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import Specification
 from cxr_trt.views import NETWORK_STRIDE
 
-BLOCKS = (6, 12, 24, 16)  # layers of DenseNet-121's dense blocks
+DENSE_BLOCK_LAYERS = (6, 12, 24, 16)  # layers of DenseNet-121's dense blocks
 EARLY_CHANNELS = 128  # of the maps before the first gate
 
 
@@ -19,20 +19,20 @@ def early(graph: GraphBuilder, x: str, rewrites: Rewrites) -> str:
 
 def late(graph: GraphBuilder, x: str, settings: ModelSettings, rewrites: Rewrites) -> str:
     """Maps before the first gate to features [N * views, 1024, view / 32, view / 32] (paper, sec. 3.1)."""
-    for block in range(2, len(BLOCKS) + 1):
+    for block in range(2, len(DENSE_BLOCK_LAYERS) + 1):
         if settings.squeeze_excitation:
             x = _squeeze_excitation(graph, x, f"features.transition{block - 1}.se")
         if not rewrites.pool_first:
             x = _halved(graph, x, f"features.transition{block - 1}.pool")
         x = _dense_block(graph, x, block, rewrites)
-        if block < len(BLOCKS):
+        if block < len(DENSE_BLOCK_LAYERS):
             x = _transition(graph, x, block, rewrites)
     return _norm_relu(graph, x, "features.norm5", rewrites)
 
 
 def _dense_block(graph: GraphBuilder, x: str, block: int, rewrites: Rewrites) -> str:
     features = [x]
-    for i in range(1, BLOCKS[block - 1] + 1):
+    for i in range(1, DENSE_BLOCK_LAYERS[block - 1] + 1):
         layer = f"features.denseblock{block}.denselayer{i}"
         x = graph.concat(features, f"{layer}.concat", 1)
         x = graph.conv(_norm_relu(graph, x, f"{layer}.norm1", rewrites), f"{layer}.conv1")
@@ -57,7 +57,7 @@ def _halved(graph: GraphBuilder, x: str, name: str) -> str:
 def _norm_relu(graph: GraphBuilder, x: str, layer: str, rewrites: Rewrites) -> str:
     if f"{layer}.weight" in graph.weights:  # else it is part of the convolution before it
         affine = affine_norm(graph.weights, layer) if rewrites.affine_norms else None
-        x = graph.affine(x, layer, *affine) if affine else graph.batch_norm(x, layer, EPSILON)
+        x = graph.affine(x, layer, *affine) if affine else graph.batch_norm(x, layer, NORM_EPSILON)
     return graph.node("Relu", [x], f"{layer}.relu")
 
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from cxr_trt.export.backbone import EARLY_CHANNELS, early, late, transfer
 from cxr_trt.export.builder import OPSET, GraphBuilder
 from cxr_trt.export.crop_sharing import EARLY_STRIDE, ImagePart, Piece, crop_parts, pieces_of_views, worth_sharing
-from cxr_trt.export.pooling import DOMAIN, DOMAIN_VERSION, NAME, max_min_pool_function
+from cxr_trt.export.pooling import POOLING_DOMAIN, POOLING_DOMAIN_VERSION, POOLING_OPERATOR, max_min_pool_function
 from cxr_trt.export.rewrites import NO_REWRITES, Rewrites, average_maps, fold_norms
 from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import Specification
@@ -57,7 +57,7 @@ def build_graph(
     windows = spec.windows if len(spec.windows) > 1 else ()
     if windows:
         attributes["windows"] = list(chain(*windows))
-    scores = graph.node(NAME, [maps], "pool", domain=DOMAIN, **attributes)
+    scores = graph.node(POOLING_OPERATOR, [maps], "pool", domain=POOLING_DOMAIN, **attributes)
     scaled = _at_operating_points(graph, graph.node("Sigmoid", [scores], "sigmoid"), spec)
     pooled = len(spec.view_list()) * len(spec.windows)
     per_view = graph.reshape(scaled, "per_view", [-1, pooled, findings])
@@ -71,7 +71,7 @@ def build_graph(
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 1, spec.image_size, spec.image_size])],
         outputs,
         [max_min_pool_function(OPSET, len(windows))],
-        {"": OPSET, DOMAIN: DOMAIN_VERSION},
+        {"": OPSET, POOLING_DOMAIN: POOLING_DOMAIN_VERSION},
         metadata,
     )
 

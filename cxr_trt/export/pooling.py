@@ -8,9 +8,9 @@ what the backend's TopK makes of it; the plugin and PyTorch take it for the larg
 import onnx
 from onnx import parser
 
-DOMAIN, NAME, DOMAIN_VERSION = "cxr_trt", "MaxMinPool", 1
+POOLING_DOMAIN, POOLING_OPERATOR, POOLING_DOMAIN_VERSION = "cxr_trt", "MaxMinPool", 1
 
-BODY = """
+BODY_TEMPLATE = """
 <domain: "{domain}", opset_import: ["" : {opset}]>
 {name} <k_max: int, k_min: int, alpha: float{windows_attribute}> (maps) => (scores)
 {{
@@ -30,7 +30,7 @@ BODY = """
 }}
 """
 
-COLUMN = """
+COLUMN_TEMPLATE = """
     cells{i} = Reshape ({maps}, merge_cells)
     largest{i}, largest_at{i} = TopK <axis: int = 2, largest: int = 1> (cells{i}, k_max_vector)
     high{i} = ReduceMean <keepdims: int = 1> (largest{i}, last_axis)
@@ -41,12 +41,12 @@ COLUMN = """
     column{i} = Add (high{i}, counted_low{i})
 """
 
-NUMBERS = """
+NUMBERS_TEMPLATE = """
     numbers = Constant <value_ints: ints = @windows> ()
     rows_and_columns = Constant <value_ints: ints = [2, 3]> ()
 """
 
-WINDOW = """
+WINDOW_TEMPLATE = """
     at{i} = Constant <value_ints: ints = [{at}]> ()
     middle{i} = Constant <value_ints: ints = [{middle}]> ()
     behind{i} = Constant <value_ints: ints = [{behind}]> ()
@@ -64,16 +64,19 @@ def max_min_pool_function(opset: int, windows: int = 0) -> onnx.FunctionProto:
     x, height and width in cells), and gives scores [N, windows, C]: those of these parts of the maps.
     """
     if not windows:
-        columns = COLUMN.format(i="", maps="maps32")
+        columns = COLUMN_TEMPLATE.format(i="", maps="maps32")
     else:
         parts = [
-            WINDOW.format(i=i, at=4 * i, middle=4 * i + 2, behind=4 * i + 4) + COLUMN.format(i=i, maps=f"window{i}")
+            WINDOW_TEMPLATE.format(i=i, at=4 * i, middle=4 * i + 2, behind=4 * i + 4)
+            + COLUMN_TEMPLATE.format(i=i, maps=f"window{i}")
             for i in range(windows)
         ]
         joined = ", ".join(f"column{i}" for i in range(windows))
-        columns = f"{NUMBERS}{''.join(parts)}    column = Concat <axis: int = 2> ({joined})"
+        columns = f"{NUMBERS_TEMPLATE}{''.join(parts)}    column = Concat <axis: int = 2> ({joined})"
     attribute = ", windows: ints" if windows else ""
-    body = BODY.format(domain=DOMAIN, name=NAME, opset=opset, windows_attribute=attribute, columns=columns)
+    body = BODY_TEMPLATE.format(
+        domain=POOLING_DOMAIN, name=POOLING_OPERATOR, opset=opset, windows_attribute=attribute, columns=columns
+    )
     return parser.parse_function(body)
 
 
@@ -81,7 +84,11 @@ def without_body(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose MaxMinPool is only a name, so that every version of TensorRT's parser asks its plugins for it."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    kept = [function for function in copy.functions if (function.domain, function.name) != (DOMAIN, NAME)]
+    kept = [
+        function
+        for function in copy.functions
+        if (function.domain, function.name) != (POOLING_DOMAIN, POOLING_OPERATOR)
+    ]
     del copy.functions[:]
     copy.functions.extend(kept)
     return copy

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cxr_trt.model.settings import ModelSettings
 
-EPSILON = 1e-5  # of every batch norm
+NORM_EPSILON = 1e-5  # of every batch norm
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 StateDict = Mapping[str, npt.NDArray[Any]]
 
@@ -76,5 +76,5 @@ def fold_norms(weights: StateDict) -> StateDict:
 def affine_norm(weights: StateDict, norm: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Scale and shift [C] of a batch norm."""
     weight, bias, mean, variance = (weights[f"{norm}.{part}"].astype(np.float64) for part in NORM_PARTS)
-    scale = weight / np.sqrt(variance + EPSILON)
+    scale = weight / np.sqrt(variance + NORM_EPSILON)
     return scale, bias - mean * scale

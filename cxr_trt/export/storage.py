@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-STORED = ".float16"  # ends the name of a stored tensor
+STORED_SUFFIX = ".float16"  # ends the name of a stored tensor
 
 
 def pack(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -26,8 +26,10 @@ def pack(model: onnx.ModelProto) -> onnx.ModelProto:
             half = values.astype(np.float16)
         if np.array_equal(half.astype(np.float32), values):
             name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(half, name + STORED))
-            casts.append(helper.make_node("Cast", [name + STORED], [name], name=name + ".cast", to=TensorProto.FLOAT))
+            tensor.CopyFrom(numpy_helper.from_array(half, name + STORED_SUFFIX))
+            casts.append(
+                helper.make_node("Cast", [name + STORED_SUFFIX], [name], name=name + ".cast", to=TensorProto.FLOAT)
+            )
     nodes = [*casts, *packed.graph.node]
     del packed.graph.node[:]
     packed.graph.node.extend(nodes)
@@ -36,7 +38,7 @@ def pack(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def unpack(model: onnx.ModelProto) -> None:
     """Turn what `pack` stored into float32 weights, in place; a model without any stays as it is."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(STORED)}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(STORED_SUFFIX)}
     kept = []
     for node in model.graph.node:
         if node.op_type == "Cast" and node.input[0] in stored:

@@ -31,14 +31,14 @@ from cxr_trt.images.checks import code, tag_doubts
 from cxr_trt.images.headers import jpeg_header
 from cxr_trt.images.image import Image, check_size
 
-PLUGINS: dict[UID, str] = {
+DECODER_PLUGINS: dict[UID, str] = {
     **dict.fromkeys(JPEGTransferSyntaxes + JPEGLSTransferSyntaxes, "gdcm"),
     **dict.fromkeys(JPEG2000TransferSyntaxes, "pylibjpeg"),
     **dict.fromkeys(RLETransferSyntaxes, "pylibjpeg"),
 }
 """The one decoder of each compressed transfer syntax, so that pixels do not depend on what else is installed."""
 
-ROWS = 64  # that are looked up at once: their indices stay in the cache
+LOOKUP_ROWS = 64  # that are looked up at once: their indices stay in the cache
 
 _LOCK = threading.Lock()
 
@@ -103,7 +103,7 @@ def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
     check_size(dataset.Columns, dataset.Rows)
 
     syntax = dataset.file_meta.TransferSyntaxUID
-    if PLUGINS.get(syntax) == "gdcm":
+    if DECODER_PLUGINS.get(syntax) == "gdcm":
         _check_jpeg(dataset)
     try:
         decoder = get_decoder(syntax)
@@ -111,7 +111,7 @@ def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
         named = syntax.name if syntax.is_valid else "(no UID)"
         raise ImageError(f"the transfer syntax {named} is not supported; decompress the file") from error
     try:
-        values, properties = _as_array(decoder, dataset, PLUGINS.get(syntax, ""))
+        values, properties = _as_array(decoder, dataset, DECODER_PLUGINS.get(syntax, ""))
     except (RuntimeError, ValueError, AttributeError) as error:
         raise ImageError(
             f"the pixel data ({syntax.name}) are damaged, cut off or in a variant that is not supported; "
@@ -168,8 +168,10 @@ def _monochrome(
 
     greys, notes = _greys(values, occurring, photometric, dataset)
     pixels = np.empty(stored.shape, np.float32)
-    for top in range(0, len(pixels), ROWS):
-        np.take(greys, index[top : top + ROWS], out=pixels[top : top + ROWS], mode="clip")  # "raise" copies
+    for top in range(0, len(pixels), LOOKUP_ROWS):
+        np.take(
+            greys, index[top : top + LOOKUP_ROWS], out=pixels[top : top + LOOKUP_ROWS], mode="clip"
+        )  # "raise" copies
     return pixels, notes
 
 

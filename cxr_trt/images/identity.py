@@ -26,32 +26,32 @@ PATIENT_AND_STUDY = (
 )
 """What a result has of its source: the attributes of Type 1 and 2 of both modules, and no others."""
 
-REFERENCE = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
+REFERENCE_KEYWORDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
 """What a result says of its source (PS3.3 C.17.2, Hierarchical SOP Instance Reference Macro)."""
 
-ORIENTATION = "PatientOrientation"  # General Image Module (PS3.3 C.7.6.1.1.1)
-KEYWORDS = (*PATIENT_AND_STUDY, *REFERENCE, ORIENTATION)
-LONGEST = 200  # characters; a PN may have three groups of 64 (PS3.5 6.2)
+ORIENTATION_KEYWORD = "PatientOrientation"  # General Image Module (PS3.3 C.7.6.1.1.1)
+IDENTITY_KEYWORDS = (*PATIENT_AND_STUDY, *REFERENCE_KEYWORDS, ORIENTATION_KEYWORD)
+MAX_VALUE_CHARACTERS = 200  # characters; a PN may have three groups of 64 (PS3.5 6.2)
 
-UNREADABLE: Identity = MappingProxyType(dict.fromkeys(KEYWORDS))
+UNREADABLE_IDENTITY: Identity = MappingProxyType(dict.fromkeys(IDENTITY_KEYWORDS))
 
 
 def read_identity(data: bytes) -> Identity:
-    r"""Read KEYWORDS from the header of a DICOM file; it never raises, whatever the file holds.
+    r"""Read IDENTITY_KEYWORDS from the header of a DICOM file; it never raises, whatever the file holds.
 
     Args:
         data: the whole file, with preamble.
 
     Returns:
-        A value for each of KEYWORDS: empty if the file has none, None if it is too long or cannot be read. Several are
-        joined by a \.
+        A value for each of IDENTITY_KEYWORDS: empty if the file has none, None if it is too long or cannot be read.
+        Several values are joined by a \.
     """
     try:
         with no_python_warnings():
-            dataset = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=list(KEYWORDS))
-            return {keyword: _text(dataset, keyword) for keyword in KEYWORDS}
+            dataset = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=list(IDENTITY_KEYWORDS))
+            return {keyword: _text(dataset, keyword) for keyword in IDENTITY_KEYWORDS}
     except Exception:  # pydicom raises whatever a damaged element leads to, and quotes the element
-        return UNREADABLE
+        return UNREADABLE_IDENTITY
 
 
 def _text(dataset: Dataset, keyword: str) -> str | None:
@@ -60,4 +60,4 @@ def _text(dataset: Dataset, keyword: str) -> str | None:
     except Exception:  # as above
         return None
     text = "" if value is None else "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
-    return text if len(text) <= LONGEST else None
+    return text if len(text) <= MAX_VALUE_CHARACTERS else None

@@ -11,7 +11,7 @@ from cxr_trt.images.image import Image, check_size
 
 Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-DEPTHS = (8, 10, 12, 14, 16)
+DETECTOR_BIT_DEPTHS = (8, 10, 12, 14, 16)
 """Bits of the detectors whose values are found in 16-bit files."""
 
 
@@ -19,7 +19,7 @@ def decode_raster(data: bytes, file_format: str) -> Image:
     """Decode a PNG or JPEG file of any colour type.
 
     The EXIF orientation is applied, colour becomes BT.601 luma, transparency is ignored. Values of an 8-bit file are
-    taken as they are; those of a 16-bit file are scaled by the smallest of `DEPTHS` that holds them all.
+    taken as they are; those of a 16-bit file are scaled by the smallest of `DETECTOR_BIT_DEPTHS` that holds them all.
 
     Args:
         data: the whole file.
@@ -41,7 +41,7 @@ def decode_raster(data: bytes, file_format: str) -> Image:
     bits = 8
     if samples.dtype == np.uint16:
         largest = int(samples.max())
-        bits = next(depth for depth in DEPTHS if largest < 2**depth)
+        bits = next(depth for depth in DETECTOR_BIT_DEPTHS if largest < 2**depth)
         if bits != 16:
             warnings.append(f"16-bit file with {bits}-bit values, scaled by {2**bits - 1}")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from cxr_trt.measure.sampling import Sampling
 
-SYS = Path("/sys")
-INTERVAL = 0.05  # seconds between readings
+SYSTEM_FOLDER = Path("/sys")
+SAMPLING_SECONDS = 0.05  # seconds between readings
 JETSON_GPUS = ("gpu", "ga10b", "gv11b")  # in the names of devfreq: Thor and Orin, Orin, Xavier
-UNREADABLE = (OSError, ValueError)  # a sensor that is off or busy
+SENSOR_ERRORS = (OSError, ValueError)  # a sensor that is off or busy
 
 Reading = dict[str, float]
 
@@ -26,11 +26,11 @@ class GpuState:
     """
 
     def __init__(self, pci_bus_id: str) -> None:
-        self._read = nvml(pci_bus_id) or (lambda: jetson(SYS))
+        self._read = nvml(pci_bus_id) or (lambda: jetson(SYSTEM_FOLDER))
         self._readings: list[Reading] = []
 
     def watched(self) -> Sampling:
-        return Sampling(lambda: self._readings.append(self._read()), INTERVAL)
+        return Sampling(lambda: self._readings.append(self._read()), SAMPLING_SECONDS)
 
     def median(self) -> Reading:
         """Of all readings, by name with unit."""
@@ -73,7 +73,7 @@ def jetson(system: Path) -> Reading:
     reading: Reading = {}
     for device in sorted(system.glob("class/devfreq/*")):
         if any(name in device.name for name in JETSON_GPUS):
-            with suppress(*UNREADABLE):
+            with suppress(*SENSOR_ERRORS):
                 reading["gpu_clock_mhz"] = _number(device / "cur_freq") / 1e6
     for sensor in sorted(system.glob("class/hwmon/hwmon*")):
         if _text(sensor / "name") != "ina3221":
@@ -81,7 +81,7 @@ def jetson(system: Path) -> Reading:
         for channel in (1, 2, 3):
             label = _text(sensor / f"in{channel}_label")
             if label and label != "NC":  # not connected
-                with suppress(*UNREADABLE):
+                with suppress(*SENSOR_ERRORS):
                     reading[f"{label}_watts"] = _watts(sensor, channel)
     return reading
 
@@ -98,5 +98,5 @@ def _number(path: Path) -> float:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
-    except UNREADABLE:
+    except SENSOR_ERRORS:
         return ""

@@ -56,7 +56,7 @@ def _peaks(fp32: float, fp16: float, int8: float) -> dict[str, float]:
     return {"fp32": fp32 * 1e12, "fp16": fp16 * 1e12, "int8": int8 * 1e12}
 
 
-GPUS = (
+GPU_PEAKS = (
     GpuPeaks("T4", r"\bT4\b", _peaks(8.1, 65, 130), 320e9, "NVIDIA T4 data sheet"),
     GpuPeaks("L4", r"\bL4\b", _peaks(30.3, 121, 242.5), 300e9, "NVIDIA L4 data sheet; half of its sparse peaks"),
     GpuPeaks("A100", r"\bA100-SXM4-80GB\b", _peaks(19.5, 312, 624), 2039e9, "NVIDIA A100 data sheet, SXM with 80 GB"),
@@ -136,7 +136,7 @@ def arithmetic_seconds(found: Iterable[Layer], gpu: GpuPeaks, precision: str) ->
 
 def find_gpu(name: str) -> GpuPeaks | None:
     """The entry for a device that CUDA calls so, such as "NVIDIA H100 80GB HBM3"; None if there is none."""
-    return next((gpu for gpu in GPUS if re.search(gpu.device, name)), None)
+    return next((gpu for gpu in GPU_PEAKS if re.search(gpu.device, name)), None)
 
 
 def _for_one_image(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,10 +16,10 @@ from cxr_trt.errors import CheckpointError, GraphError, UsageError
 from cxr_trt.model.layouts import adapt
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import CAUTIONS, SETTINGS, ModelSettings, WeightsKind
-from cxr_trt.model.weights_file import HEADER, read_weights
+from cxr_trt.model.weights_file import HEADER_KEY, read_weights
 from cxr_trt.spec import Specification
 
-SIZES = (512, 448)  # the paper's (sec. 4.2)
+PAPER_SIZES = (512, 448)  # the paper's (sec. 4.2)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def save_checkpoint(
     path: Path,
     *,
     weights: WeightsKind,
-    sizes: tuple[int, int] = SIZES,
+    sizes: tuple[int, int] = PAPER_SIZES,
     training: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a .safetensors file that `load_checkpoint` reads.
@@ -52,7 +52,7 @@ def save_checkpoint(
     settings = dataclasses.asdict(network.settings)
     header = {"settings": settings, "weights": weights, "sizes": sizes, "training": training or {}}
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(tensors, path, metadata={HEADER: json.dumps(header)})
+    save_file(tensors, path, metadata={HEADER_KEY: json.dumps(header)})
 
 
 def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
@@ -102,7 +102,7 @@ def _settings(path: Path, header: dict[str, Any], setting: str | None) -> ModelS
 
 def _spec(path: Path, header: dict[str, Any], settings: ModelSettings) -> Specification:
     try:
-        image_size, crop_size = header.get("sizes", SIZES)
+        image_size, crop_size = header.get("sizes", PAPER_SIZES)
         spec = Specification(
             image_size=image_size,
             crop_size=crop_size,

@@ -26,11 +26,11 @@ from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import Specification
 from cxr_trt.views import NETWORK_STRIDE
 
-COUNTER = "num_batches_tracked"  # missing in old files, and of no influence
-CLASSIFIER = ("classifier.weight", "classifier.bias")
-CROP = 224  # pixels, in both projects
-CELLS = (CROP // NETWORK_STRIDE) ** 2
-POOLED = ModelSettings(squeeze_excitation=False, maps_per_finding=1, k_max=CELLS, k_min=1, alpha=0.0)
+BATCH_COUNTER_KEY = "num_batches_tracked"  # missing in old files, and of no influence
+CLASSIFIER_KEYS = ("classifier.weight", "classifier.bias")
+CROP_PIXELS = 224  # pixels, in both projects
+CROP_CELLS = (CROP_PIXELS // NETWORK_STRIDE) ** 2
+MEAN_POOLED_SETTINGS = ModelSettings(squeeze_excitation=False, maps_per_finding=1, k_max=CROP_CELLS, k_min=1, alpha=0.0)
 
 XRV_POINTS = "op_threshs"
 XRV_OUTPUTS = (
@@ -53,7 +53,7 @@ def torchvision_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename to the keys of torchvision's DenseNet-121, and leave out the counters of batches."""
     renamed = {}
     for key, value in weights.items():
-        if key.endswith(COUNTER):
+        if key.endswith(BATCH_COUNTER_KEY):
             continue
         key = re.sub(r"^(module\.)?(densenet121\.)?", "", key)
         key = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)
@@ -68,15 +68,15 @@ def adapt(weights: Mapping[str, Tensor], path: Path) -> Adapted | None:
         CheckpointError: it has a classifier, but is of no known project, or lacks a finding.
     """
     named = torchvision_keys(weights)
-    if not all(key in named for key in (*CLASSIFIER, "features.conv0.weight")):
+    if not all(key in named for key in (*CLASSIFIER_KEYS, "features.conv0.weight")):
         return None
-    first, weight, bias = (named[key] for key in ("features.conv0.weight", *CLASSIFIER))
+    first, weight, bias = (named[key] for key in ("features.conv0.weight", *CLASSIFIER_KEYS))
     if (first.ndim, weight.ndim, bias.ndim) != (4, 2, 1) or len(weight) != len(bias):
         raise CheckpointError(f"{path}: its classifier or its first convolution has a shape that no DenseNet has")
     channels, outputs = first.shape[1], len(bias)
     if (channels, outputs) == (3, len(FINDINGS)):
-        rows, settings = list(range(outputs)), POOLED
-        spec = Specification(image_size=256, crop_size=CROP, fit="center-square", k_max=CELLS, alpha=0.0)
+        rows, settings = list(range(outputs)), MEAN_POOLED_SETTINGS
+        spec = Specification(image_size=256, crop_size=CROP_PIXELS, fit="center-square", k_max=CROP_CELLS, alpha=0.0)
     elif (channels, outputs) == (1, len(XRV_OUTPUTS)):
         rows = [XRV_OUTPUTS.index(finding) for finding in FINDINGS]
         settings, spec = _torchxrayvision(named.pop(XRV_POINTS, None), rows, path)
@@ -90,9 +90,11 @@ def adapt(weights: Mapping[str, Tensor], path: Path) -> Adapted | None:
             f"{path}: a DenseNet with {outputs} outputs and {channels} input channels is of no known project; CheXNet "
             f"has {len(FINDINGS)} and 3, torchxrayvision {len(XRV_OUTPUTS)} and 1"
         )
-    weight, bias = (named.pop(key)[rows] for key in CLASSIFIER)
+    weight, bias = (named.pop(key)[rows] for key in CLASSIFIER_KEYS)
     named |= {"transfer.conv.weight": weight[:, :, None, None], "transfer.conv.bias": bias}
-    counters = {key.replace("running_mean", COUNTER): torch.tensor(0) for key in named if key.endswith("running_mean")}
+    counters = {
+        key.replace("running_mean", BATCH_COUNTER_KEY): torch.tensor(0) for key in named if key.endswith("running_mean")
+    }
     return Adapted(named | counters, settings, spec)
 
 
@@ -107,13 +109,13 @@ def _torchxrayvision(points: Tensor | None, rows: list[int], path: Path) -> tupl
         )
     spec = Specification(
         views="center",
-        image_size=CROP,
-        crop_size=CROP,
+        image_size=CROP_PIXELS,
+        crop_size=CROP_PIXELS,
         mean=(0.5,),
         std=(1 / 2048,),
         fit="center-square",
         operating_points=operating,
-        k_max=CELLS,
+        k_max=CROP_CELLS,
         alpha=0.0,
     )
-    return ModelSettings(**{**vars(POOLED), "channels": 1}), spec
+    return ModelSettings(**{**vars(MEAN_POOLED_SETTINGS), "channels": 1}), spec

@@ -13,8 +13,8 @@ from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.settings import ModelSettings
 
-REDUCTION = 16  # r of eq. 3
-TRANSITIONS = {"transition1": 128, "transition2": 256, "transition3": 512}  # channels that each gives
+SQUEEZE_REDUCTION = 16  # r of eq. 3
+TRANSITION_CHANNELS = {"transition1": 128, "transition2": 256, "transition3": 512}  # channels that each gives
 
 
 class SqueezeExcitation(nn.Module):
@@ -22,8 +22,8 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.squeeze = nn.Linear(channels, channels // REDUCTION, bias=False)
-        self.excite = nn.Linear(channels // REDUCTION, channels, bias=False)
+        self.squeeze = nn.Linear(channels, channels // SQUEEZE_REDUCTION, bias=False)
+        self.excite = nn.Linear(channels // SQUEEZE_REDUCTION, channels, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """[N, C, H, W] to the same shape."""
@@ -75,7 +75,7 @@ class Network(nn.Module):
         if settings.channels != 3:
             self.features.conv0 = nn.Conv2d(settings.channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         if settings.squeeze_excitation:
-            for name, channels in TRANSITIONS.items():
+            for name, channels in TRANSITION_CHANNELS.items():
                 setattr(self.features, name, _with_gate(getattr(self.features, name), channels))
         self.transfer = MultiMapTransfer(backbone.classifier.in_features, len(FINDINGS), settings.maps_per_finding)
         self.pool = MaxMinPool(settings.k_max, settings.k_min, settings.alpha)

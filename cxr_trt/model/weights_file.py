@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cxr_trt.errors import CheckpointError
 
-HEADER = "cxr_trt"  # the key of our JSON in the safetensors metadata
+HEADER_KEY = "cxr_trt"  # the key of our JSON in the safetensors metadata
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -32,7 +32,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
-            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
             if not isinstance(header, dict):
                 raise ValueError("its header is no object")
             return header, weights

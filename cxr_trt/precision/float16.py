@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cxr_trt.export.pooling import NAME as POOLING
+from cxr_trt.export.pooling import POOLING_OPERATOR
 
-MOVES = ("Slice", "Concat", "Reshape", "Transpose")  # operators that take whatever type comes
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+TYPE_KEEPING_OPERATORS = ("Slice", "Concat", "Reshape", "Transpose")  # operators that take whatever type comes
+FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 def layer_of(name: str) -> str:
@@ -36,12 +36,12 @@ def to_float16(model: onnx.ModelProto, float32: Collection[str]) -> onnx.ModelPr
     for node in model.graph.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        floats = [name for name in node.input if casting.types[name] in FLOATS]
-        if node.op_type in ("Cast", POOLING):
+        floats = [name for name in node.input if casting.types[name] in FLOAT_TYPES]
+        if node.op_type in ("Cast", POOLING_OPERATOR):
             wanted = None
         elif layer_of(node.name) in float32:
             wanted = TensorProto.FLOAT
-        elif node.op_type in MOVES:
+        elif node.op_type in TYPE_KEEPING_OPERATORS:
             is_float16 = all(casting.types[name] == TensorProto.FLOAT16 for name in floats)
             wanted = TensorProto.FLOAT16 if is_float16 else TensorProto.FLOAT
         else:
@@ -95,7 +95,7 @@ def output_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
     """Element type of a node's output, from those of its inputs."""
     if node.op_type == "Cast":
         return next(int(attribute.i) for attribute in node.attribute if attribute.name == "to")
-    if node.op_type == POOLING:
+    if node.op_type == POOLING_OPERATOR:
         return int(TensorProto.FLOAT)
     if node.op_type == "QuantizeLinear":
         return int(TensorProto.INT8)
@@ -137,7 +137,7 @@ def rounded_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
         copy.CopyFrom(node)
         if node.op_type == "Cast" and types[node.input[0]] == TensorProto.FLOAT16:
             copy = helper.make_node("Identity", node.input, node.output, name=node.name)
-        elif types[output] == TensorProto.FLOAT16 and node.op_type not in MOVES:
+        elif types[output] == TensorProto.FLOAT16 and node.op_type not in TYPE_KEEPING_OPERATORS:
             exact, rounded = f"{output}.exact", f"{output}.rounded"
             if node.op_type == "Cast":
                 to_round = node.input[0]

@@ -12,7 +12,7 @@ from cxr_trt.precision import CALIBRATION_METHODS, CalibrationMethod
 from cxr_trt.precision.int8 import INT8_LEVELS
 from cxr_trt.precision.ranges import HISTOGRAM_BINS, Histogram
 
-PERCENTILE = 99.999
+CLIPPING_PERCENTILE = 99.999
 ENTROPY_STEP_BINS = 8  # between two thresholds that are tried
 MIN_BIN_SHARE = 1e-9  # of a bin that coarse levels say is empty
 
@@ -67,7 +67,7 @@ def choose_clipping(histogram: Histogram, method: CalibrationMethod) -> float:
     bin_width = histogram.top / HISTOGRAM_BINS
     if method == "percentile":
         below = np.cumsum(histogram.counts) / histogram.counts.sum()
-        return float((np.searchsorted(below, PERCENTILE / 100) + 1) * bin_width)
+        return float((np.searchsorted(below, CLIPPING_PERCENTILE / 100) + 1) * bin_width)
     counts = histogram.counts.astype(np.float64)
     counts[0] = 0.0  # what a ReLU has cut off is held without error anyway
     tried = range(INT8_LEVELS + 1, HISTOGRAM_BINS + 1, ENTROPY_STEP_BINS)

@@ -51,7 +51,7 @@ def test_where_there_is_a_driver_auto_says_why_the_gpu_is_not_used(graph, is_her
     driver = tmp_path / "version"
     if is_here:
         driver.touch()
-    monkeypatch.setattr(cuda, "DRIVERS", (driver,))
+    monkeypatch.setattr(cuda, "DRIVER_FILES\", (driver,))
     said = []
     choose_backend("auto", Plan("fp16"), *graph, said.append)
     reasons = [BACKENDS[name].why_not_build() or BACKENDS[name].why_not_run() for name in GPU_BACKENDS]

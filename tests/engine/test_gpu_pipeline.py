@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_trt.engine.gpu.pipeline import SLOTS, GpuRunner, SeveralGpus, batch_that_fits
+from cxr_trt.engine.gpu.pipeline import BATCHES_IN_FLIGHT, GpuRunner, SeveralGpus, batch_that_fits
 from cxr_trt.errors import BackendError
 from tests.engine.simulated_gpu import SimulatedGpu, SimulatedNetwork, expected
 
@@ -66,7 +66,7 @@ def test_results_are_copies_that_later_batches_leave_alone():
     _, _, runner = opened()
     images = pictures(rng, 2)
     first = runner.submit(list(images), True)()
-    for _ in range(2 * SLOTS):
+    for _ in range(2 * BATCHES_IN_FLIGHT):
         runner.run(pictures(rng, 4)[:, None], True)
     assert_right(first, images, True)
     runner.close()
@@ -92,16 +92,16 @@ def test_copies_and_computations_overlap():
 def test_a_graph_is_captured_once_for_a_slot_and_size_and_after_a_plain_run():
     rng = np.random.default_rng(3)
     gpu, network, runner = opened()
-    for _ in range(5 * SLOTS):
+    for _ in range(5 * BATCHES_IN_FLIGHT):
         runner.run(pictures(rng, 4)[:, None], False)
-    assert gpu.calls.count("capture") == SLOTS
+    assert gpu.calls.count("capture") == BATCHES_IN_FLIGHT
     assert gpu.calls.index("enqueue") < gpu.calls.index("capture")
-    assert gpu.calls.count("launch") == 5 * SLOTS - 1
-    assert network.batches == [4] * (1 + SLOTS)
+    assert gpu.calls.count("launch") == 5 * BATCHES_IN_FLIGHT - 1
+    assert network.batches == [4] * (1 + BATCHES_IN_FLIGHT)
     runner.run(pictures(rng, 3)[:, None], False)
-    assert gpu.calls.count("capture") == SLOTS  # the size changed: once without a graph
+    assert gpu.calls.count("capture") == BATCHES_IN_FLIGHT  # the size changed: once without a graph
     runner.run(pictures(rng, 3)[:, None], False)
-    assert gpu.calls.count("capture") == SLOTS + 1
+    assert gpu.calls.count("capture") == BATCHES_IN_FLIGHT + 1
     runner.close()
     assert not gpu.open
 
@@ -149,7 +149,7 @@ def test_a_call_that_fails_costs_its_batch_only(name):
         for images, pending in running:
             failures += collected(images, pending)
         assert failures == (gpu.calls.count(name) >= at), (name, at)
-        assert runner.free == SLOTS
+        assert runner.free == BATCHES_IN_FLIGHT
         runner.close()
         assert not gpu.open
 
@@ -182,7 +182,7 @@ def test_what_fails_while_opening_leaves_nothing_behind(name):
 
 def test_closing_waits_for_what_is_in_flight():
     rng = np.random.default_rng(6)
-    for submitted in range(SLOTS + 1):
+    for submitted in range(BATCHES_IN_FLIGHT + 1):
         gpu, _, runner = opened(latency=0.005)
         for _ in range(submitted):
             runner.submit(list(pictures(rng, 3)), True)
@@ -197,12 +197,12 @@ def test_what_cannot_be_taken_is_refused_and_costs_no_slot():
     for wrong in (pictures(rng, 0), pictures(rng, 5), pictures(rng, 2)[:, :8], pictures(rng, 2).astype(np.float32)):
         with pytest.raises(BackendError, match=r"the engine takes uint8 \[1 to 4, 1, 16, 16\], not"):
             runner.submit(list(wrong), False)
-    waiting = [runner.submit(list(pictures(rng, 1)), False) for _ in range(SLOTS)]
+    waiting = [runner.submit(list(pictures(rng, 1)), False) for _ in range(BATCHES_IN_FLIGHT)]
     with pytest.raises(BackendError, match="3 batches are in flight; collect one"):
         runner.submit(list(pictures(rng, 1)), False)
     for pending in waiting:
         pending()
-    assert runner.free == SLOTS
+    assert runner.free == BATCHES_IN_FLIGHT
     runner.close()
 
 
@@ -236,7 +236,7 @@ def test_several_gpus_share_the_batches_and_keep_the_order():
     rng = np.random.default_rng(8)
     fast, slow = opened(latency=0.001), opened(latency=0.004)
     runner = SeveralGpus([fast[2], slow[2]])
-    assert (runner.max_batch, runner.in_flight, runner.has_class_maps) == (4, 2 * SLOTS, True)
+    assert (runner.max_batch, runner.in_flight, runner.has_class_maps) == (4, 2 * BATCHES_IN_FLIGHT, True)
     for (images, class_maps), outputs in in_turn(runner, [(pictures(rng, 3), True) for _ in range(30)]):
         assert_right(outputs, images, class_maps)
     runner.close()

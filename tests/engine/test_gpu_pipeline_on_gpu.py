@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cxr_trt.engine.gpu.pipeline import SLOTS, GpuRunner, Tensor  # noqa: E402
+from cxr_trt.engine.gpu.pipeline import BATCHES_IN_FLIGHT, GpuRunner, Tensor  # noqa: E402
 from tests.engine.simulated_gpu import expected  # noqa: E402
 from tests.engine.test_gpu_pipeline import in_turn  # noqa: E402
 
@@ -109,7 +109,7 @@ def test_graphs_take_over_from_the_second_batch_of_a_size(gpu_by_cuda_core):
         images = rng.integers(0, 256, (4, SIZE, SIZE), np.uint8)
         check(runner.run(images[:, None], True), images)
     runner.close()
-    assert network.computed == [4] * (1 + SLOTS)  # once, and once for each slot's graph
+    assert network.computed == [4] * (1 + BATCHES_IN_FLIGHT)  # once, and once for each slot's graph
 
 
 def test_closing_waits_for_what_is_in_flight(gpu):

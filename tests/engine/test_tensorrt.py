@@ -182,14 +182,14 @@ class TestPlugin:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("CXR_TRT_PLUGIN", raising=False)
-        monkeypatch.setattr(tensorrt_plugin, "INSTALLED", tmp_path / "libcxr_trt_plugin.so")
+        monkeypatch.setattr(tensorrt_plugin, "INSTALLED_PLUGIN\", tmp_path / "libcxr_trt_plugin.so")
         assert find_plugin() is None
         (tmp_path / "libcxr_trt_plugin.so").write_bytes(b"built")
         assert find_plugin() == Plugin(tmp_path / "libcxr_trt_plugin.so", hashlib.sha256(b"built").hexdigest())
 
     def test_where_make_plugin_writes_is_where_it_is_looked_for(self) -> None:
         build = importlib.import_module("plugins.build")
-        assert build.INSTALLED == tensorrt_plugin.INSTALLED
+        assert build.INSTALLED == tensorrt_plugin.INSTALLED_PLUGIN
 
     def test_the_command_lines_option_reaches_the_backend(
         self, cheap_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -230,7 +230,7 @@ class TestPlugin:
         assert backend._plugin(BuildOptions(2, plugin=False)) is None
         assert caplog.messages == []
         monkeypatch.delenv("CXR_TRT_PLUGIN")
-        monkeypatch.setattr(tensorrt_plugin, "INSTALLED", library.with_name("nothing"))
+        monkeypatch.setattr(tensorrt_plugin, "INSTALLED_PLUGIN\", library.with_name("nothing"))
         assert backend._plugin(BuildOptions(2)) is None
         (warning,) = caplog.messages
         assert warning.startswith("the pooling plugin is not built, so TensorRT gets its standard operators: run `make")

@@ -7,18 +7,18 @@ import pytest
 from onnx import TensorProto, helper
 
 from cxr_trt.export.builder import IR_VERSION, OPSET
-from cxr_trt.export.pooling import DOMAIN, DOMAIN_VERSION, NAME, max_min_pool_function, without_body
+from cxr_trt.export.pooling import POOLING_DOMAIN, POOLING_DOMAIN_VERSION, POOLING_OPERATOR, max_min_pool_function, without_body
 
 
 def pooling_model(shape, element=TensorProto.FLOAT, **attributes):
     windows = len(attributes.get("windows", ())) // 4
     graph = helper.make_graph(
-        [helper.make_node(NAME, ["maps"], ["scores"], domain=DOMAIN, **attributes)],
+        [helper.make_node(POOLING_OPERATOR, ["maps"], ["scores"], domain=POOLING_DOMAIN, **attributes)],
         "pooling",
         [helper.make_tensor_value_info("maps", element, shape)],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [shape[0], windows or 1, shape[1]])],
     )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(POOLING_DOMAIN, POOLING_DOMAIN_VERSION)]
     model = helper.make_model(
         graph, functions=[max_min_pool_function(OPSET, windows)], opset_imports=opsets, ir_version=IR_VERSION
     )

@@ -33,7 +33,7 @@ from seeds import content, radiograph
 
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
-from cxr_trt.images.dicom import PLUGINS, _stored_values
+from cxr_trt.images.dicom import DECODER_PLUGINS, _stored_values
 from cxr_trt.images.preprocess import preprocess
 
 STRETCHED = "no VOI LUT or window, stretched from the smallest to the largest value"
@@ -334,7 +334,7 @@ def test_pydicoms_other_decoders_give_the_same(name: str, most: int, radiographs
     made = dcmread(path if path.exists() else str(get_testdata_file(name, download=False)))
     values, photometric = _stored_values(made)
     syntax = made.file_meta.TransferSyntaxUID
-    others = [plugin for plugin in get_decoder(syntax).available_plugins if plugin != PLUGINS[syntax]]
+    others = [plugin for plugin in get_decoder(syntax).available_plugins if plugin != DECODER_PLUGINS[syntax]]
     assert others
     for plugin in others:
         expected, properties = get_decoder(syntax).as_array(made, decoding_plugin=plugin)
@@ -343,7 +343,7 @@ def test_pydicoms_other_decoders_give_the_same(name: str, most: int, radiographs
 
 
 def test_each_compressed_syntax_has_one_decoder_and_it_is_installed() -> None:
-    for syntax, plugin in PLUGINS.items():
+    for syntax, plugin in DECODER_PLUGINS.items():
         if syntax not in (JPEG2000MCLossless, JPEG2000MC, HTJ2KLosslessRPCL):  # pydicom 3.0 decodes none of these
             assert plugin in get_decoder(syntax).available_plugins
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from cxr_trt.measure.roofline import GPUS, Gpu, arithmetic_seconds, find_gpu, layers, seconds
+from cxr_trt.measure.roofline import GPU_PEAKS, Gpu, arithmetic_seconds, find_gpu, layers, seconds
 
 GRAPH = """
 <ir_version: 9, opset_import: ["" : 18]>
@@ -111,6 +111,6 @@ def test_a_gpu_is_found_by_the_name_that_cuda_gives_it(name):
 
 
 def test_peaks_are_ordered_and_sourced():
-    for gpu in GPUS:
+    for gpu in GPU_PEAKS:
         assert gpu.operations["fp32"] < gpu.operations["fp16"] < gpu.operations["int8"]
         assert gpu.source

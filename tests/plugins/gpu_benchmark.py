@@ -136,10 +136,10 @@ def tensorrt_engine(maps: torch.Tensor, scores: torch.Tensor, *, with_plugin: bo
 def pooling_model(maps: torch.Tensor) -> onnx.ModelProto:
     """The pooling of maps of this shape and type, with its body."""
     from cxr_trt.export.builder import IR_VERSION, OPSET
-    from cxr_trt.export.pooling import DOMAIN, DOMAIN_VERSION, NAME, max_min_pool_function
+    from cxr_trt.export.pooling import POOLING_DOMAIN, POOLING_DOMAIN_VERSION, POOLING_OPERATOR, max_min_pool_function
 
     element = TensorProto.FLOAT16 if maps.dtype == torch.float16 else TensorProto.FLOAT
-    node = helper.make_node(NAME, ["maps"], ["scores"], domain=DOMAIN, **POOLING)
+    node = helper.make_node(POOLING_OPERATOR, ["maps"], ["scores"], domain=POOLING_DOMAIN, **POOLING)
     shapes = list(maps.shape), [maps.shape[0], 1, maps.shape[1]]
     graph = helper.make_graph(
         [node],
@@ -147,7 +147,7 @@ def pooling_model(maps: torch.Tensor) -> onnx.ModelProto:
         [helper.make_tensor_value_info("maps", element, shapes[0])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, shapes[1])],
     )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(POOLING_DOMAIN, POOLING_DOMAIN_VERSION)]
     return helper.make_model(
         graph, functions=[max_min_pool_function(OPSET)], opset_imports=opsets, ir_version=IR_VERSION
     )

@@ -15,7 +15,7 @@ from onnx import helper
 from toolchain import HERE, PLUGINS, cuda_headers, require_gxx, require_nvcc
 
 from cxr_trt.export.scoring_graph import ScoringGraph
-from cxr_trt.export.pooling import DOMAIN, NAME
+from cxr_trt.export.pooling import POOLING_DOMAIN, POOLING_OPERATOR
 from plugins import build
 
 ATTRIBUTES = ("k_max=int32:2", "k_min=int32:1", "alpha=float32:0.7")
@@ -104,7 +104,7 @@ def parse(library, demo_model, tmp_path_factory):
 
     def run(view_set="ten-crop", **attributes):
         model, _ = with_views(*read_scoring_graph(demo_model), view_set)
-        (node,) = (node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, NAME))
+        (node,) = (node for node in model.graph.node if (node.domain, node.op_type) == (POOLING_DOMAIN, POOLING_OPERATOR))
         changed = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         changed |= attributes
         del node.attribute[:]

@@ -18,7 +18,7 @@ from cxr_trt.results.dicom.codes import FINDING_CODES, PRIVATE
 from cxr_trt.results.dicom.source import source_image
 from cxr_trt.errors import DicomHeaderError
 from cxr_trt.findings import FINDINGS
-from cxr_trt.images.identity import KEYWORDS, PATIENT_AND_STUDY, read_identity
+from cxr_trt.images.identity import IDENTITY_KEYWORDS, PATIENT_AND_STUDY, read_identity
 from cxr_trt.tables.rows import NOTICE
 
 HEADER = {
@@ -234,7 +234,7 @@ def test_names_in_other_alphabets_stay_what_they_are(cheap_bundle, tmp_path):
 
 
 IMAGE = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1", "SOPInstanceUID": "1.2.3"}
-IDENTITY = {**dict.fromkeys(KEYWORDS, ""), **HEADER, **IMAGE}
+IDENTITY = {**dict.fromkeys(IDENTITY_KEYWORDS, ""), **HEADER, **IMAGE}
 
 
 @pytest.mark.parametrize("value", ["Zebrafish\\Jane", "Zebrafish\n", "Zebrafish\ufffd", "Zebrafish" * 8, None, 7])
@@ -252,7 +252,7 @@ def test_an_orientation_has_two_parts_or_none(value, parts):
         source_image({**IDENTITY, "PatientOrientation": "L"})
 
 
-@pytest.mark.parametrize("identity", [{}, dict.fromkeys(KEYWORDS, 7), {key: ["1.2"] for key in KEYWORDS}])
+@pytest.mark.parametrize("identity", [{}, dict.fromkeys(IDENTITY_KEYWORDS, 7), {key: ["1.2"] for key in IDENTITY_KEYWORDS}])
 def test_an_answer_of_other_types_is_no_identity(identity):
     with pytest.raises(DicomHeaderError):
         source_image(identity)
@@ -264,7 +264,7 @@ def test_an_identity_is_read_from_damaged_files_without_an_exception(radiographs
     assert intact["PatientID"] == "9RG1"
     for at in range(132, 1400, 7):
         for damaged in (whole[:at], whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :]):
-            assert set(read_identity(damaged)) == set(KEYWORDS)
+            assert set(read_identity(damaged)) == set(IDENTITY_KEYWORDS)
 
 
 def test_every_finding_has_a_code_of_its_own():

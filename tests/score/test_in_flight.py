@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cxr_trt.api import find_files, score
-from cxr_trt.engine.gpu.pipeline import SLOTS, GpuRunner
+from cxr_trt.engine.gpu.pipeline import BATCHES_IN_FLIGHT, GpuRunner
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
 from tests.engine.simulated_gpu import SimulatedGpu, SimulatedNetwork, expected
@@ -52,7 +52,7 @@ def assert_rows(results):
 def test_each_file_gets_its_own_row_in_order(files):
     engine = SimulatedEngine()
     assert_rows(list(score(engine, files, class_maps=True, workers=2)))
-    assert engine.runner.free == SLOTS
+    assert engine.runner.free == BATCHES_IN_FLIGHT
     engine.runner.close()
     assert not engine.gpu.open
 
@@ -75,7 +75,7 @@ def test_a_batch_that_fails_twice_ends_the_run_after_the_rows_before_it(files):
         rows.extend(result.row.path for result in score(engine, files, workers=2))
     assert rows == [f"{i:02}.png" for i in range(8)]  # three batches of two, and the two that cannot be read
     engine.gpu.fails = lambda called, number: False
-    assert engine.runner.free == SLOTS
+    assert engine.runner.free == BATCHES_IN_FLIGHT
     assert_rows(list(score(engine, files, class_maps=True, workers=2)))
     engine.runner.close()
 
@@ -104,14 +104,14 @@ def test_an_end_at_any_moment_leaves_a_usable_engine(files):
         results = score(engine, files, class_maps=True, workers=2)
         assert len([next(results) for _ in range(taken)]) == taken
         results.close()
-        assert engine.runner.free == SLOTS
+        assert engine.runner.free == BATCHES_IN_FLIGHT
     engine.runner.close()
     assert not engine.gpu.open
 
 
 def test_several_batches_are_in_flight(files):
     engine = SimulatedEngine(latency=0.01)
-    least = SLOTS
+    least = BATCHES_IN_FLIGHT
     for _ in score(engine, files, workers=2):
         least = min(least, engine.runner.free)
     assert least <= 1

@@ -22,7 +22,7 @@ from cxr_trt.spec import Specification
 ENGINE_FILE = "openvino.xml"  # openvino.bin lies beside it
 
 # Without the precision hint OpenVINO computes in bfloat16 or float16 on processors that have them.
-PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+COMPILE_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
 class OpenVinoBackend(CpuBackend):
@@ -78,7 +78,7 @@ class OpenVinoRunner(StreamRunner):
         self.has_class_maps = len(self._model.outputs) > 1
 
     def compile(self, streams: int, largest_part: int) -> Streams:
-        properties = {**PROPERTIES, "NUM_STREAMS": streams}
+        properties = {**COMPILE_PROPERTIES, "NUM_STREAMS": streams}
         if self.config.hyper_threading:
             properties |= {"INFERENCE_NUM_THREADS": processors(), "ENABLE_HYPER_THREADING": True}
         try:

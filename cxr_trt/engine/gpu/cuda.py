@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from cxr_trt.errors import BackendError
 
-DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))  # on a card's machine, on a Jetson
+DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))  # on a card's machine, on a Jetson
 NO_GPU = "the NVIDIA driver shows no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
 
 
@@ -148,7 +148,7 @@ def why_no_gpu() -> str | None:
 
 def driver_is_here() -> bool:
     """Whether there is an NVIDIA driver, as far as files tell: without cuda-core, `gpus` cannot say."""
-    return any(path.exists() for path in DRIVERS)
+    return any(path.exists() for path in DRIVER_FILES)
 
 
 def failed(reason: str) -> BackendError:

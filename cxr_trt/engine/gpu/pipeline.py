@@ -23,9 +23,9 @@ from cxr_trt.errors import BackendError
 LOGGER = logging.getLogger(__name__)
 
 INPUT, PROBABILITIES, CLASS_MAPS = "images", "probabilities", "class_maps"
-SLOTS = 3  # batches in flight: one for each stream
-ALIGNMENT = 256  # bytes, of every tensor and of the plan's workspace
-SHARE_OF_FREE = 0.9  # of the device memory that is free when an engine is opened
+BATCHES_IN_FLIGHT = 3  # batches in flight: one for each stream
+ALIGNMENT_BYTES = 256  # bytes, of every tensor and of the plan's workspace
+MAX_SHARE_OF_FREE_MEMORY = 0.9  # of the device memory that is free when an engine is opened
 
 
 class Tensor(NamedTuple):
@@ -60,7 +60,7 @@ class LoadedPlan(Protocol):
 class GpuRunner:
     """A plan on one GPU, with up to `in_flight` batches on their way. See `cxr_trt.engine.backend.Runner`."""
 
-    in_flight = SLOTS
+    in_flight = BATCHES_IN_FLIGHT
 
     def __init__(self, gpu: Gpu, plan: LoadedPlan) -> None:
         """Take the memory. Raises BackendError: not even a batch of one image fits, or CUDA failed."""
@@ -74,11 +74,14 @@ class GpuRunner:
             held.callback(plan.close)
             self.max_batch = batch_that_fits(plan, gpu.memory().free)
             workspace, slot_size = plan.workspace_size(self.max_batch), _slot_size(self._tensors, self.max_batch)
-            host = _closed_by(held, gpu.host_block(SLOTS * slot_size))
-            device = _closed_by(held, gpu.device_block(SLOTS * slot_size + workspace))
-            plan.use_workspace(device.pointer + SLOTS * slot_size, workspace)
+            host = _closed_by(held, gpu.host_block(BATCHES_IN_FLIGHT * slot_size))
+            device = _closed_by(held, gpu.device_block(BATCHES_IN_FLIGHT * slot_size + workspace))
+            plan.use_workspace(device.pointer + BATCHES_IN_FLIGHT * slot_size, workspace)
             self._upload, self._compute, self._download = (_closed_by(held, gpu.stream()) for _ in range(3))
-            slots = [_Slot(held, gpu, self._tensors, self.max_batch, host, device, i * slot_size) for i in range(SLOTS)]
+            slots = [
+                _Slot(held, gpu, self._tensors, self.max_batch, host, device, i * slot_size)
+                for i in range(BATCHES_IN_FLIGHT)
+            ]
             held.callback(self._settle)  # before any of the above is given back
             self._free = deque(slots)
             self._held = held.pop_all()
@@ -100,7 +103,7 @@ class GpuRunner:
             given = f"{count} of {images[0].dtype} {list(images[0].shape)}" if count else "none"
             raise BackendError(f"the engine takes {takes}, not {given}")
         if not self._free:
-            raise BackendError(f"{SLOTS} batches are in flight; collect one before the next is submitted")
+            raise BackendError(f"{BATCHES_IN_FLIGHT} batches are in flight; collect one before the next is submitted")
         names = [PROBABILITIES] + [CLASS_MAPS] * (class_maps and self.has_class_maps)
         slot = self._free.popleft()
         try:
@@ -213,9 +216,9 @@ class MultiGpuRunner:
 
 
 def batch_that_fits(plan: LoadedPlan, free: int) -> int:
-    """The plan's largest batch, halved until its memory is within SHARE_OF_FREE of `free` bytes; at least 1."""
+    """The plan's largest batch, halved until it needs at most MAX_SHARE_OF_FREE_MEMORY of `free` bytes; at least 1."""
     batch = plan.max_batch
-    while batch > 1 and _needed(plan, batch) > SHARE_OF_FREE * free:
+    while batch > 1 and _needed(plan, batch) > MAX_SHARE_OF_FREE_MEMORY * free:
         batch //= 2
     if batch < plan.max_batch:
         LOGGER.warning("batches of %d, not of %d: no more fits into the GPU's free memory", batch, plan.max_batch)
@@ -223,7 +226,7 @@ def batch_that_fits(plan: LoadedPlan, free: int) -> int:
 
 
 def _needed(plan: LoadedPlan, batch: int) -> int:
-    return SLOTS * _slot_size(plan.tensors, batch) + plan.workspace_size(batch)
+    return BATCHES_IN_FLIGHT * _slot_size(plan.tensors, batch) + plan.workspace_size(batch)
 
 
 def _slot_size(tensors: Mapping[str, Tensor], batch: int) -> int:
@@ -235,7 +238,7 @@ def _size(tensor: Tensor, batch: int) -> int:
 
 
 def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def _closed_by(held: ExitStack, thing: Any) -> Any:

@@ -20,12 +20,15 @@ from pydicom.uid import (
 from pydicom.valuerep import validate_value
 
 from cxr_trt.errors import DicomHeaderError
-from cxr_trt.images.identity import KEYWORDS, ORIENTATION, PATIENT_AND_STUDY, REFERENCE
+from cxr_trt.images.identity import IDENTITY_KEYWORDS, ORIENTATION_KEYWORD, PATIENT_AND_STUDY, REFERENCE_KEYWORDS
 from cxr_trt.images.image import Identity
 
 MAKER, VERSION = "cxr-trt", version("cxr-trt")
 
-REQUIRED = ("StudyInstanceUID", *REFERENCE)  # Type 1: a value must be there; all others may be empty (PS3.5 7.4)
+REQUIRED = (
+    "StudyInstanceUID",
+    *REFERENCE_KEYWORDS,
+)  # Type 1: a value must be there; all others may be empty (PS3.5 7.4)
 SEXES = ("", "M", "F", "O")  # PS3.3 C.7.1.1
 UNDECODABLE = "\N{REPLACEMENT CHARACTER}"  # what pydicom makes of bytes that the file's character set does not have
 RADIOGRAPHS = (
@@ -43,7 +46,7 @@ RADIOGRAPHS = (
 
 @dataclass(frozen=True)
 class SourceImage:
-    """The values of KEYWORDS, all of which the standard allows in a result."""
+    """The values of IDENTITY_KEYWORDS, all of which the standard allows in a result."""
 
     values: dict[str, str] = field(repr=False)
 
@@ -65,7 +68,7 @@ class SourceImage:
     @property
     def orientation(self) -> list[str]:
         """Patient Orientation: of rows and of columns; empty if the file does not say."""
-        return [part for part in self.values[ORIENTATION].split("\\") if part]
+        return [part for part in self.values[ORIENTATION_KEYWORD].split("\\") if part]
 
     def uid(self, *parts: str) -> UID:
         """A UID for what `parts` say of this file, always the same: derived from a UUID (PS3.5 B.2) of version 5."""
@@ -79,7 +82,7 @@ def source_image(identity: Identity) -> SourceImage:
     Raises:
         DicomHeaderError: a result would not conform; the sentence has the attribute's name and never its value.
     """
-    values = {keyword: identity.get(keyword) for keyword in KEYWORDS}
+    values = {keyword: identity.get(keyword) for keyword in IDENTITY_KEYWORDS}
     missing = [keyword for keyword in REQUIRED if values[keyword] == ""]
     if missing:
         raise DicomHeaderError(f"its header has no {' and no '.join(missing)}, which a DICOM result must name")
@@ -97,7 +100,9 @@ def _is_allowed(keyword: str, value: object) -> bool:
     if not isinstance(value, str) or not value.isprintable() or UNDECODABLE in value:
         return False
     parts = value.split("\\")
-    if len(parts) != (2 if keyword == ORIENTATION and value else 1) or (keyword == "PatientSex" and value not in SEXES):
+    if len(parts) != (2 if keyword == ORIENTATION_KEYWORD and value else 1) or (
+        keyword == "PatientSex" and value not in SEXES
+    ):
         return False
     try:
         for part in parts:
