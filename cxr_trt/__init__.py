@@ -5,7 +5,7 @@
     for row in cxr_trt.Engine("mine.cxr").score("xrays/"):
         print(row.path, row.error or row.probabilities)
 
-What this module offers is listed in `cxr_trt.api`, which is imported when the first of it is used.
+Every name comes from `cxr_trt.api`, which is imported when one of them is first used.
 """
 
 import os
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FINDINGS", "Engine", "Outputs", "Result", "Row", "decode", "find_files", "preprocess", "score_files"]
 
-# ONNX Runtime tells Microsoft, and OpenVINO tells Google Analytics, what is run here, unasked. Both look at these when
-# they are imported, which is after this.
+# Without these settings, ONNX Runtime reports its use to Microsoft, and OpenVINO to Google Analytics. Both read them
+# when they are imported, which is after this module.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 

@@ -1,13 +1,15 @@
-"""What a notebook needs; `import cxr_trt` offers the same.
+"""The Python API; `import cxr_trt` offers the same names.
 
-import cxr_trt
+    import cxr_trt
 
-with cxr_trt.Engine("mine.cxr") as engine:
-for row in engine.score("xrays/"):
-print(row.path, row.error or row.probabilities)
-for result in cxr_trt.score_files(engine, cxr_trt.find_files("xrays/").sources, class_maps=True):
-print(result.row.path, result.class_maps)                  # float32 [14, h, w]
-outputs = engine.run(cxr_trt.preprocess(array, 512)[None])     # array: float32 [H, W], 0 black to 255 white
+    with cxr_trt.Engine("mine.cxr") as engine:
+        for row in engine.score("xrays/"):
+            print(row.path, row.error or row.probabilities)
+        for result in cxr_trt.score_files(engine, cxr_trt.find_files("xrays/").sources, class_maps=True):
+            print(result.row.path, result.class_maps)                  # float32 [14, h, w]
+        outputs = engine.run(cxr_trt.preprocess(array, 512)[None])     # array: float32 [H, W], 0 black to 255 white
+
+docs/reference/python.md has more examples.
 """
 
 from cxr_trt.engine.backend import Outputs

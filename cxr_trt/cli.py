@@ -2,8 +2,9 @@
 
 Data go to standard output, everything else to standard error.
 
-Exit codes: 0 all clean; 1 some files could not be scored or evaluated, or have no DICOM result, and the rest is
-written; 2 no file could be scored, or a mistake in the call or its inputs; 130 stopped by Ctrl-C, 143 by SIGTERM.
+Exit codes: 0 if all went well; 1 if some files could not be scored or evaluated, or got no DICOM result, and the rest
+was written; 2 if no file could be scored, or for a mistake in the call or its inputs; 130 if stopped by Ctrl-C, 143 if
+stopped by SIGTERM.
 """
 
 from importlib import import_module
@@ -26,11 +27,11 @@ COMMANDS = {
     "compare": "Compare two engines, or an engine and its checkpoint.",
     "benchmark": "Measure how fast an engine is on this machine.",
 }
-"""In the order of work. Each is the function of that name in its own module of `cxr_trt.commands`."""
+"""In the order of work. Each is a function in a module of the same name in `cxr_trt.commands`."""
 
 
 class CommandGroup(click.Group):
-    """Imports a command only when it is called, so that `--help` and mistyped commands are answered at once."""
+    """Imports a command only when it is called, so that `--help` and a mistyped command are answered at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -1,4 +1,4 @@
-"""Objects that are context managers because they have to be closed."""
+"""A base class for objects that must be closed."""
 
 from abc import ABC, abstractmethod
 from types import TracebackType
@@ -8,11 +8,11 @@ Self = TypeVar("Self", bound="Closing")
 
 
 class Closing(ABC):
-    """Closes itself at the end of a `with` block."""
+    """A context manager that calls `close` at the end of its `with` block."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what is held."""
+        """Free everything that the object holds."""
 
     def __enter__(self: Self) -> Self:
         return self

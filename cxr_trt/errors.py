@@ -1,9 +1,9 @@
 """The exceptions of cxr-trt.
 
     CxrTrtError                 one sentence: what is wrong, where, and how to mend it
-    ├── UsageError              an option, a path or an argument
+    ├── UsageError              an option, a path or an argument that cannot be used
     ├── ImageError              a file that holds no readable grey image
-    ├── DicomHeaderError        a DICOM file that no DICOM result can be made for
+    ├── DicomHeaderError        a DICOM file for which no DICOM result can be made
     ├── CheckpointError         weights that do not fit the network
     ├── GraphError              an ONNX file that is not a scoring graph, or one that PyTorch disagrees with
     ├── BundleError             an engine bundle that is incomplete, changed or made for another machine
@@ -26,7 +26,7 @@ class ImageError(CxrTrtError):
 
 
 class DicomHeaderError(CxrTrtError):
-    """A DICOM file that no DICOM result can be made for: its header lacks what the standard requires of one."""
+    """A DICOM file for which no DICOM result can be made: its header lacks attributes that the standard requires."""
 
 
 class CheckpointError(CxrTrtError):

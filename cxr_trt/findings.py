@@ -1,4 +1,4 @@
-"""The 14 findings of ChestX-ray14, in the paper's order, which is the order of every output (paper, table 1)."""
+"""The 14 findings of ChestX-ray14, in the order of the paper's table 1, which is also the order of every output."""
 
 from collections.abc import Sequence
 
@@ -21,5 +21,5 @@ FINDINGS = (
 
 
 def ranked_findings(probabilities: Sequence[float]) -> list[int]:
-    """The findings by index, the most probable first; of equal ones the first in FINDINGS' order."""
+    """Indices of the findings, the most probable first. Ties keep the order of FINDINGS."""
     return sorted(range(len(probabilities)), key=probabilities.__getitem__, reverse=True)

@@ -1,4 +1,4 @@
-"""Where class maps lie on an X-ray: from cells to pixels of the file's own picture."""
+"""Where class maps lie on an X-ray: from cells of the map to pixels of the original image."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from cxr_trt.spec import Specification
 
 
 class Rectangle(NamedTuple):
-    """In pixels of a picture, origin at its upper left corner."""
+    """A rectangle in pixels; the origin is the upper left corner of the picture."""
 
     y: float
     x: float
@@ -19,12 +19,12 @@ class Rectangle(NamedTuple):
 
 
 def map_rectangle(spec: Specification, height: int, width: int) -> Rectangle:
-    """What the class maps cover of a picture: the inverse of `cxr_trt.images.preprocess.preprocess` and of the crops.
+    """The part of a picture that the class maps cover; it undoes `cxr_trt.images.preprocess.preprocess` and the crops.
 
     Args:
-        spec: of the engine that made the maps.
-        height: of the picture in pixels.
-        width: of the picture in pixels.
+        spec: the specification of the engine that made the maps.
+        height: height of the picture in pixels.
+        width: width of the picture in pixels.
     """
     offset, side = spec.class_map_region
     y, x, rows, columns = 0, 0, height, width
@@ -36,45 +36,48 @@ def map_rectangle(spec: Specification, height: int, width: int) -> Rectangle:
 
 
 def scaled(rectangle: Rectangle, down: float, across: float) -> Rectangle:
-    """The same on a picture that is `down` times as high and `across` times as wide."""
+    """The same rectangle on a picture that is `down` times as high and `across` times as wide."""
     return Rectangle(rectangle.y * down, rectangle.x * across, rectangle.height * down, rectangle.width * across)
 
 
 def upsample(
     class_map: npt.NDArray[np.float32], rectangle: Rectangle, height: int, width: int
 ) -> tuple[npt.NDArray[np.float32], tuple[slice, slice]]:
-    """A class map in the pixels of a picture, by cubic interpolation that leaves the map's range nowhere.
+    """Enlarge a class map to the pixels of a picture, by cubic interpolation clipped to the map's own range.
 
     Args:
         class_map: float32 [h, w].
-        rectangle: that it covers, in pixels of the picture.
-        height: of the picture.
-        width: of the picture.
+        rectangle: the part of the picture that the map covers, in pixels.
+        height: height of the picture in pixels.
+        width: width of the picture in pixels.
 
     Returns:
-        float32 [rows, columns], and where on the picture they lie: the rectangle in whole pixels, at least one.
+        float32 [rows, columns], and the slices of the picture that it covers: the rectangle rounded to whole pixels, at
+        least one in each direction.
     """
-    rows, columns = _whole(rectangle.y, rectangle.height, height), _whole(rectangle.x, rectangle.width, width)
+    rows = _whole_pixels(rectangle.y, rectangle.height, height)
+    columns = _whole_pixels(rectangle.x, rectangle.width, width)
     size = (columns.stop - columns.start, rows.stop - rows.start)
     smooth = cv2.resize(class_map, size, interpolation=cv2.INTER_CUBIC)
     return np.clip(smooth, class_map.min(), class_map.max()), (rows, columns)
 
 
-def _whole(start: float, length: float, most: int) -> slice:
-    first = min(round(start), most - 1)
-    return slice(first, max(first + 1, min(round(start + length), most)))
+def _whole_pixels(start: float, length: float, size: int) -> slice:
+    first = min(round(start), size - 1)
+    return slice(first, max(first + 1, min(round(start + length), size)))
 
 
-REGION_PARTS_PER_CELL = 8  # parts of a cell that the outline of a region is found to, down and across
+REGION_PARTS_PER_CELL = 8  # outlines of regions are accurate to this fraction of a cell, in both directions
 REGION_THRESHOLD = 180 / 255
-"""Of the way from a map's smallest to its largest value: the higher of the two thresholds with which Wang et al. (2017,
-CVPR, "Bounding Box Generation") drew boxes on ChestX-ray8. Taken from there and not fitted to any box."""
+"""A region is where a map exceeds this fraction of its range, counted from its smallest value. It is the higher of the
+two thresholds with which Wang et al. (2017, CVPR, "Bounding Box Generation") drew boxes on ChestX-ray8, not fitted to
+any box."""
 
 
 class Region(NamedTuple):
-    """Where a finding is: the box around the strongest connected region of its map, and the map's highest point (y, x).
+    """Where a finding is, in pixels of the picture.
 
-    Both in pixels of the picture.
+    box: around the strongest connected region of the finding's map. peak: (y, x) of the map's largest value.
     """
 
     box: Rectangle
@@ -82,11 +85,11 @@ class Region(NamedTuple):
 
 
 def strongest_region(class_map: npt.NDArray[np.float32], rectangle: Rectangle) -> Region:
-    """The connected region of the thresholded map that holds its maximum; neighbours touch by side or corner.
+    """The connected region of the thresholded map that contains its maximum. Cells connect by side or corner.
 
     Args:
         class_map: float32 [h, w].
-        rectangle: that it covers, in pixels of the picture.
+        rectangle: the part of the picture that the map covers, in pixels.
     """
     rows, columns = (length * REGION_PARTS_PER_CELL for length in class_map.shape)
     fine = cv2.resize(class_map, (columns, rows), interpolation=cv2.INTER_CUBIC)
@@ -104,5 +107,5 @@ def strongest_region(class_map: npt.NDArray[np.float32], rectangle: Rectangle) -
 
 
 def _ends(filled: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    places = np.flatnonzero(filled)
-    return int(places[0]), int(places[-1]) + 1
+    indices = np.flatnonzero(filled)
+    return int(indices[0]), int(indices[-1]) + 1

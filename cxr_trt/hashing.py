@@ -19,7 +19,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_fields(fields: Mapping[str, Any]) -> str:
-    """Sha256 of plain JSON values, in hexadecimal; the order of the fields does not matter."""
+    """Sha256 of plain JSON values, in hexadecimal. The order of the fields does not matter."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Keep freed memory for the next image or training step."""
+"""Keeping freed memory for the next image or training step."""
 
 import ctypes
 
@@ -8,13 +8,13 @@ NEVER_TRIM, NO_MAPPINGS = -1, 0
 
 
 def keep_freed_memory(most: int = NEVER_TRIM) -> None:
-    """Have glibc keep freed memory rather than return it to the system, for the rest of the process.
+    """Have glibc keep freed memory for the rest of the process instead of returning it to the system.
 
-    What frees and asks for large arrays again and again, an image or a training step at a time, has each of them mapped
-    anew by default, and the system clears every page of it. With another C library than glibc nothing happens.
+    A program that allocates and frees large arrays for each image or training step otherwise gets every array newly
+    mapped, and the system clears all its pages. With other C libraries than glibc, this does nothing.
 
     Args:
-        most: bytes at the end of the heap that are kept; all by default.
+        most: bytes to keep at the end of the heap; by default all.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:

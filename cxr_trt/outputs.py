@@ -1,4 +1,4 @@
-"""Where results go: whether a path can be written is found out before the work, not after it."""
+"""Writing outputs: paths are checked before the work, and files appear whole or not at all."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ from cxr_trt.errors import UsageError
 
 
 def check_output(path: Path, suffixes: Collection[str], *, overwrite: bool) -> None:
-    """Raise UsageError if the file has another suffix, exists and may not be replaced, or cannot be written."""
+    """Raise UsageError if the suffix is none of these, the file exists and must not be replaced, or is not writable."""
     if path.suffix not in suffixes:
         raise UsageError(f"{path}: the name must end in {' or '.join(suffixes)}")
     if path.is_dir():
@@ -25,7 +25,7 @@ def check_output(path: Path, suffixes: Collection[str], *, overwrite: bool) -> N
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UsageError if files cannot be made in `folder`; make it if it does not exist."""
+    """Make the folder if it does not exist. Raise UsageError if no file can be created in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -38,21 +38,23 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, what: Path | None = None) -> Iterator[None]:
-    """Hold a lock file for this process alone; the system lets go of it whatever way the process ends.
+def locked(path: Path, protected: Path | None = None) -> Iterator[None]:
+    """Hold a lock that only one process can hold; the system releases it however the process ends.
 
     Args:
-        path: the lock file; it is removed at the end.
-        what: what is protected, for the message; by default the folder of the file.
+        path: the lock file, which stays afterwards.
+        protected: what the lock protects, for the message; by default the folder of the lock file.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process holds the lock, or the lock file cannot be written.
     """
+    check_folder(path.parent)  # a folder that is missing or not writable would look like a lock that is held
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise UsageError(f"{what or path.parent}: another process is writing there; wait for it or stop it") from error
+        where = protected or path.parent
+        raise UsageError(f"{where}: another process is writing there; wait for it or stop it") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from error
     try:
@@ -63,19 +65,22 @@ def locked(path: Path, what: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, partial: Path | None = None) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it takes the place of `path` if all went well, and is removed if not.
+    """Yield a temporary path to write to; it replaces `path` if the body succeeds and is removed if it fails.
 
-    What a killed process has left there stays, under a name with its number; where no other process can be writing, a
-    name for `partial` makes sure that it is used again.
+    Args:
+        path: the file to replace.
+        partial: the temporary path; by default beside `path`, with the number of this process in its name. A killed
+            process leaves its file behind. Give a fixed name where only one process can be writing, so that the next
+            run uses the file again.
 
     Raises:
-        UsageError: an OSError of the body, such as a full disk.
+        UsageError: the body raised an OSError, such as a full disk.
     """
     partial = partial or path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield partial
         with partial.open("rb") as stream:
-            os.fsync(stream.fileno())  # a name whose content a power failure takes would be worse than no file
+            os.fsync(stream.fileno())  # so that a power failure cannot leave the name with an empty file
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another path") from error

@@ -1,4 +1,4 @@
-"""How long jobs say how far they are; `cxr_trt.commands.progress` shows it."""
+"""How long jobs report their progress; `cxr_trt.commands.progress` shows it."""
 
 from collections.abc import Callable
 
@@ -7,4 +7,4 @@ ProgressCallback = Callable[[str, float], None]
 
 
 def ignore_progress(phase: str, fraction: float) -> None:
-    """For callers that show nothing."""
+    """Do nothing; for callers that show no progress."""

@@ -1,18 +1,22 @@
-"""View sets: what of the resized X-ray the network sees, and which parts of its class maps count (paper, sec. 4.2)."""
+"""View sets: which parts of the resized X-ray the network sees, and which parts of its class maps it pools.
+
+See the paper, sec. 4.2.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 ViewSet = Literal["ten-crop", "five-crop", "center-mirror", "center", "dense"]
 VIEW_SETS: tuple[ViewSet, ...] = get_args(ViewSet)
-NETWORK_STRIDE = 32  # pixels of a view to one cell of its class maps
+NETWORK_STRIDE = 32  # pixels of a view per cell of its class maps
 
 
 @dataclass(frozen=True)
 class View:
-    """A square that the network sees at once; its upper left corner in pixels of the resized image.
+    """A square that the network sees at once.
 
-    `mirrored`: left to right, after cutting.
+    y, x: its upper left corner in pixels of the resized image. mirrored: whether it is flipped left to right after it
+    was cut out.
     """
 
     y: int
@@ -21,7 +25,7 @@ class View:
 
 
 class Window(NamedTuple):
-    """A part of a view's class maps that is pooled alone: upper left cell, height and width in cells."""
+    """A part of a view's class maps that is pooled on its own: upper left cell, height and width, all in cells."""
 
     y: int
     x: int
@@ -32,7 +36,7 @@ class Window(NamedTuple):
 def views(view_set: ViewSet, image_size: int, crop_size: int) -> tuple[View, ...]:
     """The views of a set, in the order in which the scoring graph stacks them.
 
-    Ten-crop is the four corners and the centre, then the same five mirrored; five-crop leaves out the mirrored ones.
+    Ten-crop is the four corners and the centre, then the same five mirrored; five-crop omits the mirrored ones.
     With 512 and 448 pixels the offsets are 0 and 64 for the corners and 32 for the centre, all multiples of the
     network's stride of 32. Dense is the whole image and its mirror image.
     """
@@ -49,9 +53,9 @@ def views(view_set: ViewSet, image_size: int, crop_size: int) -> tuple[View, ...
 
 
 def windows(view_set: ViewSet, image_size: int, crop_size: int) -> tuple[Window, ...]:
-    """What is pooled of each view's class maps: all of them, or for dense the five that lie where the crops do.
+    """What is pooled of each view's class maps: the whole maps, or for dense the five windows that match the crops.
 
-    The image must be larger than the crop by none or a multiple of 64 pixels, so that the crops lie on cells.
+    For dense, image and crop size must be equal or differ by a multiple of 64 pixels, so that the crops lie on cells.
     """
     crop = crop_size // NETWORK_STRIDE
     if view_set != "dense":

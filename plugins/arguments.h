@@ -1,4 +1,4 @@
-// What max-min pooling is asked to do, and the check of it. Plain C++: no CUDA, no framework.
+// The arguments of max-min pooling, and their checks. Plain C++: no CUDA, no framework.
 #pragma once
 
 #include <cmath>
@@ -8,14 +8,14 @@
 
 namespace max_min_pool {
 
-constexpr int kMaxCells = 4096;   // of one map
-constexpr int kMaxWindows = 256;  // they travel in the kernel's parameters: 8 bytes each
+constexpr int kMaxCells = 4096;   // per map
+constexpr int kMaxWindows = 256;  // they are kernel parameters of 8 bytes each
 
 struct Window {
   int y, x, h, w;  // in cells of the map
 };
 
-// maps [n, c, h, w] -> scores [n, max(window_count, 1), c]; no window means the whole map.
+// maps [n, c, h, w] -> scores [n, max(window_count, 1), c]; without windows, the whole map is pooled.
 struct Arguments {
   int64_t n, c, h, w;
   int64_t k_max, k_min;
@@ -34,8 +34,8 @@ inline std::string maps_name(const Arguments& a) {
 
 inline std::string window_name(const Arguments& a, int i) {
   const Window& win = a.windows[i];
-  const std::string place = "y " + str(win.y) + ", x " + str(win.x) + ", h " + str(win.h) + ", w " + str(win.w);
-  return "window " + str(i) + " (" + place + ")";
+  const std::string extent = "y " + str(win.y) + ", x " + str(win.x) + ", h " + str(win.h) + ", w " + str(win.w);
+  return "window " + str(i) + " (" + extent + ")";
 }
 
 inline std::string k_name(const Arguments& a) {
@@ -44,7 +44,8 @@ inline std::string k_name(const Arguments& a) {
 
 }  // namespace detail
 
-// What is wrong with alpha, the ks and the windows whatever the maps: one sentence with the numbers; empty for nothing.
+// What is wrong with alpha, k_max, k_min and the windows, regardless of the maps: one sentence with the numbers, or an
+// empty string if nothing is.
 inline std::string attribute_problem(const Arguments& a) {
   using namespace detail;
   if (!std::isfinite(a.alpha)) return "alpha is " + std::to_string(a.alpha) + "; it must be finite";
@@ -68,7 +69,7 @@ inline std::string attribute_problem(const Arguments& a) {
   return "";
 }
 
-// What is wrong with maps and attributes together: one sentence with the numbers; empty for nothing.
+// What is wrong with maps and attributes together: one sentence with the numbers, or an empty string if nothing is.
 inline std::string problem(const Arguments& a) {
   using namespace detail;
   if (a.n < 1 || a.c < 1 || a.h < 1 || a.w < 1) return maps_name(a) + " have a dimension below 1";

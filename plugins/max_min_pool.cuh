@@ -1,28 +1,29 @@
 // Max-min pooling on an NVIDIA GPU: maps [n, c, h, w] -> scores [n, max(windows, 1), c] (float32).
 //
-//   score = mean of the k_max largest cells + alpha * mean of the k_min smallest, of each window of each map
+//   score = mean of the k_max largest cells + alpha * mean of the k_min smallest, for each window of each map
 //
 // Maps are float32, or float16 that is widened to float32 before anything is computed. A map ("row" below: h * w
 // contiguous cells) may start at any address that its type allows. NaN is larger than every number, as in torch.topk.
-// When alpha is 0 the smallest cells are not looked at, so that 0 times infinity cannot spoil a score.
+// When alpha is 0, the smallest cells are ignored, so that 0 times infinity cannot spoil a score.
 //
 // Compile:  nvcc -std=c++17 -gencode arch=compute_75,code=sm_75 ...     (CUDA 11.8 or newer, compute capability 7.5)
 //           not with --use_fast_math, which flushes subnormal numbers and rounds divisions differently
-// g++ compiles the same text against an emulation of CUDA threads: tests/plugins/cuda_on_cpu.h
+// g++ compiles the same code against an emulation of CUDA threads: tests/plugins/cuda_on_cpu.h
 //
 // What each choice buys:
-//   a warp a row           no block barrier, no atomics, no workspace; a warp that waits for memory delays no other
-//   16-byte loads          a row of 14 x 14 float32 is two loads a lane, of float16 one; a row that starts on 8 bytes
-//                          only is read by 8, any other by single cells, so no copy or padding is ever needed
-//   keys in registers      whole maps: each cell is read once from memory and stays with its lane
-//   keys in shared memory  windows: each cell is read once from memory however many windows cover it
-//   floats as integers     an order-preserving map to uint32 puts NaN and infinities where they belong, makes a
-//                          selection a comparison of integers, and turns "smallest" into "largest" by complement
-//   k = 1 apart            one maximum a lane and one reduction across the warp
-//   any other k            a binary search for the k-th largest key, bit by bit from the top: 32 counts at most for
+//   one warp per row       no block barrier, no atomics, no workspace; a warp that waits for memory delays no other
+//   16-byte loads          a row of 14 x 14 float32 takes two loads per lane, of float16 one; a row that is aligned to
+//                          8 bytes only is read 8 bytes at a time, any other cell by cell, so that copies or padding
+//                          are never needed
+//   keys in registers      whole maps: each cell is read from memory once and stays in its lane
+//   keys in shared memory  windows: each cell is read from memory once, however many windows cover it
+//   floats as integers     an order-preserving map to uint32 sorts NaN and infinities correctly, makes selection a
+//                          comparison of integers, and turns "smallest" into "largest" by complement
+//   special case k = 1     one maximum per lane and one reduction across the warp
+//   any other k            a binary search for the k-th largest key, bit by bit from the top: at most 32 counts for
 //                          any k, and it ends early once exactly k keys are left
-//   windows by value       they are read from the constant bank: no device copy that someone must own
-//   loop over the grid     any number of rows, whatever the largest grid
+//   windows by value       they are read from the constant bank, so no device copy has to be owned by anyone
+//   loop over the grid     any number of rows, regardless of the largest possible grid
 #pragma once
 
 #include <cuda_fp16.h>
@@ -40,10 +41,10 @@
 namespace max_min_pool {
 
 constexpr int kLanes = 32;
-constexpr int kWarps = 4;  // of a block
+constexpr int kWarps = 4;  // per block
 constexpr int kSharedBytes = 48 << 10;
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr uint32_t kAbsent = 0;  // the key of no cell: smaller than the key of every float
+constexpr uint32_t kAbsent = 0;  // stands for no cell: smaller than the key of every float
 
 struct PackedWindow {
   uint16_t y, x, h, w;
@@ -57,8 +58,8 @@ struct WindowTable {
 __device__ __forceinline__ float to_float(float cell) { return cell; }
 __device__ __forceinline__ float to_float(__half cell) { return __half2float(cell); }
 
-// Order-preserving: larger floats have larger keys, NaN (of either sign) the largest. ~key is the key of -cell; the
-// complement of NaN's key is below that of -infinity.
+// Order-preserving: larger floats have larger keys, and NaN (of either sign) has the largest. ~key is the key of -cell;
+// the complement of NaN's key is smaller than the key of -infinity.
 __device__ __forceinline__ uint32_t key_of(float cell) {
   const uint32_t bits = cell == cell ? __float_as_uint(cell) : 0x7fc00000u;
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -99,8 +100,8 @@ __device__ __forceinline__ uint32_t warp_max(uint32_t value) {
 #endif
 }
 
-// Mean of the k largest keys of a warp, V of them in each lane; 1 <= k <= keys that are not absent. Called by all
-// lanes with the same k; all of them hold the result.
+// Mean of the k largest keys of a warp that has V keys in each lane; 1 <= k <= number of keys that are not absent.
+// Called by all lanes with the same k; all of them hold the result.
 template <int V>
 __device__ __forceinline__ float mean_of_largest(const uint32_t (&key)[V], int k) {
   if (k == 1) {
@@ -109,7 +110,7 @@ __device__ __forceinline__ float mean_of_largest(const uint32_t (&key)[V], int k
     for (int j = 1; j < V; ++j) largest = max(largest, key[j]);
     return value_of(warp_max(largest));
   }
-  uint32_t threshold = 0;  // the largest number that at least k keys reach, as far as its bits are known
+  uint32_t threshold = 0;  // becomes, bit by bit, the largest number that at least k keys reach
   for (int bit = 31; bit >= 0; --bit) {
     const uint32_t candidate = threshold | 1u << bit;
     int reached = 0;
@@ -128,12 +129,12 @@ __device__ __forceinline__ float mean_of_largest(const uint32_t (&key)[V], int k
     above += is_above;
   }
   sum = warp_sum(sum);
-  const int ties = k - warp_count(above);  // keys equal to the threshold that belong to the k largest
+  const int ties = k - warp_count(above);  // how many of the k largest keys are equal to the threshold
   if (ties > 0) sum = fmaf(static_cast<float>(ties), value_of(threshold), sum);
   return __fdiv_rn(sum, static_cast<float>(k));
 }
 
-// The score of the keys of a warp, which it overwrites. Called by all lanes; all of them hold the result.
+// The score of a warp's keys, which are overwritten. Called by all lanes; all of them hold the result.
 template <int V>
 __device__ __forceinline__ float score_of(uint32_t (&key)[V], int k_max, int k_min, float alpha) {
   const float high = mean_of_largest(key, k_max);
@@ -148,8 +149,8 @@ struct alignas(E * sizeof(T)) Pack {
   T cell[E];
 };
 
-// Cells first to first + E - 1 of a row that is aligned to a pack, by one load where all of them exist. first is a
-// multiple of E; cells past the end are 0 and not read.
+// Reads cells first to first + E - 1 of a row that is aligned to a pack, with one load if all of them exist. first is a
+// multiple of E; cells past the end are not read and become 0.
 template <typename T, int E>
 __device__ __forceinline__ Pack<T, E> read_pack(const T* row, int first, int cells) {
   if (first + E <= cells) return *reinterpret_cast<const Pack<T, E>*>(row + first);
@@ -161,7 +162,7 @@ __device__ __forceinline__ Pack<T, E> read_pack(const T* row, int first, int cel
   return pack;
 }
 
-// Spreads a row over a warp's registers, E cells a load; all loads are issued before the first is used.
+// Reads a row into the registers of a warp, E cells per load; all loads are issued before the first result is used.
 template <int E, typename T, int V>
 __device__ __forceinline__ void read_keys(const T* row, int cells, int lane, uint32_t (&key)[V]) {
   Pack<T, E> pack[V / E];
@@ -174,10 +175,10 @@ __device__ __forceinline__ void read_keys(const T* row, int cells, int lane, uin
   }
 }
 
-// Copies a row's keys to stage[0 .. cells - 1], E cells a load. The warp must synchronise before it reads them.
+// Writes a row's keys to stage[0 .. cells - 1], E cells per load. The warp must synchronise before it reads them.
 template <int E, typename T>
 __device__ __forceinline__ void stage_keys(const T* row, int cells, int lane, uint32_t* stage) {
-#pragma unroll 2  // 4 would spill registers for compute capability 7.5
+#pragma unroll 2  // 4 would spill registers on compute capability 7.5
   for (int first = lane * E; first < cells; first += kLanes * E) {
     const Pack<T, E> pack = read_pack<T, E>(row, first, cells);
 #pragma unroll
@@ -187,7 +188,7 @@ __device__ __forceinline__ void stage_keys(const T* row, int cells, int lane, ui
   }
 }
 
-// The keys of a window of a staged row of maps that are w cells wide; lane l gets cells l, l + 32, ... of the window.
+// Reads a window's keys from a staged row, whose map is w cells wide; lane l gets cells l, l + 32, ... of the window.
 template <int V>
 __device__ __forceinline__ void window_keys(const uint32_t* stage, int w, PackedWindow win, int lane,
                                             uint32_t (&key)[V]) {
@@ -214,7 +215,7 @@ __device__ __forceinline__ uint32_t* dynamic_shared_memory() {
 #endif
 }
 
-// Whole maps: cells <= 32 * V. No shared memory.
+// Scores whole maps of at most 32 * V cells. No shared memory.
 template <typename T, int V>
 __global__ void __launch_bounds__(kLanes* kWarps)
     score_maps(const T* __restrict__ maps, float* __restrict__ scores, int64_t rows, int cells, int k_max, int k_min,
@@ -235,7 +236,7 @@ __global__ void __launch_bounds__(kLanes* kWarps)
   }
 }
 
-// Windows of at most 32 * V cells. Shared memory: 4 * cells bytes a warp, which only that warp touches.
+// Scores windows of at most 32 * V cells. Shared memory: 4 * cells bytes per warp, which only that warp uses.
 template <typename T, int V>
 __global__ void __launch_bounds__(kLanes* kWarps)
     score_windows(const T* __restrict__ maps, float* __restrict__ scores, int64_t rows, int64_t c, int w, int cells,

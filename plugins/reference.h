@@ -1,4 +1,4 @@
-// Max-min pooling in plain C++: the definition that the kernel is compared with.
+// Max-min pooling in plain C++: the definition with which the kernel is compared.
 #pragma once
 
 #include <algorithm>

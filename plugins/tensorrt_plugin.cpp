@@ -1,8 +1,8 @@
 // Max-min pooling as a TensorRT plugin, MaxMinPool version 1: IPluginV3 and its creator, for TensorRT 10.3 to 11.
 //
-// One source for all of them, built with the headers of any of them: only interfaces that none of them changed. Nothing
-// is linked from libnvinfer, so the process that loads the library decides which TensorRT it meets. What cannot be is
-// refused when a plugin is created or when it learns its shapes, with a sentence to TensorRT's logger.
+// One build works with all these versions, whichever version's headers it was compiled with, because it only uses
+// interfaces that did not change. It does not link libnvinfer, so it works with the TensorRT of the process that loads
+// it. Invalid arguments are refused when a plugin is created or gets its shapes, with a sentence to TensorRT's logger.
 #include <NvInferRuntime.h>
 #include <cuda_runtime_api.h>
 
@@ -26,7 +26,7 @@ enum FieldIndex { kKMax, kKMin, kAlpha, kWindows, kFieldCount };
 constexpr int kNumbersOfWindow = 4;
 static_assert(sizeof(Window) == kNumbersOfWindow * sizeof(int32_t), "windows are read from an array of int32");
 
-// Without data: what the creator takes. A parser fills in the attributes that a node has.
+// The fields that the creator accepts, without data. A parser fills in the attributes of a node.
 const PluginField* field_names() {
   static const PluginField names[kFieldCount] = {{"k_max", nullptr, PluginFieldType::kINT32, 1},
                                                  {"k_min", nullptr, PluginFieldType::kINT32, 1},
@@ -37,7 +37,7 @@ const PluginField* field_names() {
 
 std::atomic<ILoggerFinder*> logger_finder{nullptr};
 
-// To the logger of whoever called; where TensorRT gave none, errors go to standard error.
+// Logs with the caller's logger; if TensorRT provides none, errors go to standard error.
 void say(ILogger::Severity severity, const std::string& sentence) {
   const std::string line = std::string(kName) + ": " + sentence;
   ILoggerFinder* finder = logger_finder;
@@ -48,15 +48,15 @@ void say(ILogger::Severity severity, const std::string& sentence) {
   }
 }
 
-// Calls what returns a sentence on what is wrong, empty for nothing, and turns it into TensorRT's status. TensorRT's
-// methods may not throw.
+// Calls a function that returns what is wrong (one sentence, or an empty string if nothing is), logs it, and returns
+// TensorRT's status. Exceptions are caught, because TensorRT's methods must not throw.
 template <typename Check>
 int32_t status_of(Check check) noexcept {
   try {
     const std::string wrong = check();
     if (wrong.empty()) return 0;
     say(ILogger::Severity::kERROR, wrong);
-  } catch (...) {  // no memory for a sentence
+  } catch (...) {  // no memory, not even for a sentence
     std::fprintf(stderr, "%s: out of memory\n", kName);
   }
   return 1;
@@ -85,7 +85,7 @@ struct Attributes {
   }
 };
 
-// Reads the fields that a creator is given. Returns what is wrong with them; empty for nothing.
+// Reads the fields that a creator gets. Returns what is wrong with them, or an empty string.
 std::string read(const PluginFieldCollection* collection, Attributes& to) {
   const int32_t count = collection ? collection->nbFields : 0;
   if (count < 0 || (count > 0 && collection->fields == nullptr)) return "the attributes are not readable";
@@ -109,7 +109,7 @@ std::string read(const PluginFieldCollection* collection, Attributes& to) {
       return std::string(known[index].name) + " has " + std::to_string(given[index]->length) + " values; it must have 1";
     }
   }
-  // Copied byte by byte: in an engine's file the numbers may lie at any address.
+  // memcpy, because the numbers in an engine file may be unaligned.
   std::memcpy(&to.k_max, given[kKMax]->data, sizeof(to.k_max));
   std::memcpy(&to.k_min, given[kKMin]->data, sizeof(to.k_min));
   std::memcpy(&to.alpha, given[kAlpha]->data, sizeof(to.alpha));
@@ -123,7 +123,7 @@ std::string read(const PluginFieldCollection* collection, Attributes& to) {
   return attribute_problem(to.with_maps(1, 1, 1, 1));
 }
 
-std::string input_problem(int32_t count) { return std::to_string(count) + " inputs were given; there is one, the maps"; }
+std::string input_problem(int32_t count) { return std::to_string(count) + " inputs were given instead of 1, the maps"; }
 
 // What is wrong with maps of these dimensions.
 std::string shape_problem(const Attributes& attributes, const Dims& maps) {
@@ -176,7 +176,7 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
       if (input_count != 1) return input_problem(input_count);
       Dims maps;
       maps.nbDims = inputs[0].nbDims;
-      bool map_is_known = true;  // its h and w: a batch may be dynamic
+      bool map_is_known = true;  // h and w are known; the batch may be dynamic
       for (int32_t i = 0; i < maps.nbDims; ++i) {
         const bool known = inputs[0].d[i]->isConstant();
         maps.d[i] = known ? inputs[0].d[i]->getConstantValue() : 1;
@@ -235,7 +235,7 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
     fields_[kAlpha].data = &attributes_.alpha;
     fields_[kWindows].data = attributes_.windows.data();
     fields_[kWindows].length = static_cast<int32_t>(attributes_.windows.size()) * kNumbersOfWindow;
-    // A field without data is left out: the last one, where there are no windows.
+    // A field must have data, so the last one is left out if there are no windows.
     serialized_ = {attributes_.windows.empty() ? kFieldCount - 1 : kFieldCount, fields_};
     return &serialized_;
   }
@@ -278,7 +278,7 @@ class Creator final : public IPluginCreatorV3One {
 }  // namespace
 }  // namespace max_min_pool
 
-// What TensorRT looks for in a plugin library.
+// The functions that TensorRT looks up in a plugin library.
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 EXPORTED void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { max_min_pool::logger_finder = finder; }

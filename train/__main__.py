@@ -2,8 +2,8 @@
 
     python -m train paper --labels Data_Entry_2017_v2020.csv --images images/ --imagenet densenet121.pth --out run/
 
-The same command again goes on where a stopped run was. `best.safetensors` is what `cxr-trt export` takes. On several
-GPUs: `torchrun --nproc-per-node 4 -m train ...`.
+The same command again continues a run that was stopped. `cxr-trt export` takes `best.safetensors`. On several GPUs:
+`torchrun --nproc-per-node 4 -m train ...`.
 """
 
 import sys
@@ -25,7 +25,7 @@ from train.cache import cached_images
 from train.data import DataSet, find_images, read_data
 from train.group import Group
 from train.imagenet import load_imagenet
-from train.loop import STATE, Trainer
+from train.loop import STATE_FILE, Trainer
 from train.recipe import Recipe, read_recipe
 from train.start import start_weights
 
@@ -34,11 +34,15 @@ path_option = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("recipe")
-@click.option("--labels", type=path_option, required=True, help="NIH's Data_Entry_2017_v2020.csv, or a table.")
+@click.option(
+    "--labels", type=path_option, required=True, help="NIH's Data_Entry_2017_v2020.csv, or a table of labels."
+)
 @click.option("--images", type=path_option, required=True, help="The folder of images.")
-@click.option("--lists", type=path_option, help="The folder of NIH's two lists. Default: beside NIH's label file.")
-@click.option("--out", type=path_option, required=True, help="The folder to write to, or to go on in.")
-@click.option("--cache", type=path_option, help="The folder of decoded images. Default: OUT/cache.")
+@click.option(
+    "--lists", type=path_option, help="The folder of NIH's two lists of images. Default: that of NIH's label file."
+)
+@click.option("--out", type=path_option, required=True, help="The folder to write to, or in which to continue.")
+@click.option("--cache", type=path_option, help="The folder for decoded images. Default: OUT/cache.")
 @click.option("--imagenet", type=path_option, help="torchvision's DenseNet-121 file. Default: random weights.")
 @click.option("--start", type=path_option, help="A checkpoint or scoring graph (.onnx) to start from.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), help="Default: a GPU if there is one.")
@@ -53,14 +57,14 @@ def main(
     start: Path | None,
     device: str | None,
 ) -> None:
-    """Train by RECIPE: a name in train/recipes or a .toml file."""
+    """Train with RECIPE: a name in train/recipes or a .toml file."""
     try:
         _run(recipe, labels, images, lists, out, cache, imagenet, start, device)
     except CxrTrtError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        click.echo("stopped; the same command goes on", err=True)
+        click.echo("stopped; the same command again continues", err=True)
         sys.exit(130)
 
 
@@ -80,7 +84,7 @@ def _run(
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch finds no GPU here; leave the option out to train on the CPU")
     if imagenet and start:
-        raise UsageError("--imagenet and --start exclude each other; give the weights to start from")
+        raise UsageError("--imagenet and --start exclude each other; give one of them")
     check_folder(out)
     data = read_data(labels, lists, recipe.seed)
     with Group(device or ("cuda" if torch.cuda.is_available() else "cpu")) as group:
@@ -111,16 +115,16 @@ def _train(
     pixels = cached_images(paths, recipe.image_size, cache, _report)
     torch.manual_seed(recipe.seed)
     network = Network(SETTINGS[recipe.setting])
-    if start and not (out / STATE).exists():
+    if start and not (out / STATE_FILE).exists():
         network.load_state_dict(start_weights(start, recipe.setting))
-    if imagenet and not (out / STATE).exists():
+    if imagenet and not (out / STATE_FILE).exists():
         random = load_imagenet(network, imagenet)
-        say(f"ImageNet weights, except for {', '.join(random)}")
+        say(f"starting from ImageNet weights, except for {', '.join(random)}")
     first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
     source = Images(pixels, data.labels[rows], data.traits[rows], recipe.crop_size)
     with locked(out / "lock") if group.first else nullcontext():
         Trainer(recipe, network, source, first, second, data.split_hash, out, group).run()
-    say(f"the weights of least validation loss: {out / 'best.safetensors'}")
+    say(f"the weights with the least validation loss: {out / 'best.safetensors'}")
 
 
 def _report(done: int, total: int) -> None:

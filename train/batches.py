@@ -53,14 +53,25 @@ class Images:
     ) -> Iterator[Batch]:
         """An epoch's batches from step `start` on: in random order, cropped at random, half of them mirrored.
 
-        Of each batch the part `part[0]` of `part[1]` equal ones. The images that do not fill a batch are left out of
-        the epoch (paper, sec. 4.2, for crops and mirroring). With `spread`, pixels, a multiple of NETWORK_STRIDE, the crops of
-        each batch have a side of their own, larger or smaller by up to so much.
+        Crops and mirroring are the paper's (sec. 4.2). Images that do not fill a batch are left out of the epoch.
+
+        Args:
+            rows: the training images.
+            batch: images per batch.
+            augmentation: other random changes.
+            seed: random seed of the training.
+            epoch: number of the epoch, from 0.
+            start: number of the first step, from 0.
+            part: (i, n) for part i of n equal parts of each batch.
+            spread: pixels, a multiple of NETWORK_STRIDE, by which the crops of a batch may be larger or smaller than
+                `crop_size`; all crops of a batch have the same size.
         """
         cuts = random_cuts(rows, self._room, augmentation, np.random.default_rng((seed, epoch)))
         number, parts = part
         share, steps, most = batch // parts, len(rows) // batch, spread // NETWORK_STRIDE
-        sides = self.crop_size + NETWORK_STRIDE * np.random.default_rng((seed, epoch, 1)).integers(-most, most + 1, steps)
+        sides = self.crop_size + NETWORK_STRIDE * np.random.default_rng((seed, epoch, 1)).integers(
+            -most, most + 1, steps
+        )
         starts = ((step, step * batch + number * share) for step in range(start, steps))
         return self._ahead((cuts[first : first + share], int(sides[step])) for step, first in starts)
 

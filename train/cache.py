@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from cxr_trt.errors import UsageError
 from cxr_trt.images.load import load_images
-from cxr_trt.outputs import check_folder
 from cxr_trt.images.preprocess import PREPROCESSING
+from cxr_trt.outputs import check_folder
 
 Images = npt.NDArray[np.uint8]
 

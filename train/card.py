@@ -1,4 +1,4 @@
-"""The model card of the shipped model, from the headers of its checkpoints and its evaluation.
+"""Write the model card of the shipped model, from the headers of its checkpoints and from its evaluation.
 
 python -m train.card evaluation.json 1/last.safetensors 2/last.safetensors 3/last.safetensors > MODEL_CARD.md
 """
@@ -11,44 +11,45 @@ from typing import Any
 import click
 from safetensors import safe_open
 
+from cxr_trt.markdown import markdown_table
 from cxr_trt.model.weights_file import HEADER_KEY
 
 TEXT = """\
 # Model card: demo.onnx
 
 **A demonstration. Research use only; not a medical device.** This model shows that training, export, engines and heat
-maps work together on real X-rays. It must not be used for diagnosis, triage, labelling of data, or as a baseline.
+maps work together on real X-rays. Do not use it for diagnosis, for triage, to label data, or as a baseline.
 
 | | |
 |---|---|
-| network | DenseNet-121 with squeeze-and-excitation, 12 class maps a finding, max-min pooling (k = 1, alpha = 0.7) |
+| network | DenseNet-121 with squeeze-and-excitation, 12 class maps per finding, max-min pooling (k = 1, alpha = 0.7) |
 | input | a frontal chest X-ray, stretched to 512 x 512, grey; ten crops of 448, probabilities averaged |
 | output | probabilities of the 14 findings of ChestX-ray14, not calibrated; class maps |
 | weights | trained from random initialisation, {date}; kernels and matrices stored as float16 |
 | training data | {train:,} images of ChestX-ray14 (NIH Clinical Center; Wang et al., CVPR 2017), \
 {val} for validation: a subset of the official training side, enriched for findings, \
 from three re-distributions as 512-pixel JPEG |
-| labels | mined from reports by NIH, noisy; view, sex and age as auxiliary targets in training |
+| labels | extracted from reports by NIH's software, so noisy; view, sex and age were auxiliary targets in training |
 | training | {hours:.1f} hours on {threads} threads of a CPU, in {stretches} stretches (below) |
 | made by | `make train-demo` |
 
 ## How good it is
 
 Mean AUC **{mean:.3f}** ({low:.3f} to {high:.3f}) on the {images}-image subset of the official test side that the
-evaluation had at hand ({patients} patients, ten crops). It is enriched for findings and small, so this is not
-comparable with an AUC on the whole official test set, where the paper's network reaches 0.830 after training on 76,524
-images.
+evaluation had at hand ({patients} patients, ten crops). That subset is small and enriched for findings, so the number
+cannot be compared with an AUC on the whole official test set, where the paper's network reaches 0.830 after training on
+76,524 images.
 
 {table}
 
-95 % intervals from {resamples} resamples of patients. Findings with few positives say next to nothing.
+95 % intervals from {resamples} resamples of patients. A finding with few positives says next to nothing.
 
-## What limits it
+## Limits
 
 - One fortieth of the paper's training images, and no ImageNet initialisation.
-- View position alone, which the network sees easily, goes with many findings in these data; so do the sources of the
-  images. A good part of the area can come from that rather than from pathology.
-- Images of one hospital, adults for the most part; nothing is known of others.
+- In these data many findings go along with the view position, which the network sees easily, and with the source of
+  the image. A good part of the AUC can come from that rather than from pathology.
+- The images are from one hospital and mostly of adults; nothing is known about others.
 
 ## Training
 
@@ -89,24 +90,22 @@ def _training(path: Path) -> dict[str, Any]:
 
 
 def _table(findings: dict[str, dict[str, Any]]) -> str:
-    lines = ["| finding | positives | AUC | 95 % interval |", "|---|---|---|---|"]
-    for name, area in findings.items():
-        lines.append(f"| {name} | {area['positives']} | {area['auc']:.3f} | {area['low']:.3f} to {area['high']:.3f} |")
-    return "\n".join(lines)
+    rows = [
+        (name, str(area["positives"]), f"{area['auc']:.3f}", f"{area['low']:.3f} to {area['high']:.3f}")
+        for name, area in findings.items()
+    ]
+    return markdown_table(("finding", "positives", "AUC", "95 % interval"), rows)
 
 
 def _recipes(stretches: list[dict[str, Any]]) -> str:
-    lines = [
-        "| crop of image, pixels | epochs | hours | validation loss | validation AUC, centre crop |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for stretch in stretches:
         recipe = stretch["recipe"]
-        lines.append(
-            f"| {recipe['crop_size']} of {recipe['image_size']} | {stretch['epoch']} | {stretch['hours']:.1f} | "
-            f"{stretch['val_loss']:.4f} | {stretch['val_mean_auc']:.3f} |"
-        )
-    return "\n".join(lines)
+        sizes = f"{recipe['crop_size']} of {recipe['image_size']}"
+        results = f"{stretch['val_loss']:.4f}", f"{stretch['val_mean_auc']:.3f}"
+        rows.append((sizes, str(stretch["epoch"]), f"{stretch['hours']:.1f}", *results))
+    columns = ("crop of image, pixels", "epochs", "hours", "validation loss", "validation AUC, centre crop")
+    return markdown_table(columns, rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """ChestX-ray14 as NIH ships it, or any table of images, labels and patients: names, labels and the split.
 
-NIH's split (paper, sec. 4.1) has two lists, train_val (86,524 images) and test (25,596); the paper trains on 76,524 of
-the first and validates on 10,000. Which ones was never published: `carve` draws whole patients by a seed, so the
-validation set here is a reconstruction.
+NIH's split (paper, sec. 4.1) has two lists, train_val (86,524 images) and test (25,596). The paper trains on 76,524
+images of the first list and validates on 10,000, but does not say on which. `carve` draws whole patients by a seed, so
+the validation set here is a reconstruction.
 """
 
 import csv
@@ -23,24 +23,26 @@ from cxr_trt.findings import FINDINGS
 from train.errors import DataError
 
 SPLITS = ("train", "val", "test")
-CARVED = "train_val"  # still to be divided
+TRAIN_VAL = "train_val"  # still to be divided
 VALIDATION_SHARE = 10_000 / 86_524  # of train_val (paper, sec. 4.1)
 NIH_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 NO_FINDING = "No Finding"
 TRAITS = ("view position", "sex", "age")
 TRAIT_COLUMNS = {"nih": ("View Position", "Patient Gender", "Patient Age"), "table": ("view_position", "sex", "age")}
-OLDEST = 120  # years; NIH's file has a few ages of over 400
-LISTS = {"train_val_list.txt": CARVED, "test_list.txt": "test"}
+MAX_AGE_YEARS = 120  # NIH's file has a few ages above 400
+NIH_LISTS = {"train_val_list.txt": TRAIN_VAL, "test_list.txt": "test"}
 
 
 @dataclass(frozen=True)
 class DataSet:
     """Images in the order of the label file.
 
-    names: file names [N]; patients: identifiers [N]; splits: one of SPLITS [N].
+    names: file names [N].
+    patients: identifiers [N].
+    splits: one of SPLITS for each image [N].
     labels: uint8 [N, 14], 0 or 1, in the order of FINDINGS.
-    traits: float32 [N, 3], in the order of TRAITS: 1 for AP and 0 for PA, 1 for male and 0 for female, and the age in
-    units of 20 years from 50; NaN where unknown.
+    traits: float32 [N, 3], in the order of TRAITS: 1 for AP and 0 for PA, 1 for male and 0 for female, and the age as
+        (years - 50) / 20; NaN if unknown.
     """
 
     names: tuple[str, ...]
@@ -55,7 +57,7 @@ class DataSet:
 
     @property
     def split_hash(self) -> str:
-        """sha256 over the lines `name<TAB>split`, sorted: equal for the same division, whatever the file's order."""
+        """sha256 of the sorted lines `name<TAB>split`, so that the order of the file does not matter."""
         lines = sorted(f"{name}\t{split}\n" for name, split in zip(self.names, self.splits, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -65,15 +67,15 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0) -> DataSet
 
     Args:
         labels: NIH's Data_Entry_2017_v2020.csv, or a table with `image`, `patient_id`, the 14 findings as 0 or 1, and
-            optionally `split` (train, val, test, or train_val for images still to be divided; no column: all are),
-            `view_position`, `sex` and `age`; either may be compressed (.gz).
-        lists: the folder of NIH's train_val_list.txt and test_list.txt; default: that of `labels`, for NIH's file.
-            For a table it takes the place of `split`.
-        seed: of the validation set, which is carved out of train_val unless the table has one.
+            optionally `split` (train, val, test, or train_val for images still to be divided; without the column, all
+            are), `view_position`, `sex` and `age`. Both may be compressed (.gz).
+        lists: the folder of NIH's train_val_list.txt and test_list.txt; by default that of NIH's label file. For a
+            table, the lists replace `split`.
+        seed: random seed for the validation set, which is carved out of train_val unless the table has one.
 
     Raises:
-        DataError: a file or column is missing, a label is unknown, an image has two rows or stands on two lists or on
-            none, or a patient is on two sides.
+        DataError: a file or column is missing, a label is unknown, an image has two rows or is on two lists or on none,
+            or a patient is on two sides of the split.
     """
     rows = _read_csv(labels)
     if NIH_COLUMNS[0] in rows[0]:
@@ -92,8 +94,10 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0) -> DataSet
     _check_patients(names, patients, splits)
     if "val" not in splits:
         splits = carve(patients, splits, seed)
-    elif CARVED in splits:
-        raise DataError(f"{labels}: has both val and train_val in its split column; use train or leave val out")
+    elif TRAIN_VAL in splits:
+        raise DataError(
+            f"{labels}: has both val and train_val in its column split; use train instead of train_val, or remove val"
+        )
     traits = np.array([_traits(*(row.get(column, "") for column in columns)) for row in rows], np.float32)
     return DataSet(tuple(names), tuple(patients), tuple(splits), values, traits)
 
@@ -101,8 +105,8 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0) -> DataSet
 def carve(patients: Sequence[str], splits: Sequence[str], seed: int) -> list[str]:
     """Divide what is not test into train and val by whole patients.
 
-    Patients are taken in the order of a hash of seed and identifier, the same on every machine and version, each one
-    that still fits into the share of validation images.
+    Patients are taken in the order of a hash of seed and identifier, which is the same on every machine. Each patient
+    that still fits into the share of validation images goes there.
     """
     sizes = Counter(patient for patient, split in zip(patients, splits, strict=True) if split != "test")
     room = round(sizes.total() * VALIDATION_SHARE)
@@ -137,11 +141,11 @@ def find_images(folder: Path, names: Iterable[str]) -> list[Path]:
         elif len(places) == 1:
             paths += places
         elif places:
-            raise DataError(f"{folder}: {name} lies in {places[0].parent} and in {places[1].parent}; leave one")
+            raise DataError(f"{folder}: {name} is in {places[0].parent} and in {places[1].parent}; keep one")
         else:
             missing.append(name)
     if missing:
-        raise DataError(f"{folder}: {len(missing)} images are missing, {missing[0]} the first; download them again")
+        raise DataError(f"{folder}: {len(missing)} images are missing, the first is {missing[0]}; download them again")
     return paths
 
 
@@ -187,21 +191,21 @@ def _table_labels(row: Mapping[str, str], path: Path) -> list[int]:
 
 
 def _traits(view: str, sex: str, age: str) -> tuple[float, float, float]:
-    years = float(age) if age.isdigit() and int(age) <= OLDEST else math.nan
+    years = float(age) if age.isdigit() and int(age) <= MAX_AGE_YEARS else math.nan
     return {"PA": 0.0, "AP": 1.0}.get(view, math.nan), {"F": 0.0, "M": 1.0}.get(sex, math.nan), (years - 50) / 20
 
 
 def _check_names(names: Sequence[str], patients: Sequence[str], path: Path) -> None:
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise DataError(f"{path}: {name} stands in {count} rows; an image must have one")
+        raise DataError(f"{path}: {name} has {count} rows; an image must have one")
     if "" in patients:
-        raise DataError(f"{path}: {names[patients.index('')]} has no patient; the split needs one")
+        raise DataError(f"{path}: {names[patients.index('')]} has no patient, which the split needs")
 
 
 def _listed(names: Sequence[str], folder: Path, labels: Path) -> list[str]:
     split_of: dict[str, str] = {}
-    for file, split in LISTS.items():
+    for file, split in NIH_LISTS.items():
         try:
             listed = (folder / file).read_text(encoding="utf-8").split()
         except OSError as error:
@@ -210,7 +214,7 @@ def _listed(names: Sequence[str], folder: Path, labels: Path) -> list[str]:
             ) from error
         for name in listed:
             if name in split_of:
-                raise DataError(f"{folder / file}: {name} is listed twice, here or in the other list")
+                raise DataError(f"{folder / file}: {name} is listed twice, here or also in the other list")
             split_of[name] = split
     if unlisted := next((name for name in names if name not in split_of), None):
         raise DataError(f"{labels}: {unlisted} is on neither of the lists in {folder}")
@@ -221,9 +225,9 @@ def _listed(names: Sequence[str], folder: Path, labels: Path) -> list[str]:
 
 
 def _column(rows: Sequence[Mapping[str, str]], path: Path) -> list[str]:
-    splits = [row.get("split", CARVED) for row in rows]
-    if unknown := set(splits) - {*SPLITS, CARVED}:
-        raise DataError(f"{path}: split {min(unknown)!r} is unknown; use {', '.join(SPLITS)} or {CARVED}")
+    splits = [row.get("split", TRAIN_VAL) for row in rows]
+    if unknown := set(splits) - {*SPLITS, TRAIN_VAL}:
+        raise DataError(f"{path}: split {min(unknown)!r} is unknown; use {', '.join(SPLITS)} or {TRAIN_VAL}")
     return splits
 
 
@@ -232,4 +236,4 @@ def _check_patients(names: Sequence[str], patients: Sequence[str], splits: Seque
     for name, patient, split in zip(names, patients, splits, strict=True):
         other, first = side.setdefault(patient, (split, name))
         if other != split:
-            raise DataError(f"patient {patient} is on two sides: {first} in {other}, {name} in {split}")
+            raise DataError(f"patient {patient} is on two sides of the split: {first} in {other}, {name} in {split}")

@@ -1,7 +1,7 @@
-"""The processes that train together, one a GPU: `torchrun --nproc-per-node 4 -m train ...`. Without torchrun, one.
+"""Processes that train together, one per GPU: `torchrun --nproc-per-node 4 -m train ...`. Without torchrun, one.
 
-Each step's batch is divided among them; gradients are added up, so that every process takes the same step. The first
-process alone validates and writes.
+They share the batch of each step, and their gradients are added up, so that every process takes the same step. Only the
+first process validates and writes.
 """
 
 import os
@@ -13,15 +13,16 @@ from torch import Tensor
 
 
 class Group:
-    """A context in which the processes of one torchrun know each other.
+    """The processes of one torchrun, connected within a `with` block.
 
     Attributes:
-        rank: of this process, from 0. size: how many there are.
-        device: of this process: the GPU of its number on this machine, or the CPU.
+        rank: number of this process, from 0.
+        size: number of processes.
+        device: the device of this process: the GPU of its number on this machine, or the CPU.
     """
 
     def __init__(self, kind: str) -> None:
-        """Join the others; kind is "cpu" or "cuda"."""
+        """Find this process's place; kind is "cpu" or "cuda"."""
         self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if kind == "cuda" else kind)
 
@@ -41,12 +42,12 @@ class Group:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Return once every process is here."""
+        """Wait until every process is here."""
         if self.size > 1:
             dist.barrier()
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace each gradient by its sum over the processes; in one transfer."""
+        """Replace each gradient by its sum over the processes, in one transfer."""
         if self.size > 1:
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             together = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -62,7 +63,7 @@ class Group:
         return value
 
     def from_first(self, *values: float) -> list[float]:
-        """Numbers of the first process, given to all."""
+        """The numbers that the first process passes in, for all processes."""
         if self.size == 1:
             return list(values)
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cxr_trt.errors import CheckpointError
-from cxr_trt.model.layouts import CLASSIFIER_KEYS, BATCH_COUNTER_KEY, torchvision_keys
+from cxr_trt.model.layouts import BATCH_COUNTER_KEY, CLASSIFIER_KEYS, torchvision_keys
 from cxr_trt.model.network import Network
 from cxr_trt.model.weights_file import read_weights
 
@@ -17,7 +17,9 @@ def load_imagenet(network: Network, path: Path) -> list[str]:
     Raises:
         CheckpointError: the file cannot be read without running code from it, or does not fit the backbone exactly.
     """
-    weights = {key: value for key, value in torchvision_keys(read_weights(path)[1]).items() if key not in CLASSIFIER_KEYS}
+    weights = {
+        key: value for key, value in torchvision_keys(read_weights(path)[1]).items() if key not in CLASSIFIER_KEYS
+    }
     own = network.state_dict()
     random = [key for key in own if not key.startswith("features.") or ".se." in key]
     needed = {key for key in own if key not in random and not key.endswith(BATCH_COUNTER_KEY)}

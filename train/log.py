@@ -1,4 +1,4 @@
-"""What a training says: a bar on a terminal, lines elsewhere, and curves if TensorBoard is installed."""
+"""The output of a training: a bar on a terminal, lines elsewhere, and curves if TensorBoard is installed."""
 
 import time
 from pathlib import Path
@@ -8,14 +8,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-SECONDS_BETWEEN = {"bar": 1, "lines": 10}
+SECONDS_BETWEEN_UPDATES = {"bar": 1, "lines": 10}
 
 
 class Log:
-    """Progress on standard error, curves in `folder`.
+    """Progress on standard error, and curves in `folder`.
 
-    start, total: steps that are done, and of the whole training. Curves of steps after `start`, left by a run that was
-    killed, are hidden. silent: say and write nothing.
+    start, total: number of steps that are done, and of all. Curves after `start`, which a killed run has left, are
+        hidden.
+    silent: whether to say and write nothing.
     """
 
     def __init__(self, folder: Path, start: int, total: int, *, silent: bool) -> None:
@@ -45,13 +46,13 @@ class Log:
 
     def due(self) -> bool:
         """Whether it is time for `progress`."""
-        if time.monotonic() - self._last < SECONDS_BETWEEN["lines" if self._plain else "bar"]:
+        if time.monotonic() - self._last < SECONDS_BETWEEN_UPDATES["lines" if self._plain else "bar"]:
             return False
         self._last = time.monotonic()
         return True
 
     def progress(self, done: int, text: str) -> None:
-        """Say how many steps are done, and what of it."""
+        """Show how many steps are done, with a text."""
         if self._plain:
             self.line(text)
         self._bar.update(self._task, completed=done, description=text)

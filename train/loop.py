@@ -1,10 +1,10 @@
-"""The training loop (paper, sec. 4.2): Adam on the mean of 14 binary cross-entropies, rate cut on a plateau.
+"""The training loop (paper, sec. 4.2): Adam on the mean of 14 binary cross-entropies, with a lower rate on a plateau.
 
-A recipe can add what helps where images are few (`train.recipe.Recipe`).
+A recipe can add what helps if there are few images (`train.recipe.Recipe`).
 
-A run that is killed at any step and started again goes on from its last state as if nothing had happened: bit for bit
-on a CPU with the same number of threads, and on a GPU up to the order of its sums. Weights, Adam, the rate, and the
-position in the epoch are in the state; order and crops need none, as they follow from seed, epoch and step.
+A run that was killed at any step continues from its last state as if nothing had happened: with the same bits on a CPU
+with the same number of threads, and up to the order of sums on a GPU. The state holds the weights, Adam, the rate and
+the position in the epoch. The order of images and their crops follow from seed, epoch and step.
 """
 
 import dataclasses
@@ -39,17 +39,17 @@ from train.log import Log
 from train.recipe import Recipe
 from train.state import load_state, save_state
 
-STATE = "state.pt"
-STATEFUL = ("network", "averaged", "head", "optimizer", "scheduler", "scaler")  # of the Trainer
+STATE_FILE = "state.pt"
+STATEFUL_PARTS = ("network", "averaged", "head", "optimizer", "scheduler", "scaler")  # of the Trainer
 
 
 class Trainer:
-    """Trains `network` on rows of `images`, and writes into the folder `out`.
+    """Trains a network and writes into the folder `out`.
 
-    state.pt: to go on from. best.safetensors, last.safetensors: of least validation loss, of the last epoch; each with
-    a header that says epoch, validation loss and AUC, recipe and split.
+    `state.pt` is the state to continue from. `best.safetensors` and `last.safetensors` are the weights with the least
+    validation loss and those of the last epoch; their headers have epoch, validation loss and AUC, recipe and split.
 
-    train, val: rows of `images`. split_hash: of the data set.
+    `train` and `val` are rows of `images`; `split_hash` is that of the data set.
     """
 
     def __init__(
@@ -64,7 +64,9 @@ class Trainer:
         group: Group,
     ) -> None:
         if len(train) < recipe.batch or not len(val):
-            raise UsageError(f"{len(train)} training and {len(val)} validation images; at least a batch and one needed")
+            raise UsageError(
+                f"{len(train)} training and {len(val)} validation images, but at least {recipe.batch} and 1 are needed"
+            )
         if recipe.batch % (recipe.accumulate * group.size):
             raise UsageError(
                 f"batch {recipe.batch} cannot be divided into {recipe.accumulate} x {group.size} equal parts"
@@ -77,7 +79,7 @@ class Trainer:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head = AuxiliaryHead(network.transfer.conv.in_channels).to(device)
         self.augmentation = Augmentation(recipe.scale, recipe.rotation, recipe.contrast)
-        if recipe.prior_bias and not (out / STATE).exists():
+        if recipe.prior_bias and not (out / STATE_FILE).exists():
             set_prior_bias(network, images.labels[train])
         average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]  # with 0 a copy
         self.averaged = AveragedModel(network, device, multi_avg_fn=average, use_buffers=True)
@@ -102,8 +104,8 @@ class Trainer:
         self._saved = time.monotonic()
         self.best = float("inf")
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # over the steps of this epoch
-        if (out / STATE).exists():
-            self._restore(load_state(out / STATE, self.identity))
+        if (out / STATE_FILE).exists():
+            self._restore(load_state(out / STATE_FILE, self.identity))
 
     @property
     def steps(self) -> int:
@@ -119,7 +121,7 @@ class Trainer:
         done, total = self.epoch * self.steps + self.step, self.recipe.epochs * self.steps
         log = Log(self.out / "curves", done, total, silent=not self.group.first)
         if self.epoch or self.step:
-            log.line(f"going on at epoch {self.epoch + 1}, step {self.step + 1}")
+            log.line(f"continuing at epoch {self.epoch + 1}, step {self.step + 1}")
         try:
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(log)
@@ -152,16 +154,16 @@ class Trainer:
                 self._save()
 
     def _anneal(self) -> None:
-        """Set k of the pooling for this epoch: from all cells down to the network's own, in equal ratios."""
+        """Set k of the pooling for this epoch: from all cells down to the network's own k, in equal ratios."""
         settings, pool = self.network.settings, self.network.pool
         left = max(0.0, 1 - self.epoch / self.recipe.anneal) if self.recipe.anneal else 0.0
         cells = (self.recipe.crop_size // NETWORK_STRIDE) ** 2
         pool.k_max, pool.k_min = (round(k * (cells / k) ** left) for k in (settings.k_max, settings.k_min))
 
     def update(self, batch: Batch) -> Tensor:
-        """One step of Adam on this process's part of a batch.
+        """Take one step of Adam on this process's part of a batch.
 
-        Returns the whole batch's loss, without that of the auxiliary targets, on the device.
+        Returns the loss of the whole batch on the device, without that of the auxiliary targets.
         """
         self.optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -208,7 +210,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> tuple[float, float | None]:
-        """Loss and mean AUC of the validation images' centre crops; findings of one class are not in the mean."""
+        """Loss and mean AUC of the validation images' centre crops; the mean is over findings with both classes."""
         network = cast(Network, self.averaged.module).eval()
         total, scores, labels = 0.0, [], []
         batches: Iterable[Batch] = self.images.validation(self.val, self.recipe.batch // self.recipe.accumulate)
@@ -223,7 +225,7 @@ class Trainer:
         return total / len(self.val), areas.mean_auc
 
     def _forward(self, network: Network, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 crops [B, H, W] to float32 logits [B, 14] and features [B, 1024, h, w]; in mixed precision on a GPU."""
+        """From uint8 crops [B, H, W] to float32 logits [B, 14] and features [B, 1024, h, w]."""
         pixels = crops.to(self.device, non_blocking=True)[:, None].float() / 255
         pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.precision, enabled=self.mixed):
@@ -256,19 +258,19 @@ class Trainer:
     def _save(self) -> None:
         if not torch.isfinite(self.loss_sum):
             raise UsageError(f"the loss of epoch {self.epoch + 1} is not finite; lower the recipe's learning_rate")
-        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        state = {name: getattr(self, name).state_dict() for name in STATEFUL_PARTS}
         self._count_time()
         position = {name: getattr(self, name) for name in ("epoch", "step", "best", "seconds")}
         position["loss_sum"] = float(self.loss_sum)
         if self.group.first:
-            save_state(self.out / STATE, {"identity": self.identity, **state, **position})
+            save_state(self.out / STATE_FILE, {"identity": self.identity, **state, **position})
 
     def _count_time(self) -> None:
         now = time.monotonic()
         self.seconds, self._saved = self.seconds + now - self._saved, now
 
     def _restore(self, state: dict[str, Any]) -> None:
-        for name in STATEFUL:
+        for name in STATEFUL_PARTS:
             getattr(self, name).load_state_dict(state[name])
         for name in ("epoch", "step", "best", "seconds"):
             setattr(self, name, state[name])
@@ -276,7 +278,7 @@ class Trainer:
 
 
 def set_prior_bias(network: Network, labels: npt.NDArray[np.uint8]) -> None:
-    """Set the transfer layer's bias so that equal maps score each finding at its frequency in labels [N, 14]."""
+    """Set the bias of the transfer layer so that constant maps give each finding its frequency in labels [N, 14]."""
     frequency = torch.from_numpy(labels).float().mean(0).clamp(0.5 / len(labels), 1 - 0.5 / len(labels))
     settings = network.settings
     bias = torch.logit(frequency) / (1 + settings.alpha)

@@ -30,8 +30,8 @@ def main(checkpoint: Path, model: Path) -> None:
         rounded = Path(folder, "rounded.safetensors")
         sizes = loaded.spec.image_size, loaded.spec.crop_size
         save_checkpoint(loaded.network, rounded, weights="demonstration", sizes=sizes)
-        exported = export_checkpoint(rounded, setting=None, view_set="ten-crop", class_maps=True)
-    onnx.save(pack(exported.model), model)
+        exported = export_checkpoint(rounded, view_set="ten-crop")
+    onnx.save(pack(exported.graph.model), model)
     click.echo(f"{model}: {model.stat().st_size / 1e6:.1f} MB, agrees with PyTorch to {exported.difference:.1e}")
 
 

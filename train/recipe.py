@@ -86,8 +86,8 @@ class Recipe:
             )
         if self.crop_spread % NETWORK_STRIDE or not 0 <= self.crop_spread <= min(room, self.crop_size - NETWORK_STRIDE):
             raise UsageError(
-                f"crop_spread {self.crop_spread} must be a multiple of {NETWORK_STRIDE} by which a crop of {self.crop_size} "
-                f"can grow and shrink in an image of {self.image_size}"
+                f"crop_spread {self.crop_spread} must be a multiple of {NETWORK_STRIDE} by which a crop of "
+                f"{self.crop_size} can grow and shrink in an image of {self.image_size}"
             )
         if self.batch % self.accumulate:
             raise UsageError(f"batch {self.batch} cannot be divided into {self.accumulate} equal parts")

@@ -1,8 +1,8 @@
-"""One side of the split as a folder of images and a table of labels, for `cxr-trt score` and `cxr-trt evaluate`.
+"""Write one split as a folder of images and a table of labels, for `cxr-trt score` and `cxr-trt evaluate`.
 
     python -m train.split test --labels Data_Entry_2017_v2020.csv --images images/ --out test/
 
-makes test/images, links to the images, and test/labels.csv.
+makes test/images with links to the images, and test/labels.csv.
 """
 
 import csv
@@ -21,9 +21,13 @@ path_option = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("split", type=click.Choice(SPLITS))
-@click.option("--labels", type=path_option, required=True, help="NIH's Data_Entry_2017_v2020.csv, or a table.")
+@click.option(
+    "--labels", type=path_option, required=True, help="NIH's Data_Entry_2017_v2020.csv, or a table of labels."
+)
 @click.option("--images", type=path_option, required=True, help="The folder of images.")
-@click.option("--lists", type=path_option, help="The folder of NIH's two lists. Default: beside NIH's label file.")
+@click.option(
+    "--lists", type=path_option, help="The folder of NIH's two lists of images. Default: that of NIH's label file."
+)
 @click.option("--out", type=path_option, required=True, help="The folder to write to.")
 def main(split: str, labels: Path, images: Path, lists: Path | None, out: Path) -> None:
     """Write the images and labels of SPLIT."""

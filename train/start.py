@@ -7,7 +7,6 @@ from torch import Tensor
 
 from cxr_trt.errors import CheckpointError
 from cxr_trt.export.scoring_graph import ScoringGraph
-from cxr_trt.export.rewrites import read_network
 from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.layouts import BATCH_COUNTER_KEY
 from cxr_trt.model.network import Network
@@ -22,7 +21,7 @@ def start_weights(path: Path, setting: str) -> dict[str, Tensor]:
     """
     if path.suffix != ".onnx":
         return load_checkpoint(path, setting).network.state_dict()
-    weights, settings = read_network(*read_scoring_graph(path))
+    weights, settings = ScoringGraph.load(path).network()
     if settings != SETTINGS[setting]:
         raise CheckpointError(f"{path}: holds {settings}, which is not the recipe's setting {setting}")
     own = Network(settings).state_dict()

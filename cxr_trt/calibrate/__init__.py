@@ -1,1 +1,1 @@
-"""From scores to calibrated probabilities and a yes or no a finding: fitting, and keeping the fit in a bundle."""
+"""From scores to calibrated probabilities and a yes or no per finding: fitting, and storing the fit in a bundle."""

@@ -1,8 +1,8 @@
-"""A calibration: a scaling and a threshold a finding, for one engine, in a file of the engine's bundle.
+"""A calibration: a scaling and a threshold per finding, for one engine, in a file of the engine's bundle.
 
-`calibration.json` is no part of the engine. The manifest and the engine's fingerprint do not change with it, so scores
-that were made before stay valid, and a table gets its new columns from the scores in its journal. The file names the
-fingerprint of the only engine that it is for, and ends with its own hash.
+`calibration.json` is not part of the engine. The manifest and the engine's fingerprint do not change with it, so
+earlier scores stay valid, and a table gets its new columns from the scores in its journal. The file names the
+fingerprint of the one engine that it is for, and ends with its own hash.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from cxr_trt.calibrate.fit import (
     choose_threshold,
     fit_isotonic,
     fit_platt,
-    why_not,
+    why_not_fit,
 )
 from cxr_trt.errors import BundleError
 from cxr_trt.findings import FINDINGS
@@ -41,12 +41,12 @@ Method = Literal["platt", "isotonic"]
 CALIBRATED = tuple(f"{finding}_calibrated" for finding in FINDINGS)
 POSITIVE = tuple(f"{finding}_positive" for finding in FINDINGS)
 CALIBRATION_COLUMNS = ("calibration", *CALIBRATED, *POSITIVE)
-"""What a calibration adds to a table: its fingerprint, probabilities, and yes or no; empty where nothing was fitted."""
+"""What a calibration adds to a table: its fingerprint, probabilities, and yes or no; empty for findings not fitted."""
 
 
 @dataclass(frozen=True)
 class FindingCalibration:
-    """One finding. positives: images, of those it was fitted on."""
+    """The fit of one finding; `positives` counts the images with the finding that it was fitted on."""
 
     positives: int
     scaling: Scaling
@@ -55,10 +55,14 @@ class FindingCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of one engine.
+    """The calibration of one engine.
 
-    engine: its fingerprint. method: of all scalings. goal: of all thresholds, in words. images: that it was fitted on.
-    fits: the findings that could be fitted; left_out: the reason for each other one.
+    engine: fingerprint of the engine.
+    method: the kind of scaling of all findings.
+    goal: what all thresholds were chosen for, in words.
+    images: number of images that it was fitted on.
+    fits: the findings that could be fitted.
+    left_out: the reason for each finding that could not.
     """
 
     engine: str
@@ -70,7 +74,7 @@ class Calibration:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Stands in every row that it was applied to: 16 hexadecimal digits."""
+        """16 hexadecimal digits; written into every row that the calibration was applied to."""
         return hash_fields(self._fields())[:16]
 
     def summary(self) -> str:
@@ -78,7 +82,7 @@ class Calibration:
         return f"{self.fingerprint}, {fitted}, {self.method}; thresholds for {self.goal}"
 
     def values(self, probabilities: tuple[float, ...] | None) -> tuple[str | float | None, ...]:
-        """In the order of CALIBRATION_COLUMNS, for the 14 float32 scores of a row, or for an error row."""
+        """The cells for the 14 float32 scores of a row, or for an error row, in the order of CALIBRATION_COLUMNS."""
         calibrated: list[float | None] = [None] * len(FINDINGS)
         positive: list[str | None] = [None] * len(FINDINGS)
         for i, (finding, score) in enumerate(zip(FINDINGS, probabilities or (), strict=False)):
@@ -105,20 +109,20 @@ class Calibration:
 
 
 def fit_calibration(scores: Floats, labels: Booleans, method: Method, goal: ThresholdGoal, engine: str) -> Calibration:
-    """Fit each finding that can be.
+    """Fit every finding that can be fitted.
 
     Args:
-        scores: [N, 14], probabilities of the engine.
+        scores: [N, 14], probabilities from the engine.
         labels: [N, 14].
-        method: of scaling.
-        goal: of the thresholds.
-        engine: fingerprint.
+        method: the kind of scaling.
+        goal: what the thresholds are chosen for.
+        engine: fingerprint of the engine.
     """
     fit_scaling: Callable[[Floats, Booleans], Scaling] = fit_platt if method == "platt" else fit_isotonic
     fits, left_out = {}, {}
     for finding, column, truth in zip(FINDINGS, scores.T.astype(np.float32), labels.T, strict=True):
         exact = column.astype(np.float64)
-        if reason := why_not(exact, truth):
+        if reason := why_not_fit(exact, truth):
             left_out[finding] = reason
         else:
             threshold = choose_threshold(column, truth, goal)
@@ -127,14 +131,14 @@ def fit_calibration(scores: Floats, labels: Booleans, method: Method, goal: Thre
 
 
 def read_calibration(bundle: Path, engine: str) -> Calibration | None:
-    """The calibration of a bundle, if it has one.
+    """Read the calibration of a bundle, if it has one.
 
     Args:
-        bundle: the folder.
+        bundle: folder of the bundle.
         engine: fingerprint of its engine.
 
     Raises:
-        BundleError: damaged, changed, or fitted for another engine.
+        BundleError: the calibration is damaged, changed, or was fitted for another engine.
     """
     path = bundle / CALIBRATION_FILE
     if path.is_symlink():
@@ -144,7 +148,7 @@ def read_calibration(bundle: Path, engine: str) -> Calibration | None:
     remedy = "remove it, or fit it again with `cxr-trt calibrate ... --overwrite`"
     try:
         if path.stat().st_size > MAX_CALIBRATION_BYTES:
-            raise ValueError("no calibration is that large")
+            raise ValueError("larger than any calibration")
         text = path.read_text(encoding="utf-8")
         calibration = _parse(json.loads(text))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -164,7 +168,7 @@ def _parse(fields: Any) -> Calibration:
     left_out = fields["left_out"]
     texts = (fields["engine"], fields["aim"], *left_out, *left_out.values())
     if {*fits, *left_out} != set(FINDINGS) or not all(isinstance(text, str) for text in texts):
-        raise TypeError("not the findings, or no text")
+        raise TypeError("other findings, or a text is missing")
     return Calibration(fields["engine"], method, fields["aim"], int(fields["images"]), fits, left_out)
 
 
@@ -177,9 +181,9 @@ def _parse_fit(fit: Any, method: Method) -> FindingCalibration:
         scaling = Isotonic(*(tuple(fit["scaling"][name]) for name in ("scores", "probabilities")))
         numbers = [*scaling.scores, *scaling.probabilities]
         if len(scaling.scores) != len(scaling.probabilities) or not scaling.scores:
-            raise ValueError("not as many probabilities as scores")
+            raise ValueError("scores and probabilities differ in number")
         if any(np.diff(scaling.scores) < 0) or any(np.diff(scaling.probabilities) < 0):
-            raise ValueError("it falls somewhere")
+            raise ValueError("the scaling is not rising")
     threshold = Threshold(**fit["threshold"])
     if not all(type(number) is float and math.isfinite(number) for number in (*numbers, *threshold)):
         raise TypeError("not a number")

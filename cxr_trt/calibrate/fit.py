@@ -1,9 +1,9 @@
 """Fitting one finding: a scaling of its scores to probabilities, and a threshold.
 
-Platt scaling is a logistic regression of one variable, the logit of the score, on smoothed targets (Platt 1999, in
-"Advances in Large Margin Classifiers"). Isotonic scaling is the best rising step function, found by pooling adjacent
-violators (Zadrozny and Elkan 2002, KDD); it needs about a thousand images before it beats Platt's two parameters
-(Niculescu-Mizil and Caruana 2005, ICML).
+Platt scaling is a logistic regression with one variable, the logit of the score, and smoothed targets (Platt 1999, in
+"Advances in Large Margin Classifiers"). Isotonic scaling is the rising function that fits best, found by pooling
+adjacent violators (Zadrozny and Elkan 2002, KDD); it needs about a thousand images before it beats Platt's two
+parameters (Niculescu-Mizil and Caruana 2005, ICML).
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
 
-MIN_CASES = (
-    10  # positives, and negatives, that a fit needs: ten events per variable (Peduzzi et al. 1996, J Clin Epidemiol)
-)
-MIN_PROBABILITY = 1e-7  # scores are kept as far from 0 and 1 before their logit is taken; float32 is no finer near 1
+MIN_CASES = 10
+"""Positives, and negatives, that a fit needs: ten events per variable (Peduzzi et al. 1996, J Clin Epidemiol)."""
+MIN_PROBABILITY = 1e-7  # scores are kept this far from 0 and 1 for their logit; float32 is no finer near 1
 MAX_NEWTON_STEPS = 100  # a fit takes about six
 
 
@@ -35,7 +34,7 @@ class Platt:
 
 @dataclass(frozen=True)
 class Isotonic:
-    """Straight lines between (score, probability), both rising; constant before the first and after the last."""
+    """Straight lines between points (score, probability), both rising; constant before the first and after the last."""
 
     scores: tuple[float, ...]
     probabilities: tuple[float, ...]
@@ -55,11 +54,15 @@ class ThresholdGoal:
     value: float = 0.0
 
     def __str__(self) -> str:
-        return "the largest sum of both rates (Youden)" if self.name == "youden" else f"{self.name} {self.value:g}"
+        return (
+            "the largest sum of sensitivity and specificity (Youden)"
+            if self.name == "youden"
+            else f"{self.name} {self.value:g}"
+        )
 
 
 class Threshold(NamedTuple):
-    """A score from which on a finding is called present, and what that gives on the images it was chosen on."""
+    """The score from which a finding is called present, and the rates on the images that it was chosen on."""
 
     score: float
     sensitivity: float
@@ -67,17 +70,17 @@ class Threshold(NamedTuple):
 
 
 def logit(scores: Floats) -> Floats:
-    """Of probabilities [N], kept away from 0 and 1 by MIN_PROBABILITY."""
+    """The logit of probabilities [N], kept away from 0 and 1 by MIN_PROBABILITY."""
     inside = np.clip(scores, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return np.log(inside) - np.log1p(-inside)
 
 
 def fit_platt(scores: Floats, labels: Booleans) -> Platt:
-    """The fit of least cross-entropy to Platt's targets, (P + 1) / (P + 2) and 1 / (N + 2), by Newton's method.
+    """Minimise the cross-entropy to Platt's targets, (P + 1) / (P + 2) and 1 / (N + 2), by Newton's method.
 
     Args:
         scores: [N], 0 to 1, not all equal.
-        labels: [N], of both classes.
+        labels: [N], with positives and negatives.
     """
     positives, negatives = int(labels.sum()), int((~labels).sum())
     targets = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
@@ -105,7 +108,7 @@ def fit_platt(scores: Floats, labels: Booleans) -> Platt:
 
 
 def fit_isotonic(scores: Floats, labels: Booleans) -> Isotonic:
-    """The rising function of least squared error, by pooling adjacent violators; equal scores are one point.
+    """Find the rising function with the least squared error by pooling adjacent violators; equal scores are one point.
 
     Args:
         scores: [N].
@@ -130,14 +133,14 @@ def fit_isotonic(scores: Floats, labels: Booleans) -> Isotonic:
 
 
 def choose_threshold(scores: npt.NDArray[np.float32], labels: Booleans, goal: ThresholdGoal) -> Threshold:
-    """The highest threshold that reaches a sensitivity, the lowest that reaches a specificity, or Youden's (1950).
+    """Choose the highest threshold with a sensitivity, the lowest with a specificity, or Youden's (1950).
 
-    Of several with the same sum of sensitivity and specificity the lowest is taken.
+    If several have the same sum of sensitivity and specificity, Youden's is the lowest of them.
 
     Args:
         scores: float32 [N]; the threshold is one of them, or just above all of them.
-        labels: [N], of both classes.
-        goal: which of the three.
+        labels: [N], with positives and negatives.
+        goal: what the threshold is chosen for.
     """
     values = np.unique(scores)
     candidates = np.append(values, np.nextafter(values[-1], np.float32(2)))
@@ -154,8 +157,8 @@ def choose_threshold(scores: npt.NDArray[np.float32], labels: Booleans, goal: Th
     return Threshold(float(candidates[chosen]), float(sensitivity[chosen]), float(specificity[chosen]))
 
 
-def why_not(scores: Floats, labels: Booleans) -> str | None:
-    """None if a fit may be made of scores [N] and labels [N]; else the reason."""
+def why_not_fit(scores: Floats, labels: Booleans) -> str | None:
+    """The reason why scores [N] and labels [N] cannot be fitted; None if they can."""
     positives, negatives = int(labels.sum()), int((~labels).sum())
     for count, what in ((positives, "positives"), (negatives, "negatives")):
         if count < MIN_CASES:

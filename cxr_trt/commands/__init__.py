@@ -1,1 +1,1 @@
-"""The commands, one module each, and what they share: sources, progress, signals, tables on the terminal."""
+"""The commands, a module each, and what they share: options, sources, progress, signals, tables on the terminal."""

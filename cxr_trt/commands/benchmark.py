@@ -1,4 +1,4 @@
-"""The command `cxr-trt benchmark`: how fast a bundle scores files here, and which part takes the time."""
+"""The command `cxr-trt benchmark`: measures how fast a bundle scores files here, and what takes the time."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def benchmark(
 
 
 def engine_alone(engine: Engine, runs: int) -> dict[str, Any]:
-    """Seconds of a single X-ray, and an X-ray in full batches: from uint8 pictures in memory to probabilities."""
+    """Seconds for a single X-ray, and per X-ray in full batches, from uint8 pictures in memory to probabilities."""
     pictures = np.resize(check_pictures(engine.spec.image_size), (engine.max_batch, 1, *[engine.spec.image_size] * 2))
     single = _timed(lambda: engine.run(pictures[:1]), runs)
     full = _timed(lambda: engine.run(pictures), runs) if engine.max_batch > 1 else single
@@ -84,7 +84,7 @@ def engine_alone(engine: Engine, runs: int) -> dict[str, Any]:
 
 
 def on_gpu(engine: Engine, runs: int) -> dict[str, Any]:
-    """As `engine_alone`, and what the first GPU did meanwhile: medians of its clocks, power and temperature."""
+    """As `engine_alone`, with the state of the first GPU meanwhile: medians of its clocks, power and temperature."""
     state = GpuState(gpu().pci_bus_id)
     with state.watched():
         measured = engine_alone(engine, runs)
@@ -92,7 +92,7 @@ def on_gpu(engine: Engine, runs: int) -> dict[str, Any]:
 
 
 def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[str, Any]:
-    """Files a second: to a table, and only to the engine, by `workers` decoding processes."""
+    """Files per second with `workers` decoding processes: from files to a table, and from files to pictures alone."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         rows = [result.row for result in score_files(engine, sources, workers=workers)]
@@ -115,7 +115,7 @@ def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[
 
 
 def against_the_limit(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
-    """How many times the roofline's least time the engine takes, on a GPU that the roofline knows."""
+    """How many times as long as the roofline's least time the engine takes, on a GPU whose peaks are known."""
     peaks = find_gpu(gpu().name)
     if not peaks:
         return {"gpu": gpu().name}

@@ -1,4 +1,4 @@
-"""The command `cxr-trt build-engine`: from a checkpoint, a scoring graph or a bundle to an engine bundle."""
+"""The command `cxr-trt build-engine`: makes an engine bundle from a checkpoint, a scoring graph or a bundle."""
 
 from pathlib import Path
 
@@ -28,10 +28,12 @@ from cxr_trt.views import ViewSet
     type=click.Choice(["auto", *BACKENDS]),
     default="auto",
     show_default=True,
-    help="What runs the engine. auto: the best that can run here.",
+    help="The software that runs the engine. auto: the fastest that can run here.",
 )
 @click.option(
-    "--max-batch", type=click.IntRange(1), help="The most X-rays per call. Default: measured on a CPU, 8 on a GPU."
+    "--max-batch",
+    type=click.IntRange(1),
+    help="The most X-rays per call of the engine. Default: measured on a CPU, 8 on a GPU.",
 )
 @click.option(
     "--share-crops/--no-share-crops",
@@ -39,11 +41,13 @@ from cxr_trt.views import ViewSet
     help="Compute overlapping crops only once. On by default on CPUs; off by default on GPUs, because it has not been "
     "measured there.",
 )
-@click.option("--tune/--no-tune", default=True, help="On a CPU: measure streams, batches and layouts (default).")
+@click.option(
+    "--tune/--no-tune", default=True, help="On a CPU: measure which streams, batch and layout are fastest (default)."
+)
 @click.option("--plugin/--no-plugin", default=True, help="TensorRT: run the pooling as a CUDA plugin (default).")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Default: that of a source bundle, else fp32.")
 @click.option(
-    "--calibrate", type=PATH, multiple=True, help="X-rays to calibrate int8 on: folders or files, no test images."
+    "--calibrate", type=PATH, multiple=True, help="X-rays to calibrate int8 with: folders or files, not test images."
 )
 @click.option(
     "--calibration-images",
@@ -61,8 +65,12 @@ from cxr_trt.views import ViewSet
     help="How int8 ranges are chosen.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for choosing images.")
-@click.option("--labels", type=PATH, help="A CSV as for `evaluate` that names the patients of --calibrate's images.")
-@click.option("--exclude", type=PATH, help="Labels of the evaluation: do not calibrate on its images and patients.")
+@click.option("--labels", type=PATH, help="A CSV as for `evaluate`, with the patients of the calibration images.")
+@click.option(
+    "--exclude",
+    type=PATH,
+    help="The labels of the test set, whose images and patients are left out of the calibration.",
+)
 @graph_options
 @overwrite_option
 def build_engine(
@@ -86,12 +94,12 @@ def build_engine(
 ) -> None:
     """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx) or another bundle.
 
-    For fp16 and int8, the network's activations are measured on X-rays first: for int8 on those of --calibrate, for
-    fp16 on them or on built-in pictures.
+    For fp16 and int8, the network's activations are measured first: for int8 on the X-rays of --calibrate, for fp16 on
+    these or on built-in pictures.
     """
     check_target(output, overwrite)
     if (labels or exclude) and not calibrate:
-        raise UsageError("--labels and --exclude choose among the images of --calibrate; name a folder there too")
+        raise UsageError("--labels and --exclude choose among the images of --calibrate; add --calibrate FOLDER")
     graph, previous_plan = load_source(source, setting, view_set)
     precision = precision or previous_plan.precision
     if backend_name != "auto":
@@ -115,10 +123,10 @@ def build_engine(
             images.pixels if images else None,
         )
         manifest = build_bundle(request, output, overwrite=overwrite)
-    made = f"{backend.name} {manifest.backend_version}, {plan.precision}, {graph.spec.views}"
-    _say(f"{output}: {made}{graph.info.caution()}")
+    engine = f"{backend.name} {manifest.backend_version}, {plan.precision}, {graph.spec.views}"
+    _say(f"{output}: {engine}{graph.info.caution()}")
     if reason := backend.why_not_run():
-        _say(f"It cannot run here: {reason}")
+        _say(f"it cannot run here: {reason}")
 
 
 def _say(sentence: str) -> None:

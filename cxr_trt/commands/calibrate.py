@@ -1,4 +1,4 @@
-"""The command `cxr-trt calibrate`: fits the findings of an engine and writes the calibration into its bundle."""
+"""The command `cxr-trt calibrate`: fits probabilities and thresholds and writes them into an engine's bundle."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,7 @@ from cxr_trt.calibrate.fit import ThresholdGoal
 from cxr_trt.commands.options import PATH, finish, overwrite_option
 from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import UsageError
+from cxr_trt.markdown import markdown_table
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.tables.reading import LabelledScores, read_labelled_scores
 
@@ -31,7 +32,7 @@ from cxr_trt.tables.reading import LabelledScores, read_labelled_scores
 @click.option(
     "--specificity",
     type=click.FloatRange(0, 1),
-    help="Or with at least this specificity. Default: the largest sum of the two (Youden).",
+    help="Choose thresholds with at least this specificity. Default: the largest sum of the two rates (Youden).",
 )
 @overwrite_option
 def calibrate(
@@ -43,9 +44,9 @@ def calibrate(
     specificity: float | None,
     overwrite: bool,
 ) -> None:
-    """Fit probabilities and thresholds to validation data and keep them in the bundle. `score` then adds both.
+    """Fit probabilities and thresholds to validation data and store them in the bundle; `score` then adds both.
 
-    SCORES is a table that the bundle made, LABELS a CSV as for `evaluate`. Neither may be the test data.
+    SCORES is a table that the bundle made, LABELS a CSV as for `evaluate`. Do not use test data.
     """
     goal = _goal(sensitivity, specificity)
     target = bundle / CALIBRATION_FILE
@@ -66,7 +67,7 @@ def calibrate(
         click.echo(f"not fitted: {name}: {reason}", err=True)
     for count, what in ((matched.errors, "could not be scored"), (matched.unlabelled, "are not in LABELS")):
         if count:
-            click.echo(f"{count} rows of SCORES left out: they {what}", err=True)
+            click.echo(f"{count} rows of SCORES were left out: they {what}", err=True)
     finish(1 if matched.errors or matched.unlabelled else 0)
 
 
@@ -82,19 +83,21 @@ def _goal(sensitivity: float | None, specificity: float | None) -> ThresholdGoal
 
 def _check_engine(scores: Path, matched: LabelledScores, bundle: Path, engine: str) -> None:
     if matched.engines is None:
-        raise UsageError(f"{scores}: has no column engine, so it may be another engine's; score again with {bundle}")
+        raise UsageError(
+            f"{scores}: has no column engine, so the scores may be another engine's; score again with {bundle}"
+        )
     if others := sorted(map(str, matched.engines - {engine})):
         raise UsageError(
-            f"{scores}: scores of the engine {others[0]}, but {bundle} is {engine}; score the images with it first"
+            f"{scores}: was made by engine {others[0]}, but {bundle} is {engine}; score the images with {bundle} first"
         )
 
 
 def _to_markdown(calibration: Calibration) -> str:
-    lines = ["| finding | positives | threshold | calibrated there | sensitivity | specificity |", "|---" * 6 + "|"]
+    rows = []
     for name, fit in calibration.fits.items():
         score, sensitivity, specificity = fit.threshold
-        there = float(fit.scaling(np.array(score)))
-        lines.append(
-            f"| {name} | {fit.positives} | {score:.4f} | {there:.4f} | {sensitivity:.3f} | {specificity:.3f} |"
-        )
-    return "\n".join(lines)
+        calibrated = float(fit.scaling(np.array(score)))
+        numbers = f"{score:.4f}", f"{calibrated:.4f}", f"{sensitivity:.3f}", f"{specificity:.3f}"
+        rows.append((name, str(fit.positives), *numbers))
+    columns = ("finding", "positives", "threshold", "calibrated threshold", "sensitivity", "specificity")
+    return markdown_table(columns, rows)

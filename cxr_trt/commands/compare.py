@@ -1,4 +1,4 @@
-"""The command `cxr-trt compare`: two engines, or an engine and its checkpoint, on the same images."""
+"""The command `cxr-trt compare`: scores the same images with two engines, or with an engine and its checkpoint."""
 
 import json
 from contextlib import ExitStack
@@ -34,10 +34,10 @@ from cxr_trt.views import ViewSet
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
 @click.argument("images", nargs=-1, required=True, type=PATH)
-@click.option("--labels", type=PATH, help="A CSV as for `evaluate`: compare the AUC too.")
+@click.option("--labels", type=PATH, help="A CSV as for `evaluate`, to compare AUC too.")
 @json_option
 @click.option(
-    "--max-auc-drop", type=click.FloatRange(0), help="Exit with 1 if B's mean AUC is lower by more than this."
+    "--max-auc-drop", type=click.FloatRange(0), help="Exit with 1 if B's mean AUC is lower than A's by more than this."
 )
 @resampling_options
 @graph_options
@@ -57,10 +57,10 @@ def compare(
 ) -> None:
     """Score IMAGES with A and with B, each a bundle or a checkpoint, and show how much the scores differ.
 
-    A checkpoint runs in PyTorch, with the views of the bundle that it is compared with.
+    A checkpoint runs in PyTorch, with the views of the bundle it is compared with.
     """
     if max_auc_drop is not None and not labels:
-        raise UsageError("--max-auc-drop needs --labels")
+        raise UsageError("--max-auc-drop needs --labels, from which the AUC is computed")
     if json_path:
         check_output(json_path, (".json",), overwrite=overwrite)
     truth = read_labels(labels) if labels else None
@@ -82,7 +82,7 @@ def compare(
 def _open(
     a: Path, b: Path, setting: str | None, view_set: ViewSet | None, stack: ExitStack
 ) -> tuple[ScoringEngine, ScoringEngine]:
-    """Open both; a checkpoint is scored with the views of the bundle it is compared with."""
+    """Open both engines; a checkpoint gets the views of the bundle it is compared with."""
     bundles = {path: stack.enter_context(Engine(path)) for path in (a, b) if path.suffix not in CHECKPOINT_SUFFIXES}
     wanted = view_set
     for engine in bundles.values():
@@ -105,7 +105,7 @@ def _open(
 def _score_both(
     a: ScoringEngine, b: ScoringEngine, sources: tuple[Source, ...], progress: FileProgress
 ) -> tuple[list[str], tuple[Floats, Floats]]:
-    """Paths, and probabilities [N, 14] twice, of the images that could be read."""
+    """The paths of the images that could be read, and their probabilities [N, 14] from both engines."""
     paths: list[str] = []
     scores: tuple[list[tuple[float, ...]], list[tuple[float, ...]]] = [], []
     for one, other in zip(score_files(a, sources), score_files(b, sources), strict=True):
@@ -129,7 +129,7 @@ def _with_areas(
     kept = [i for i, partner in enumerate(partners) if partner is not None]
     rows = [partner for partner in partners if partner is not None]
     if len(kept) < len(paths):
-        click.echo(f"{len(paths) - len(kept)} images without labels are not in the AUC", err=True)
+        click.echo(f"{len(paths) - len(kept)} images have no labels and do not count for the AUC", err=True)
     patients = [truth.patients[row] for row in rows] if truth.patients else rows
     one, other = (values[kept] for values in scores)
     return replace(comparison, auc=compare_areas(one, other, truth.values[rows], patients, resamples, seed))
@@ -143,5 +143,5 @@ def _verdict(comparison: Comparison, max_auc_drop: float | None) -> int:
         raise UsageError("no finding has both positives and negatives; --max-auc-drop cannot be checked")
     if -difference <= max_auc_drop:
         return 0
-    click.echo(f"the mean AUC falls by {-difference:.4f}, more than {max_auc_drop}", err=True)
+    click.echo(f"the mean AUC drops by {-difference:.4f}, which is more than {max_auc_drop}", err=True)
     return 1

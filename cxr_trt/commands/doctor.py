@@ -1,4 +1,4 @@
-"""The command `cxr-trt doctor`: what this machine can build and run, and the command for each missing part."""
+"""The command `cxr-trt doctor`: shows what this machine can build and run, and how to install what is missing."""
 
 import os
 import platform
@@ -12,12 +12,12 @@ from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, find_plugin
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
 
-REINSTALL = "pip install --force-reinstall cxr-trt"
+REINSTALL_COMMAND = "pip install --force-reinstall cxr-trt"
 
 
 @click.command()
 def doctor() -> None:
-    """Show what this machine can build and run, and the command for each missing part."""
+    """Show what this machine can build and run, and how to install what is missing."""
     show_facts(
         {
             "cxr-trt": version("cxr-trt"),
@@ -28,7 +28,7 @@ def doctor() -> None:
     )
     packages = [(name, _version(name), command) for name, command in install_commands().items()]
     rows = [(name, found or "-", "" if found else command) for name, found, command in packages]
-    show_table(("package", "version", "to install it"), rows)
+    show_table(("package", "version", "to install"), rows)
     backends = [
         (name, backend.why_not_build() or "yes", backend.why_not_run() or "yes") for name, backend in BACKENDS.items()
     ]
@@ -36,7 +36,7 @@ def doctor() -> None:
 
 
 def install_commands() -> dict[str, str]:
-    """Each package that cxr-trt can use on this machine, and what installs it; read from its own metadata."""
+    """Every package that cxr-trt can use on this machine, and the command that installs it, from cxr-trt's metadata."""
     commands: dict[str, str] = {}
     own = metadata("cxr-trt")
     requirements = list(map(Requirement, own.get_all("Requires-Dist") or ()))
@@ -45,12 +45,12 @@ def install_commands() -> dict[str, str]:
         for requirement in requirements:
             is_wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
             if is_wanted and requirement.name != "cxr-trt":
-                commands.setdefault(requirement.name, f"pip install 'cxr-trt[{extra}]'" if extra else REINSTALL)
+                commands.setdefault(requirement.name, f"pip install 'cxr-trt[{extra}]'" if extra else REINSTALL_COMMAND)
     return commands
 
 
 def _plugin() -> str:
-    """Where the pooling plugin is, or how an engine does without it."""
+    """Where the pooling plugin is, or what engines do without it."""
     try:
         plugin = find_plugin()
     except UsageError as error:

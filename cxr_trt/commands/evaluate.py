@@ -1,4 +1,4 @@
-"""The command `cxr-trt evaluate`: Markdown to standard output, JSON to a file, remarks to standard error."""
+"""The command `cxr-trt evaluate`: compares scores with labels. Markdown to standard output, JSON to a file."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,9 @@ from cxr_trt.tables.reading import LabelledScores, read_labelled_scores
 @json_option
 @click.option("--curves", type=PATH, help="Draw the ROC curves: a .png, .svg or .pdf file.")
 @click.option("--reliability", "diagram", type=PATH, help="Draw the reliability diagram: a .png, .svg or .pdf file.")
-@click.option("--boxes", type=PATH, help="A CSV of boxes, or NIH's: also evaluate where findings are found.")
+@click.option(
+    "--boxes", type=PATH, help="Also evaluate where findings are seen: a CSV of boxes, or NIH's BBox_List_2017.csv."
+)
 @click.option("--maps", type=PATH, help="With --boxes: the folder of `score --heatmaps FOLDER --raw-maps`.")
 @resampling_options
 @overwrite_option
@@ -42,12 +44,14 @@ def evaluate(
 ) -> None:
     """Compare SCORES, a table of `cxr-trt score`, with LABELS: AUC per finding, with 95 % intervals over patients.
 
-    LABELS is a CSV with the columns `image`, optionally `patient_id`, and the 14 findings as 0 or 1. An image is
-    matched to a path, or else by file name without suffix. For a calibrated table, the calibration error is given too.
-    Boxes have the columns `image`, `finding`, `x`, `y`, `width` and `height`, in pixels of the scored file.
+    LABELS is a CSV with the columns `image`, optionally `patient_id`, and the 14 findings as 0 or 1. Images are matched
+    by path, or else by file name without suffix. A calibrated table is evaluated for its calibration error too. Boxes
+    have the columns `image`, `finding`, `x`, `y`, `width` and `height`, in pixels of the scored file.
     """
     if bool(boxes) != bool(maps):
-        raise UsageError("--boxes and --maps go together: boxes, and the folder of `cxr-trt score --raw-maps`")
+        raise UsageError(
+            "--boxes and --maps go together: the boxes, and the folder of `cxr-trt score --heatmaps FOLDER --raw-maps`"
+        )
     if json_path:
         check_output(json_path, (".json",), overwrite=overwrite)
     for picture in filter(None, (curves, diagram)):
@@ -68,7 +72,7 @@ def evaluate(
         content["localization"] = localization.to_json(found)
         click.echo("\n" + localization.to_markdown(found))
         if unscored:
-            click.echo(f"{unscored} boxes left out: their images were not scored", err=True)
+            click.echo(f"{unscored} boxes were left out: their images were not scored", err=True)
     for remark in _remarks(evaluation, matched):
         click.echo(remark, err=True)
     if json_path:
@@ -81,19 +85,21 @@ def evaluate(
 
 
 def _remarks(evaluation: Evaluation, matched: LabelledScores) -> list[str]:
-    drawn = f"{evaluation.patients} patients" if matched.patients is not None else "images, as no patient_id is given"
-    drawn = f"{evaluation.resamples} resamples of {drawn}, seed {evaluation.seed}"
-    remarks = [f"{evaluation.images} images; intervals from {drawn}"]
+    resampled = (
+        f"{evaluation.patients} patients" if matched.patients is not None else "images, as there is no patient_id"
+    )
+    resamples = f"{evaluation.resamples} resamples of {resampled}, seed {evaluation.seed}"
+    remarks = [f"{evaluation.images} images; intervals from {resamples}"]
     if evaluation.left_out:
         remarks.append(f"not in the mean, without positives or without negatives: {', '.join(evaluation.left_out)}")
     if evaluation.mean_resamples < evaluation.resamples:
         remarks.append(
-            f"the mean's interval is from the {evaluation.mean_resamples} resamples in which all its findings occur"
+            f"the interval of the mean is from the {evaluation.mean_resamples} resamples in which all findings occur"
         )
     for count, what in (
-        (matched.errors, "rows of SCORES left out: files that could not be scored"),
-        (matched.unlabelled, "rows of SCORES left out: not in LABELS"),
-        (matched.unscored, "rows of LABELS without a score"),
+        (matched.errors, "rows of SCORES were left out: their files could not be scored"),
+        (matched.unlabelled, "rows of SCORES were left out: they are not in LABELS"),
+        (matched.unscored, "rows of LABELS have no score"),
     ):
         if count:
             remarks.append(f"{count} {what}")

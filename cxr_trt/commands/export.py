@@ -1,4 +1,4 @@
-"""The command `cxr-trt export`: a checkpoint as a scoring graph."""
+"""The command `cxr-trt export`: makes a scoring graph from a checkpoint."""
 
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from cxr_trt.views import ViewSet
 @click.argument("checkpoint", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="The ONNX file to write.")
 @graph_options
-@click.option("--images", type=PATH, multiple=True, help="X-rays on which to compare with PyTorch as well.")
+@click.option(
+    "--images", type=PATH, multiple=True, help="X-rays for the comparison with PyTorch, besides built-in pictures."
+)
 @overwrite_option
 def export(
     checkpoint: Path,
@@ -24,7 +26,7 @@ def export(
     images: tuple[Path, ...],
     overwrite: bool,
 ) -> None:
-    """Turn CHECKPOINT into a scoring graph. It is compared with PyTorch before it is written."""
+    """Turn CHECKPOINT into a scoring graph, which is compared with PyTorch before it is written."""
     check_output(output, (".onnx",), overwrite=overwrite)
     exported = export_and_verify(checkpoint, setting, view_set, images)
     with replacing(output) as partial:

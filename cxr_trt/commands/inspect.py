@@ -1,4 +1,4 @@
-"""The command `cxr-trt inspect`: what an engine bundle is."""
+"""The command `cxr-trt inspect`: shows what an engine bundle is."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from cxr_trt.engine.manifest import read_manifest
 @click.argument("bundle", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE is, after checking every file of it against its hash."""
+    """Show what BUNDLE is, and check every file of it against its hash."""
     manifest = read_manifest(bundle)
     calibration = read_calibration(bundle, manifest.fingerprint)
     if as_json:

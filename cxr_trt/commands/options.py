@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands have."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,12 @@ PATH = click.Path(path_type=Path)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 json_option = click.option("--json", "json_path", type=PATH, help="Also write the result to this file, unrounded.")
 workers_option = click.option(
-    "--workers", type=click.IntRange(1), help="Decoding processes. Default: one per processor."
+    "--workers", type=click.IntRange(1), help="Number of decoding processes. Default: one per processor."
 )
 
 
 def resampling_options(command: Command) -> Command:
-    """Options of the commands that give intervals."""
+    """Add the options of commands that give intervals."""
     command = click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for the resamples."
     )(command)
@@ -30,20 +30,23 @@ def resampling_options(command: Command) -> Command:
         type=click.IntRange(0),
         default=1000,
         show_default=True,
-        help="Resamples of the patients for the 95 % intervals.",
+        help="Number of resamples of the patients for the 95 % intervals.",
     )(command)
 
 
 def graph_options(command: Command) -> Command:
-    """Options of the commands that may start from a checkpoint."""
+    """Add the options of commands that may start from a checkpoint."""
     command = click.option(
-        "--views", "view_set", type=click.Choice(VIEW_SETS), help="Crops of each X-ray. Default: those of the source."
+        "--views",
+        "view_set",
+        type=click.Choice(VIEW_SETS),
+        help="Which crops of each X-ray are scored. Default: those of the source.",
     )(command)
     return click.option(
-        "--setting", type=click.Choice(list(SETTINGS)), help="The network, if the checkpoint does not say which."
+        "--setting", type=click.Choice(list(SETTINGS)), help="The kind of network, if the checkpoint does not say it."
     )(command)
 
 
 def finish(exit_code: int) -> None:
-    """End the command with an exit code."""
+    """End the command with this exit code."""
     click.get_current_context().exit(exit_code)

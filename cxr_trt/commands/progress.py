@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on standard error: a bar on a terminal, elsewhere a plain line every few seconds."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ SECONDS_BETWEEN_LINES = 10
 
 
 class FileProgress(Closing):
-    """Counts files; a context manager. Those that an earlier run has done (`known`) are not part of the speed."""
+    """Counts files; a context manager. Files that an earlier run has scored (`known`) do not count for the speed."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done, self.errors, self.known = total, 0, 0, 0
@@ -30,6 +30,11 @@ class FileProgress(Closing):
         self._plain = not console.is_terminal
         self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=self._plain)
         self._task = self._bar.add_task("", total=total, note="")
+
+    @property
+    def scored(self) -> int:
+        """Files that gave scores."""
+        return self.done - self.errors
 
     @property
     def files_per_second(self) -> float:

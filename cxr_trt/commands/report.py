@@ -17,13 +17,17 @@ from cxr_trt.report.pictures import Picture, make_pictures
 
 @click.command()
 @click.argument("scores", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="The page to write: report.html.")
-@click.option("--images", type=PATH, multiple=True, help="The X-rays that were scored, as for `score`: adds pictures.")
-@click.option("--heatmaps", type=PATH, help="The folder of `score --heatmaps FOLDER --raw-maps`: adds heat maps.")
+@click.option("-o", "--output", type=PATH, required=True, help="The page to write, such as report.html.")
+@click.option("--images", type=PATH, multiple=True, help="The X-rays that were scored, to show their pictures.")
+@click.option("--heatmaps", type=PATH, help="The folder of `score --heatmaps FOLDER --raw-maps`, to show heat maps.")
 @click.option(
-    "--pictures", type=click.IntRange(0), default=1000, show_default=True, help="The most X-rays to show a picture of."
+    "--pictures",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    help="The most X-rays to show with a picture.",
 )
-@click.option("--title", default="Chest X-ray scores", show_default=True, help="The page's title.")
+@click.option("--title", default="Chest X-ray scores", show_default=True, help="Title of the page.")
 @overwrite_option
 def report(
     scores: Path,
@@ -37,9 +41,9 @@ def report(
     """Show SCORES, a table of `cxr-trt score`, as one HTML page that works offline."""
     check_output(output, (".html",), overwrite=overwrite)
     if heatmaps and not images:
-        raise UsageError("--heatmaps needs --images too: what was scored, for the pictures under the maps")
+        raise UsageError("--heatmaps needs --images too, as heat maps are drawn over the pictures")
     if heatmaps and not heatmaps.is_dir():
-        raise UsageError(f"{heatmaps}: no such folder; `cxr-trt score --heatmaps {heatmaps} --raw-maps` makes it")
+        raise UsageError(f"{heatmaps}: no such folder; make it with `cxr-trt score --heatmaps {heatmaps} --raw-maps`")
     table = read_cases(scores)
     made: dict[str, Picture] = {}
     if images:
@@ -47,14 +51,16 @@ def report(
         with FileProgress(len(wanted)) as progress:
             made = make_pictures(wanted, images, heatmaps, os.cpu_count() or 1, lambda: progress.advance(error=False))
         if len(wanted) < len(table.cases):
-            click.echo(
-                f"pictures of the {len(wanted)} X-rays with the highest scores; for more, raise --pictures", err=True
-            )
+            click.echo(f"only the {len(wanted)} X-rays with the highest scores have pictures (--pictures)", err=True)
     with replacing(output) as partial:
         partial.write_text(build_page(title, table, made), encoding="utf-8")
     reasons = Counter(picture.reason for picture in made.values() if picture.reason)
     for reason, count in reasons.items():
-        click.echo(f"{count} X-rays: {reason}", err=True)
-    size = output.stat().st_size / 1e6
-    click.echo(f"{output}: {len(table.cases)} X-rays, {len(table.errors)} errors, {size:.1f} MB", err=True)
+        click.echo(f"{_xrays(count)}: {reason}", err=True)
+    megabytes = output.stat().st_size / 1e6
+    click.echo(f"{output}: {_xrays(len(table.cases))}, {len(table.errors)} errors, {megabytes:.1f} MB", err=True)
     finish(1 if reasons else 0)
+
+
+def _xrays(count: int) -> str:
+    return f"{count} X-ray{'s' * (count != 1)}"

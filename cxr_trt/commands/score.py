@@ -1,8 +1,8 @@
-"""The command `cxr-trt score`: the scoring core with a journal, a table, progress and other results around it."""
+"""The command `cxr-trt score`: files to a table of scores, with a journal, progress and result files."""
 
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -37,19 +37,21 @@ MAX_SHOWN_ERRORS = 20
     type=PATH,
     envvar="CXR_TRT_ENGINE",
     show_envvar=True,
-    help="The engine bundle. Default: the only .cxr folder here.",
+    help="The engine bundle. Default: the only .cxr folder in the current folder.",
 )
 @click.option(
-    "-o", "--output", type=PATH, help="The table: scores.csv or scores.parquet. Default: CSV to standard output."
+    "-o",
+    "--output",
+    type=PATH,
+    help="The table to write: scores.csv or scores.parquet. Default: CSV to standard output.",
 )
 @click.option("--table", is_flag=True, help="Print a readable table (the default on a terminal without -o).")
 @click.option("--heatmaps", type=PATH, help="Folder for heat maps: one PNG per finding.")
 @click.option(
     "--dicom-results",
     type=PATH,
-    help="Folder for results of DICOM files as DICOM: a structured report and heat maps. They carry the PATIENT'S "
-    "IDENTIFIERS (name, ID, study and others); nothing else that is written does. Needs pip install "
-    "'cxr-trt[dicom-results]'.",
+    help="Folder for results in DICOM, of X-rays in DICOM: a structured report and heat maps. They carry the PATIENT'S "
+    "IDENTIFIERS (name, ID, study and others); no other output does. Needs pip install 'cxr-trt[dicom-results]'.",
 )
 @click.option(
     "--top",
@@ -60,7 +62,9 @@ MAX_SHOWN_ERRORS = 20
 )
 @click.option("--raw-maps", is_flag=True, help="With --heatmaps: also save the class maps of all findings in maps.npz.")
 @click.option(
-    "--full-size", is_flag=True, help="Heat maps as large as the file. Default: at most 768 pixels on the longer side."
+    "--full-size",
+    is_flag=True,
+    help="Draw heat maps in the X-ray's own size. Default: at most 768 pixels on the longer side.",
 )
 @workers_option
 @click.option("--fresh", is_flag=True, help="Start over: forget what an earlier run has scored.")
@@ -87,55 +91,39 @@ def score(
     selection = find_files(paths)
     table = table or (output is None and sys.stdout is not None and sys.stdout.isatty())
     with ExitStack() as stack:
-        journal = _open_journal(output, stack, overwrite=overwrite, fresh=fresh) if output else None
-        for folder, content in ((heatmaps, "heat maps"), (dicom_results, "DICOM results")):
-            if folder:
-                is_ours = journal is not None and journal.has_made(str(folder.resolve()))
-                check_result_folder(folder, paths, content, overwrite=overwrite or is_ours)
+        journal = stack.enter_context(_open_journal(output, fresh=fresh, overwrite=overwrite)) if output else None
+        _check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
         engine = stack.enter_context(Engine(bundle or _only_bundle()))
-        heatmap_writer = (
-            HeatmapWriter(heatmaps, engine.spec, top, raw_maps=raw_maps, full_size=full_size) if heatmaps else None
-        )
-        dicom_writer = (
-            DicomResultWriter(dicom_results, engine.spec, top, full_size=full_size) if dicom_results else None
-        )
-        writers = [writer for writer in (heatmap_writer, dicom_writer) if writer]
-        _check_class_maps(engine, writers)
+        writers = _result_writers(engine, heatmaps, dicom_results, top, raw_maps=raw_maps, full_size=full_size)
         stream = None if output or table else standard_output(engine.calibration)
         _announce(engine, selection)
         run = _Run(engine, journal, writers)
+        stack.enter_context(_reporting_kept_rows(journal))
         progress = stack.enter_context(FileProgress(len(selection.sources)))
-        try:
-            results = score_files(
-                engine,
-                selection.sources,
-                class_maps=bool(writers),
-                max_picture_side=max((writer.max_picture_side for writer in writers), default=0),
-                identities=any(writer.needs_identity for writer in writers),
-                workers=workers,
-                known=run.known,
-            )
-            for result in write_results(results, writers):
-                run.add(result)
-                if stream:
-                    stream.write(result.row)
-                progress.advance(error=result.row.error is not None, known=result.is_known)
-            has_scores = progress.errors < progress.done
-            would_lose_scores = output is not None and output.exists() and not has_scores
-            if output and journal and not would_lose_scores:
-                _publish(journal, selection, engine, output)
-        except BaseException:
-            if journal:
-                kept = f"the rows of {_files(journal.count())} are kept in {journal.path}"
-                click.echo(f"{kept}; the same command again continues from there", err=True)
-            raise
-        if would_lose_scores:
-            raise UsageError(f"none of the {progress.done} files could be read; {output} was left as it is")
-    _summarise(progress, run, output, heatmaps, dicom_writer)
+        results = score_files(
+            engine,
+            selection.sources,
+            class_maps=bool(writers),
+            max_picture_side=max((writer.max_picture_side for writer in writers), default=0),
+            identities=any(writer.needs_identity for writer in writers),
+            workers=workers,
+            known=run.known_row,
+        )
+        for result in write_results(results, writers):
+            run.add(result)
+            if stream:
+                stream.write(result.row)
+            progress.advance(error=result.row.error is not None, known=result.is_known)
+        would_lose_scores = output is not None and output.exists() and not progress.scored
+        if output and journal and not would_lose_scores:
+            _write_table(journal, selection, engine, output)
+    if would_lose_scores:
+        raise UsageError(f"none of the {progress.done} files could be read; {output} was left as it is")
+    _summarise(progress, run.errors, output, writers)
     if table:
         show_rows(run.rows.kept, run.rows.total - len(run.rows.kept), engine.warnings)
-    is_incomplete = progress.errors or (dicom_writer and dicom_writer.refused)
-    finish(2 if not has_scores else 1 if is_incomplete else 0)
+    is_incomplete = progress.errors or any(writer.refused for writer in writers)
+    finish(2 if not progress.scored else 1 if is_incomplete else 0)
 
 
 class Sample:
@@ -152,7 +140,7 @@ class Sample:
 
 
 class _Run:
-    """What a run keeps of its results: their rows in the journal, and some of them to show."""
+    """The rows of a run: all of them in the journal, and the first of them to show."""
 
     def __init__(self, engine: Engine, journal: Journal | None, writers: Sequence[ResultWriter]) -> None:
         self._engine, self._journal, self._writers = engine, journal, writers
@@ -160,11 +148,11 @@ class _Run:
         self.rows, self.errors = Sample(MAX_SHOWN_ROWS), Sample(MAX_SHOWN_ERRORS)
         if journal:
             for writer in writers:
-                journal.note(str(writer.folder.resolve()))
+                journal.note_made(str(writer.folder.resolve()))
 
-    def known(self, name: str) -> Row | None:
-        """The row of an earlier run, if all files that are wanted beside it are still there."""
-        row = self._journal.row(name, self._engine.fingerprint, self._artifacts_key) if self._journal else None
+    def known_row(self, path: str) -> Row | None:
+        """The row of an earlier run, if all the files that are wanted beside it are still there."""
+        row = self._journal.row(path, self._engine.fingerprint, self._artifacts_key) if self._journal else None
         return row if row and all(writer.has_written(row) for writer in self._writers) else None
 
     def add(self, result: Result) -> None:
@@ -184,36 +172,65 @@ def _check_result_options(
         raise UsageError("--full-size is about heat maps; add --heatmaps FOLDER")
     if heatmaps and dicom_results and _overlap(heatmaps, dicom_results):
         raise UsageError(
-            f"{dicom_results} and {heatmaps} overlap, but only DICOM results carry patients' identifiers; "
+            f"{dicom_results} and {heatmaps} overlap, but only DICOM results may carry patients' identifiers; "
             "choose another --dicom-results"
         )
     if dicom_results:
         check_highdicom()
 
 
-def _check_class_maps(engine: Engine, writers: Sequence[ResultWriter]) -> None:
+@contextmanager
+def _open_journal(output: Path, *, fresh: bool, overwrite: bool) -> Iterator[Journal]:
+    """Open the journal of a table, for this process alone. A table that this command made may be replaced."""
+    check_output(output, TABLE_SUFFIXES, overwrite=True)
+    journal_file = output.with_name(f"{output.name}.journal")
+    with locked(output.with_name(f".{output.name}.lock"), output), Journal(journal_file, fresh=fresh) as journal:
+        if output.exists() and not journal.has_made(hash_file(output)):
+            check_output(output, TABLE_SUFFIXES, overwrite=overwrite)
+        yield journal
+
+
+def _check_result_folders(
+    folders: Iterable[Path | None], scored: Sequence[Path], journal: Journal | None, *, overwrite: bool
+) -> None:
+    for folder in filter(None, folders):
+        is_ours = journal is not None and journal.has_made(str(folder.resolve()))
+        check_result_folder(folder, scored, overwrite=overwrite or is_ours)
+
+
+def _result_writers(
+    engine: Engine, heatmaps: Path | None, dicom_results: Path | None, top: int, *, raw_maps: bool, full_size: bool
+) -> list[ResultWriter]:
+    writers: list[ResultWriter] = []
+    if heatmaps:
+        writers.append(HeatmapWriter(heatmaps, engine.spec, top, raw_maps=raw_maps, full_size=full_size))
+    if dicom_results:
+        writers.append(DicomResultWriter(dicom_results, engine.spec, top, full_size=full_size))
     if writers and not engine.has_class_maps:
         raise UsageError(
             f"{writers[0].content} need an engine with class maps, and this one has none; export its checkpoint again"
         )
+    return writers
 
 
-def _open_journal(output: Path, stack: ExitStack, *, overwrite: bool, fresh: bool) -> Journal:
-    """The journal of a table, which no other process uses. A table that this command made may be replaced."""
-    check_output(output, TABLE_SUFFIXES, overwrite=True)
-    stack.enter_context(locked(output.with_name(f".{output.name}.lock"), output))
-    journal = stack.enter_context(Journal(output.with_name(f"{output.name}.journal"), fresh=fresh))
-    if output.exists() and not journal.has_made(hash_file(output)):
-        check_output(output, TABLE_SUFFIXES, overwrite=overwrite)
-    return journal
+@contextmanager
+def _reporting_kept_rows(journal: Journal | None) -> Iterator[None]:
+    """If the run ends early, say that nothing is lost."""
+    try:
+        yield
+    except BaseException:
+        if journal:
+            kept = f"the rows of {_files(journal.count())} are kept in {journal.path}"
+            click.echo(f"{kept}; the same command again continues from there", err=True)
+        raise
 
 
-def _publish(journal: Journal, selection: Selection, engine: Engine, output: Path) -> None:
+def _write_table(journal: Journal, selection: Selection, engine: Engine, output: Path) -> None:
     """Write the table from the journal, in the order of the files; it appears whole or not at all."""
     with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
         rows = journal.rows(source.name for source in selection.sources)
         write_table(partial, output.suffix, rows, engine.spec, engine.calibration)
-        journal.note(hash_file(partial))
+        journal.note_made(hash_file(partial))
 
 
 def _only_bundle() -> Path:
@@ -239,30 +256,19 @@ def _announce(engine: Engine, selection: Selection) -> None:
         click.secho(f"warning: {warning}", err=True, bold=True)
 
 
-def _summarise(
-    progress: FileProgress, run: _Run, output: Path | None, heatmaps: Path | None, dicom: DicomResultWriter | None
-) -> None:
-    scored = progress.done - progress.errors
+def _summarise(progress: FileProgress, errors: Sample, output: Path | None, writers: Sequence[ResultWriter]) -> None:
     earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
     speed = f"{progress.files_per_second:.2f} files/s"
-    click.echo(f"scored {scored} of {_files(progress.done)}{earlier}, {speed}", err=True)
-    errors = run.errors
+    click.echo(f"scored {progress.scored} of {_files(progress.done)}{earlier}, {speed}", err=True)
     for row in errors.kept:
         click.echo(f"error: {row.path}: {row.error}", err=True)
     if errors.total > len(errors.kept):
         click.echo(f"and {errors.total - len(errors.kept)} more errors, all listed in the table", err=True)
     if output:
         click.echo(f"table: {output}", err=True)
-    if heatmaps:
-        click.echo(f"heat maps: {heatmaps}", err=True)
-    if dicom:
-        for sentence in dicom.sentences:
+    for writer in writers:
+        for sentence in writer.summary():
             click.echo(sentence, err=True)
-        if dicom.refused > len(dicom.sentences):
-            click.echo(f"and {dicom.refused - len(dicom.sentences)} more DICOM files have no DICOM result", err=True)
-        if dicom.others:
-            click.echo(f"no DICOM result for {_files(dicom.others)} in PNG or JPEG", err=True)
-        click.echo(f"DICOM results, with patients' identifiers: {dicom.folder}", err=True)
 
 
 def _overlap(one: Path, other: Path) -> bool:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: what it holds is closed, and it says that it was stopped."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: it cleans up and says that it was stopped."""
 
 import signal
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ import click
 
 
 class Stopped(BaseException):
-    """A signal asked for the end; no error, so nothing that handles errors takes it for one."""
+    """A signal asked the command to end. Not an Exception, so that nothing that handles errors handles it."""
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise `Stopped` inside when SIGTERM or SIGHUP arrives, and exit with 128 and the signal's number.
+    """Raise `Stopped` in the body when SIGTERM or SIGHUP arrives, and then exit with 128 plus the signal's number.
 
-    Under `nohup`, SIGHUP stays ignored. For the main thread only.
+    Under `nohup`, SIGHUP stays ignored. Only for the main thread.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -18,17 +18,22 @@ if TYPE_CHECKING:
 
 
 class BuildSource(NamedTuple):
-    """A scoring graph, and the precision of the bundle that it comes from."""
+    """A scoring graph, and the precision plan of the bundle that it comes from; float32 for other sources."""
 
     graph: ScoringGraph
     plan: PrecisionPlan
 
 
 def load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> BuildSource:
-    """Read what an engine is to be built from.
+    """Read a checkpoint, a scoring graph or a bundle.
+
+    Args:
+        source: the file or folder.
+        setting: the kind of network, if the checkpoint does not say it.
+        view_set: the crops to score; by default those of the source.
 
     Raises:
-        CxrTrtError: it is nothing of the kind, or damaged.
+        CxrTrtError: it is none of these, or damaged.
     """
     if source.suffix.lower() in CHECKPOINT_SUFFIXES:
         return BuildSource(export_and_verify(source, setting, view_set).graph, FLOAT32)
@@ -41,11 +46,13 @@ def load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> 
         raise UsageError(f"{source}: no such checkpoint, ONNX file or bundle")
     elif source.suffix.lower() != ".onnx":
         kinds = ", ".join(CHECKPOINT_SUFFIXES)
-        raise UsageError(f"{source}: neither a checkpoint ({kinds}) nor an ONNX file (.onnx) nor a bundle; rename it")
+        raise UsageError(
+            f"{source}: not a checkpoint ({kinds}), an ONNX file (.onnx) or a bundle; if it is one, rename it"
+        )
     else:
         path = source
     if setting:
-        raise UsageError("--setting is fixed in an exported graph; give the checkpoint instead")
+        raise UsageError("--setting is fixed in an exported graph; build from the checkpoint instead")
     graph = ScoringGraph.load(path)
     return BuildSource(graph.with_views(view_set) if view_set else graph, plan)
 
@@ -53,7 +60,7 @@ def load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> 
 def export_and_verify(
     checkpoint: Path, setting: str | None, view_set: ViewSet | None, images: tuple[Path, ...] = ()
 ) -> "Export":
-    """Make the scoring graph of a checkpoint, and say so. Raises CxrTrtError."""
+    """Export a checkpoint and compare the graph with PyTorch, also on these images. Raises CxrTrtError."""
     try:
         from cxr_trt.export.from_checkpoint import export_checkpoint
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What the command line shows of rows, bundles and machines."""
+"""Tables on the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +12,7 @@ SHOWN_FINDINGS = 3
 
 
 def show_rows(rows: Sequence[Row], omitted: int, common_warnings: Sequence[str]) -> None:
-    """Print the most probable findings of each row to standard output, and what holds for all rows once."""
+    """Print the most probable findings of each row to standard output, and the warnings common to all rows once."""
     caption = "\n".join((*common_warnings, NOTICE))
     columns = (f"{i}." for i in range(1, SHOWN_FINDINGS + 1))
     table = Table(Column("file", overflow="fold"), *columns, "note", caption=caption)

@@ -1,1 +1,1 @@
-"""Engines: bundles on disk, and a file for each backend."""
+"""Engines: bundles on disk, and the backends that build and run them."""

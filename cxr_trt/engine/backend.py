@@ -1,4 +1,4 @@
-"""What a backend is: it builds an engine from a scoring graph, and opens an engine to run it."""
+"""The interface of a backend, which builds an engine from a scoring graph and opens an engine to run it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from cxr_trt.spec import Specification
 
 
 class Outputs(NamedTuple):
-    """What an engine gives for a batch of N images.
+    """What an engine returns for a batch of N images.
 
     probabilities: float32 [N, 14].
     class_maps: float32 [N, 14, h, w], over `Specification.class_map_region`; None if not asked for.
@@ -25,14 +25,15 @@ class Outputs(NamedTuple):
 
 
 Pending = Callable[[], Outputs]
-"""Waits for the outputs of a submitted batch. Call it once. Raises BackendError."""
+"""Call it once: it waits for a submitted batch and returns its outputs. Raises BackendError."""
 
 
 class ScoringEngine(Protocol):
-    """What the scoring core needs: an open bundle (`cxr_trt.score.engine.Engine`), or the PyTorch reference.
+    """What the scoring pipeline needs: an open bundle (`cxr_trt.score.engine.Engine`), or the PyTorch reference.
 
-    fingerprint: written into every row. warnings: added to every row. max_batch: the most images in a call of `submit`.
-    in_flight: batches that may be submitted before the first is collected.
+    fingerprint: written into every row. warnings: added to every row.
+    max_batch: the largest number of images per call of `submit`.
+    in_flight: how many batches may be submitted before the first is collected.
     """
 
     spec: Specification
@@ -42,7 +43,7 @@ class ScoringEngine(Protocol):
     in_flight: int
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start to score 1 to `max_batch` images, uint8 [size, size]."""
+        """Start scoring 1 to `max_batch` images, uint8 [size, size]."""
         ...
 
 
@@ -54,18 +55,18 @@ class Runner(Protocol):
     has_class_maps: bool
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start to score 1 to `max_batch` images, uint8 [size, size]; class maps only if the engine has them.
+        """Start scoring 1 to `max_batch` images, uint8 [size, size]; class maps only if the engine has them.
 
-        At most `in_flight` batches may be on their way. A runner that does not overlap batches computes at once and
-        returns a function that hands over the outputs.
+        At most `in_flight` batches may be in flight. A runner that does not overlap batches computes immediately and
+        returns a function that hands over the finished outputs.
 
         Raises:
-            BackendError: the engine failed, now or when the batch is collected.
+            BackendError: the engine failed, either now or when the batch is collected.
         """
         ...
 
     def close(self) -> None:
-        """Free what the engine holds; it cannot run afterwards."""
+        """Free everything that the engine holds; it cannot run afterwards."""
         ...
 
 
@@ -73,7 +74,7 @@ class Runner(Protocol):
 class BuildOptions:
     """What a backend needs to know besides the graph.
 
-    max_batch: the most X-rays (not crops) in a call. on_progress: called while building.
+    max_batch: the largest number of X-rays (not crops) per call. on_progress: called while building.
     plugin: whether TensorRT may use the pooling plugin.
     """
 
@@ -85,11 +86,12 @@ class BuildOptions:
 class Backend(Protocol):
     """One way to run a scoring graph. `settings` is the backend's own part of the manifest: plain JSON values.
 
-    share_crops: whether its engines share crops by default, because that was measured to be faster.
-    on_cpu: whether its engines take a `cxr_trt.engine.cpu.config.CpuConfig` among their settings, and leave in float32
-    what is not int8; on a GPU that is float16.
-    precisions: what it can compute in. layouts: memory layouts of feature maps that its engines can be told to use, the
-    usual one first; empty if they choose themselves.
+    share_crops: whether its engines share crops by default, which is so where that was measured to be faster.
+    on_cpu: whether its engines run on the CPU: their settings then include a `cxr_trt.engine.cpu.config.CpuConfig`, and
+        layers of an int8 engine that are not int8 compute in float32. On a GPU those compute in float16.
+    precisions: the precisions it supports.
+    layouts: memory layouts of feature maps that its engines can be told to use, the usual one first; empty if they
+        choose for themselves.
     """
 
     name: str
@@ -100,19 +102,21 @@ class Backend(Protocol):
     on_cpu: bool
 
     def why_not_build(self) -> str | None:
-        """None if engines can be built here; else one sentence that names the install command."""
+        """None if engines can be built here; otherwise one sentence that names the install command."""
         ...
 
     def why_not_run(self) -> str | None:
-        """None if engines can run here; else one sentence that says what is missing."""
+        """None if engines can run here; otherwise one sentence that says what is missing."""
         ...
 
     def version(self) -> str:
-        """Version of the installed backend."""
+        """The version of the installed backend."""
         ...
 
     def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> Mapping[str, Any]:
-        """Write the engine's own files into `folder`, which holds none of `graph` yet; return `settings`.
+        """Write the engine's own files into `folder`, and return `settings`.
+
+        `graph` is only in memory: a backend that needs it when the engine runs must write it itself.
 
         Raises:
             BackendError: the backend refuses the graph.
@@ -120,9 +124,9 @@ class Backend(Protocol):
         ...
 
     def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
-        """None if an engine built with these settings can be opened here; else what differs (GPU model, ...).
+        """None if an engine built with these settings can be opened here; otherwise what differs (GPU model, ...).
 
-        The manifest has already been checked: the files are unchanged and the backend's version is the same.
+        The manifest has already been checked: the files are unchanged, and the backend's version is the same.
         """
         ...
 

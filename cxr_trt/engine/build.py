@@ -1,4 +1,4 @@
-"""Building an engine bundle: a folder NAME.cxr with the manifest, the scoring graph and what the backend made of it."""
+"""Building an engine bundle: a folder NAME.cxr with the manifest, the scoring graph and the backend's own files."""
 
 import os
 import shutil
@@ -20,17 +20,17 @@ from cxr_trt.outputs import check_folder
 from cxr_trt.precision.plan import FLOAT32, PRECISION_FILE, PrecisionPlan
 from cxr_trt.precision.ranges import Images
 
-MAX_CHECK_IMAGES = 4  # on which a new engine is compared with its scoring graph
+MAX_CHECK_IMAGES = 4  # a new engine is compared with its scoring graph on at most this many images
 
 
 @dataclass(frozen=True)
 class BuildRequest:
     """What to build.
 
-    graph: the scoring graph. backend: what the engine is for. plan: its precision. options: for the backend.
-    share_crops: see `cxr_trt.export.rewrites.Rewrites`; None: as the backend proposes.
-    cpu_configs: to be timed on a CPU; the fastest takes the place of `options.max_batch`. Empty: one stream.
-    images: to compare engine and scoring graph on; None: a built-in picture.
+    graph: the scoring graph. backend: the backend to build for. plan: the precision. options: passed to the backend.
+    share_crops: see `cxr_trt.export.rewrites.Rewrites`; None means the backend's default.
+    cpu_configs: configurations to time on a CPU; the fastest replaces `options.max_batch`. Empty means one stream.
+    images: X-rays on which engine and scoring graph are compared; None means a built-in picture.
     """
 
     graph: ScoringGraph
@@ -43,7 +43,7 @@ class BuildRequest:
 
 
 def build_bundle(request: BuildRequest, target: Path, *, overwrite: bool = False) -> Manifest:
-    """Build an engine from a scoring graph. The bundle appears at `target` whole or not at all.
+    """Build an engine from a scoring graph. The bundle appears at `target` complete or not at all.
 
     Args:
         request: what to build.
@@ -51,8 +51,8 @@ def build_bundle(request: BuildRequest, target: Path, *, overwrite: bool = False
         overwrite: whether a bundle at `target` may be replaced.
 
     Raises:
-        UsageError: `target` exists and `overwrite` is False, is not a bundle, or cannot be written.
-        BackendError: the backend refuses the graph, or the engine can run here and gives other results.
+        UsageError: `target` exists and `overwrite` is False, or it is not a bundle, or it cannot be written.
+        BackendError: the backend refuses the graph, or the engine runs here and its results differ from the graph's.
     """
     check_target(target, overwrite)
     target = target.resolve()
@@ -76,7 +76,7 @@ def build_bundle(request: BuildRequest, target: Path, *, overwrite: bool = False
 
 
 def _build_into(folder: Path, request: BuildRequest) -> Manifest:
-    """Write all files of the bundle but its manifest."""
+    """Write every file of the bundle except the manifest, which is returned."""
     graph, backend, plan = request.graph, request.backend, request.plan
     graph.save(folder / GRAPH_FILE)
     share_crops = backend.share_crops if request.share_crops is None else request.share_crops
@@ -102,7 +102,7 @@ def _parity(folder: Path, request: BuildRequest, settings: Mapping[str, Any]) ->
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raise UsageError if a bundle may not be written to `target`: called before the work, not after it."""
+    """Raise UsageError if a bundle may not be written to `target`. Call it before the work starts."""
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; add --overwrite to replace it, or choose another path")
     if target.exists() and not (target / MANIFEST_FILE).is_file():

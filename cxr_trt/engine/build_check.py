@@ -1,4 +1,4 @@
-"""No bundle is finished whose engine disagrees with its own scoring graph."""
+"""The check that a newly built engine agrees with its scoring graph; a bundle that fails it is not written."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from cxr_trt.errors import BackendError
 from cxr_trt.precision.ranges import Images
 
 MAX_DIFFERENCES = {"fp32": (1e-4, 1e-4), "fp16": (2e-2, 2e-3), "int8": (0.3, 0.03)}
-"""By precision, the largest and the mean difference of a probability that a bundle may have."""
+"""By precision: the largest difference of a probability that is allowed, and the largest mean difference."""
 
-MAX_CHECKED_BATCH = 8  # enough for all streams of `cxr_trt.engine.cpu.tuning`
+MAX_CHECKED_BATCH = 8  # enough to use all streams of `cxr_trt.engine.cpu.tuning`
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the probabilities of an engine lie from its scoring graph's."""
+    """How much the probabilities of an engine differ from those of its scoring graph."""
 
     images: int
     largest: float
@@ -26,19 +26,25 @@ class Parity:
 
 
 def check_parity(runner: Runner, model: onnx.ModelProto, images: Images, precision: str) -> Parity:
-    """Run an engine, and its scoring graph in float32 with ONNX Runtime on the CPU, on uint8 [N, 1, size, size].
+    """Compare an engine with its scoring graph, which ONNX Runtime runs in float32 on the CPU.
 
-    The engine takes the images one by one, and then a batch in which they are repeated, because it may compute the two
-    differently.
+    The engine gets the images one by one and then as a batch, with images repeated to fill it, because it may compute
+    single images and batches differently.
+
+    Args:
+        runner: the open engine.
+        model: the scoring graph.
+        images: uint8 [N, 1, size, size].
+        precision: decides which differences are allowed, see MAX_DIFFERENCES.
 
     Raises:
-        BackendError: they differ by more than the precision explains, or something is not a number.
+        BackendError: they differ by more than the precision explains, or a result is not a number.
     """
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = np.concatenate([session.run(["probabilities"], {"images": image[None]})[0] for image in images])
-    numbers = range(len(images))
-    repeated = np.resize(numbers, min(runner.max_batch, MAX_CHECKED_BATCH))
-    batches = [[number] for number in numbers] + ([repeated] if len(repeated) > 1 else [])
+    indices = range(len(images))
+    repeated = np.resize(indices, min(runner.max_batch, MAX_CHECKED_BATCH))
+    batches = [[index] for index in indices] + ([repeated] if len(repeated) > 1 else [])
     differences = np.concatenate(
         [np.abs(runner.submit(list(images[batch, 0]), False)().probabilities - expected[batch]) for batch in batches]
     )
@@ -47,7 +53,7 @@ def check_parity(runner: Runner, model: onnx.ModelProto, images: Images, precisi
     if not (parity.largest <= largest and parity.mean <= mean):  # NaN fails too
         raise BackendError(
             f"nothing was written: the engine's probabilities differ from the scoring graph's by {parity.largest:.1e} "
-            f"at most and {parity.mean:.1e} on average (allowed in {precision}: {largest:.0e} and {mean:.0e}); try "
-            "another --precision or --backend, and please report it"
+            f"at most and {parity.mean:.1e} on average ({precision} allows {largest:.0e} and {mean:.0e}); try another "
+            "--precision or --backend, and please report this"
         )
     return parity

@@ -1,4 +1,4 @@
-"""Which backend an engine is built for."""
+"""Choosing the backend to build an engine for."""
 
 import tempfile
 import time
@@ -20,14 +20,14 @@ from cxr_trt.precision.plan import PrecisionPlan
 from cxr_trt.spec import Specification
 
 CPU_BACKENDS = ("openvino", "onnxruntime")  # which one is faster depends on the processor
-GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")  # faster first
+GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")  # the faster one first
 TIMED_RUNS = 2
 
 Label = TypeVar("Label")
 
 
 def check_backend(name: str, precision: Precision) -> None:
-    """Raise BackendError, which says what to do, if the named backend cannot build here, or not this precision."""
+    """Raise BackendError, which says what to do, if the named backend cannot build here or not in this precision."""
     if reason := BACKENDS[name].why_not_build():
         raise BackendError(reason)
     if precision not in BACKENDS[name].precisions:
@@ -36,15 +36,15 @@ def check_backend(name: str, precision: Precision) -> None:
 
 
 def choose_backend(name: str, plan: PrecisionPlan, graph: ScoringGraph, say: Callable[[str], None]) -> Backend:
-    """The backend of that name; for "auto", the best that can build and run the plan's precision here.
+    """The backend of that name; for "auto", the best one that can build and run the plan's precision here.
 
-    On a GPU that is TensorRT; without one, the CPU backend that scores a picture in less time, which is measured.
+    With a GPU that is TensorRT; without one, both CPU backends are timed and the faster one is chosen.
 
     Args:
         name: "auto" or a key of BACKENDS.
         plan: the engine's precision.
-        graph: the scoring graph, to be timed.
-        say: takes a sentence on what was measured, or on why a GPU is not used.
+        graph: the scoring graph, which is timed.
+        say: called with a sentence that says what was measured, or why the GPU is not used.
 
     Raises:
         BackendError: see `check_backend`.
@@ -77,7 +77,7 @@ def choose_backend(name: str, plan: PrecisionPlan, graph: ScoringGraph, say: Cal
 def time_engines(
     engines: Mapping[Label, tuple[Backend, onnx.ModelProto]], spec: Specification, runs: int
 ) -> dict[Label, list[float]]:
-    """Seconds that an image takes on each engine, run by run, in turn, after one that does not count."""
+    """Seconds per image of each engine, for each of `runs` runs. The engines take turns, after one warm-up run each."""
     picture = check_pictures(spec.image_size)[0, 0]
     timings: dict[Label, list[float]] = {label: [] for label in engines}
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The manifest of an engine bundle: what is in it, what made it, and what its files must hash to."""
+"""The manifest of an engine bundle: what the bundle contains, what built it, and the hashes of its files."""
 
 import dataclasses
 import json
@@ -16,15 +16,15 @@ from cxr_trt.precision.plan import PRECISION_FILE, PrecisionPlan
 from cxr_trt.spec import Specification
 
 MANIFEST_FILE = "manifest.json"
-GRAPH_FILE = "model.onnx"  # the scoring graph, in every bundle: any bundle can be rebuilt elsewhere
-MAX_MANIFEST_BYTES = 1 << 20  # one has about 2,000
+GRAPH_FILE = "model.onnx"  # the scoring graph is in every bundle, so that each can be rebuilt on another machine
+MAX_MANIFEST_BYTES = 1 << 20  # a typical manifest has about 2,000
 MAX_BATCH = 4096
-MANIFEST_FORMAT = 2  # raise it when the fields change their meaning
+MANIFEST_FORMAT = 2  # to be raised when fields change their meaning
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Plain values only; `files` maps each other file of the bundle to its sha256."""
+    """Plain JSON values only. `files` maps every other file of the bundle to its sha256."""
 
     graph: GraphInfo
     precision: str
@@ -39,16 +39,16 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the engine, then the specification: 16 hexadecimal digits of the hash of each.
+        """Identifies the engine and its specification: 16 hexadecimal digits of the hash of each.
 
-        How long the engine took when it was tuned is no part of it: the same engine built again is the same.
+        The times measured while tuning do not count, so that the same engine built again has the same fingerprint.
         """
         fields = self._fields()
         settings = {name: value for name, value in self.settings.items() if name != "tuning"}
         return f"{hash_fields({**fields, 'settings': settings})[:16]}-{self.graph.spec.sha256[:16]}"
 
     def check_types(self) -> None:
-        """Raise TypeError or ValueError for what no backend should have to expect."""
+        """Raise TypeError or ValueError for values that no backend should have to expect."""
         texts = (self.precision, self.backend, self.backend_version, self.graph.checkpoint_sha256)
         if not all(isinstance(text, str) for text in (*texts, *self.files, *self.files.values())):
             raise TypeError("not a text")
@@ -66,10 +66,10 @@ class Manifest:
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """Read the manifest of a bundle and hold every file of it against its hash.
+    """Read the manifest of a bundle and check every file of the bundle against its hash.
 
     Raises:
-        BundleError: no bundle, of another format, incomplete or changed; the sentence names the file.
+        BundleError: it is not a bundle, or one of another format, incomplete or changed. The error names the file.
     """
     path = bundle / MANIFEST_FILE
     if not bundle.is_dir():
@@ -80,7 +80,7 @@ def read_manifest(bundle: Path) -> Manifest:
         )
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ValueError("no manifest is that large")
+            raise ValueError("too large for a manifest")
         text = path.read_text()
         fields = json.loads(text)
         number = fields.pop("format")
@@ -91,9 +91,11 @@ def read_manifest(bundle: Path) -> Manifest:
         manifest = Manifest(info, **fields)
         manifest.check_types()
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, CxrTrtError) as error:
-        raise BundleError(f"{path}: damaged or of another version of cxr-trt; {_rebuild(bundle)}") from error
+        raise BundleError(f"{path}: damaged or from another version of cxr-trt; {_rebuild(bundle)}") from error
     if number != MANIFEST_FORMAT:
-        raise BundleError(f"{path}: format {number}, but this version reads {MANIFEST_FORMAT}; {_rebuild(bundle)}")
+        raise BundleError(
+            f"{path}: has format {number}, but this version reads format {MANIFEST_FORMAT}; {_rebuild(bundle)}"
+        )
     if text != manifest.to_json():
         raise BundleError(f"{path}: changed since the engine was built; {_rebuild(bundle)}")
     _check_files(bundle, manifest)
@@ -101,16 +103,16 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def _check_files(bundle: Path, manifest: Manifest) -> None:
-    """Raise BundleError unless the bundle holds the files of its manifest, unchanged, and no others.
+    """Raise BundleError unless the bundle holds exactly the files of its manifest, unchanged.
 
-    A calibration is not part of the engine and carries its own hash (`cxr_trt.calibrate.calibration`).
+    A calibration is not part of the engine; it carries its own hash (`cxr_trt.calibrate.calibration`).
     """
     for name, sha256 in manifest.files.items():
         path = bundle / name
         if Path(name).name != name or not path.is_file():
             raise BundleError(f"{bundle}: {name} is missing; {_rebuild(bundle)}")
         if path.is_symlink():
-            raise BundleError(f"{path}: is a link, which a bundle may not hold; copy the file itself")
+            raise BundleError(f"{path}: is a link, and a bundle must not contain links; copy the file itself")
         try:
             changed = hash_file(path) != sha256
         except OSError as error:
@@ -127,7 +129,7 @@ def _check_files(bundle: Path, manifest: Manifest) -> None:
     if manifest.precision == "int8":
         try:
             if PRECISION_FILE not in manifest.files:
-                raise BundleError(f"has no {PRECISION_FILE}")
+                raise BundleError(f"{PRECISION_FILE} is missing")
             plan = PrecisionPlan.from_json((bundle / PRECISION_FILE).read_text())
             plan.check_weights(ScoringGraph(model, manifest.graph))
         except BundleError as error:
@@ -135,9 +137,9 @@ def _check_files(bundle: Path, manifest: Manifest) -> None:
 
 
 def _derived(graph: GraphInfo) -> dict[str, str]:
-    """What a reader of the file wants to see first."""
+    """Values that stand at the top of the file for its reader."""
     return {"specification_sha256": graph.spec.sha256}
 
 
 def _rebuild(bundle: Path) -> str:
-    return f"build it again from the model it was made from: `cxr-trt build-engine MODEL -o {bundle} --overwrite`"
+    return f"build it again from its model: `cxr-trt build-engine MODEL -o {bundle} --overwrite`"

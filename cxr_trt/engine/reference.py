@@ -1,4 +1,4 @@
-"""A checkpoint as an engine: scored in PyTorch, for comparisons."""
+"""A checkpoint that can be used like an engine: it is scored in PyTorch, for comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ class Reference:
     in_flight = 1
 
     def __init__(self, checkpoint: Path, setting: str | None, view_set: ViewSet | None) -> None:
-        """Load a checkpoint, as `load_checkpoint` does; without a view set, its own."""
+        """Load a checkpoint, as `load_checkpoint` does. Without a view set, its own views are used."""
         loaded = load_checkpoint(checkpoint, setting)
         self.spec = replace(loaded.spec, views=view_set or loaded.spec.views)
         self.fingerprint = f"{loaded.sha256[:16]}-{self.spec.sha256[:16]}"

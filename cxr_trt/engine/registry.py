@@ -1,4 +1,4 @@
-"""The backends by name."""
+"""All backends by name."""
 
 from cxr_trt.engine.backend import Backend
 from cxr_trt.engine.cpu.onnxruntime import OnnxRuntimeBackend

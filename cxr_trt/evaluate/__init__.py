@@ -1,1 +1,1 @@
-"""How good scores are: areas under curves with intervals, from a table of scores and a table of labels."""
+"""How good scores are: areas under curves, calibration and localization, with intervals over patients."""

@@ -1,7 +1,7 @@
 """Areas under the ROC and precision-recall curves, with bootstrap intervals over patients.
 
-Ranks are compared, not probabilities, so everything is done in integers and is exact, ties included. An image that is
-drawn twice counts twice: a resample is a column of whole weights, and each finding is sorted once for all resamples.
+Only ranks count, so everything is computed in integers and is exact, ties included. An image that is drawn twice counts
+twice: a resample is a column of integer weights, and each finding is sorted once for all resamples.
 """
 
 from collections.abc import Iterator
@@ -12,21 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.findings import FINDINGS
+from cxr_trt.markdown import markdown_table
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-RESAMPLES_AT_A_TIME = 50  # about 10 MB per array at 25,596 images
-PERCENTILES = (2.5, 97.5)
+RESAMPLES_AT_A_TIME = 50  # about 10 MB per array for 25,596 images
+INTERVAL_PERCENTILES = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
 class Area:
-    """One finding. The areas are None without positives or without negatives.
+    """The areas of one finding; None without positives or without negatives.
 
     low, high: 95 % percentile interval of `auc` over resampled patients; None without resamples.
     auprc: average precision, the step-wise area under the precision-recall curve.
-    positives: images.
+    positives: number of images with the finding.
     """
 
     auc: float | None
@@ -38,9 +39,9 @@ class Area:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All findings, and the mean AUC over those that have one; `low` and `high` are its 95 % interval.
+    """The areas of all findings, and the mean AUC over those that have one, with its 95 % interval `low` to `high`.
 
-    mean_resamples: the resamples behind the mean's interval, those in which every finding of the mean is defined.
+    mean_resamples: number of resamples behind the mean's interval: those in which each finding of the mean has an AUC.
     """
 
     findings: dict[str, Area]
@@ -62,22 +63,24 @@ class Evaluation:
 def evaluate(
     scores: npt.ArrayLike, labels: npt.ArrayLike, patients: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
 ) -> Evaluation:
-    """Areas of the 14 findings and their mean (paper, sec. 4.2).
+    """Compute the areas of the 14 findings and their mean (paper, sec. 4.2).
 
     Args:
-        scores: [N, 14], in the order of FINDINGS, finite; only their order matters.
+        scores: [N, 14], in the order of FINDINGS, finite; only their ranks matter.
         labels: [N, 14], 0 or 1.
         patients: [N], any identifiers; all images of a patient are drawn together.
-        resamples: sets of patients, drawn with replacement and as large as the original; 0 for no intervals.
-        seed: of the resampling.
+        resamples: number of sets of patients, drawn with replacement and as large as the original; 0 for no intervals.
+        seed: random seed for the resamples.
     """
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
-    exact = [_maybe(roc_auc(s, y, np.ones((len(s), 1), np.int64))[0]) for s, y in zip(scores.T, labels.T, strict=True)]
+    exact = [
+        _none_if_nan(roc_auc(s, y, np.ones((len(s), 1), np.int64))[0]) for s, y in zip(scores.T, labels.T, strict=True)
+    ]
     drawn = bootstrap(scores, labels, patients, resamples, seed)
     kept = [column for column, auc in enumerate(exact) if auc is not None]
     means = drawn[:, kept].mean(1) if kept else np.empty(0)
     areas = {
-        name: Area(auc, *interval(drawn[:, i]), _maybe(average_precision(scores[:, i], labels[:, i])), int(sum_))
+        name: Area(auc, *interval(drawn[:, i]), _none_if_nan(average_precision(scores[:, i], labels[:, i])), int(sum_))
         for i, (name, auc, sum_) in enumerate(zip(FINDINGS, exact, labels.sum(0), strict=True))
     }
     values = [auc for auc in exact if auc is not None]
@@ -94,7 +97,7 @@ def evaluate(
 
 
 def roc_auc(scores: Floats, labels: npt.NDArray[np.bool_], weights: Integers) -> Floats:
-    """The share of (positive, negative) pairs in the right order, a tie counting half; for many weightings at once.
+    """The share of (positive, negative) pairs in the right order, a tie counting half, for many weightings at once.
 
     Args:
         scores: [N].
@@ -118,14 +121,14 @@ def roc_auc(scores: Floats, labels: npt.NDArray[np.bool_], weights: Integers) ->
 def bootstrap(
     scores: Floats, labels: npt.NDArray[np.bool_], patients: npt.ArrayLike, resamples: int, seed: int
 ) -> Floats:
-    """AUC of resampled sets of patients; the sets follow from patients and seed alone, so two scores can be paired.
+    """AUC of resampled sets of patients. The sets depend on patients and seed alone, so two engines can be paired.
 
     Args:
         scores: [N, 14].
         labels: [N, 14].
         patients: [N], any identifiers.
-        resamples: sets of patients, drawn with replacement and as large as the original.
-        seed: of the drawing.
+        resamples: number of sets of patients, drawn with replacement and as large as the original.
+        seed: random seed for the resamples.
 
     Returns:
         [resamples, 14]; NaN where a finding has only one class in a resample.
@@ -139,7 +142,7 @@ def bootstrap(
 
 
 def resampled(patients: npt.ArrayLike, resamples: int, seed: int) -> Iterator[Integers]:
-    """How often each of N images occurs in sets of patients, drawn with replacement: [N, B] for B sets at a time."""
+    """How often each of N images occurs in sets of patients drawn with replacement: [N, B] for B sets at a time."""
     numbers: Integers = np.unique(np.asarray(patients), return_inverse=True)[1].astype(np.int64)
     total = int(numbers.max(initial=-1)) + 1
     rng = np.random.default_rng(seed)
@@ -150,11 +153,11 @@ def resampled(patients: npt.ArrayLike, resamples: int, seed: int) -> Iterator[In
 
 
 def interval(areas: Floats) -> tuple[float | None, float | None]:
-    """The 95 % percentile interval of resampled values, NaN left out; None where there are none."""
+    """The 95 % percentile interval of resampled values without NaN; None if there are none."""
     defined = areas[np.isfinite(areas)]
     if not len(defined):
         return None, None
-    low, high = np.percentile(defined, PERCENTILES)
+    low, high = np.percentile(defined, INTERVAL_PERCENTILES)
     return float(low), float(high)
 
 
@@ -185,19 +188,24 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def to_markdown(evaluation: Evaluation) -> str:
-    """A table of a row a finding, and the mean."""
-    lines = ["| finding | positives | AUC | 95 % interval | AUPRC |", "|---|---|---|---|---|"]
-    for name, area in evaluation.findings.items():
-        lines.append(_line(name, str(area.positives), area.auc, area.low, area.high, area.auprc))
-    lines.append(_line("**mean**", "", evaluation.mean_auc, evaluation.low, evaluation.high, None))
-    return "\n".join(lines)
+    """A table with a row per finding, and the mean."""
+    rows = [
+        (
+            name,
+            str(area.positives),
+            *_cells(area.auc, area.low, area.high),
+            "" if area.auprc is None else f"{area.auprc:.4f}",
+        )
+        for name, area in evaluation.findings.items()
+    ]
+    mean = ("**mean**", "", *_cells(evaluation.mean_auc, evaluation.low, evaluation.high), "")
+    return markdown_table(("finding", "positives", "AUC", "95 % interval", "AUPRC"), [*rows, mean])
 
 
-def _line(name: str, positives: str, auc: float | None, low: float | None, high: float | None, ap: float | None) -> str:
+def _cells(auc: float | None, low: float | None, high: float | None) -> tuple[str, str]:
     interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-    shown = "undefined" if auc is None else f"{auc:.4f}"
-    return f"| {name} | {positives} | {shown} | {interval} | {'' if ap is None else f'{ap:.4f}'} |"
+    return "undefined" if auc is None else f"{auc:.4f}", interval
 
 
-def _maybe(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)

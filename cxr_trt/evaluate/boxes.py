@@ -1,4 +1,4 @@
-"""Boxes that radiologists drew, held against class maps from the folder of heat maps."""
+"""Comparing boxes that radiologists drew with the class maps of `cxr-trt score --heatmaps FOLDER --raw-maps`."""
 
 import csv
 import math
@@ -15,13 +15,13 @@ from cxr_trt.results.raw_maps import read_raw_maps
 from cxr_trt.tables.reading import match, read_labels, read_paths
 
 BOX_COLUMNS = ("image", "finding", "x", "y", "width", "height")
-NIH_FIRST_COLUMN = "Image Index"  # of BBox_List_2017.csv, whose header has a name less than its rows have numbers
+NIH_FIRST_COLUMN = "Image Index"  # in BBox_List_2017.csv, whose header names fewer columns than its rows have
 NIH_FINDING_NAMES = {"Infiltrate": "Infiltration"}
-MAX_OVERHANG = 1.0  # pixels that a box may reach beyond its picture, for rounding
+MAX_OVERHANG = 1.0  # pixels by which a box may reach beyond its X-ray, because of rounding
 
 
 class Box(NamedTuple):
-    """One finding on one image, in pixels of the image's file."""
+    """A box of one finding on one image, in pixels of the image's file."""
 
     image: str
     finding: int
@@ -32,7 +32,7 @@ def read_boxes(path: Path) -> list[Box]:
     """Read a CSV with the columns image, finding, x, y, width and height, or NIH's BBox_List_2017.csv.
 
     Raises:
-        UsageError: it cannot be read, or a row has an unknown finding or no box.
+        UsageError: it cannot be read, or a row has an unknown finding or an invalid box.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -60,12 +60,14 @@ def _box(cells: list[str], path: Path) -> Box:
     except ValueError:
         width = height = x = y = math.nan
     if not (width > 0 and height > 0 and math.isfinite(x + y + width + height)):
-        raise UsageError(f"{path}: the box of {finding} on {image!r} is {', '.join(texts)}; it must have a size")
+        raise UsageError(
+            f"{path}: the box of {finding} on {image!r} is {', '.join(texts)}; its width and height must be above 0"
+        )
     return Box(image, FINDINGS.index(finding), Rectangle(y, x, height, width))
 
 
 def check_within(box: Box, size: tuple[int, int], path: Path) -> None:
-    """Raise UsageError if a box reaches beyond its picture: then it is in pixels of a file of another size."""
+    """Raise UsageError if a box reaches beyond its X-ray, which means that it was drawn in another size of the file."""
     y, x, height, width = box.rectangle
     if min(x, y) < -MAX_OVERHANG or x + width > size[1] + MAX_OVERHANG or y + height > size[0] + MAX_OVERHANG:
         raise UsageError(
@@ -77,10 +79,18 @@ def check_within(box: Box, size: tuple[int, int], path: Path) -> None:
 def localize_boxes(
     scores: Path, labels: Path, boxes: Path, folder: Path, resamples: int, seed: int
 ) -> tuple[Localization, int]:
-    """Hold the boxes of a table against the class maps in `folder`; patients are those of `labels`, if it names them.
+    """Compare the boxes of a table with class maps.
+
+    Args:
+        scores: the table of scores.
+        labels: the table of labels, for the patients.
+        boxes: the table of boxes.
+        folder: the folder of heat maps with the class maps.
+        resamples: number of resamples of the patients.
+        seed: random seed for the resamples.
 
     Returns:
-        How well they agree, and how many boxes were left out because their images were not scored.
+        How well boxes and maps agree, and how many boxes were left out because their images were not scored.
 
     Raises:
         UsageError: a table or the maps of an image cannot be used, or no box is on an image that was scored.
@@ -90,7 +100,9 @@ def localize_boxes(
     partners = match(images, paths, boxes, scores)
     path_of = {image: paths[place] for image, place in zip(images, partners, strict=True) if place is not None}
     if not path_of:
-        raise UsageError(f"{boxes}: no image of it is in {scores}; the names must agree but for folder and suffix")
+        raise UsageError(
+            f"{boxes}: none of its images is in {scores}; the names must be equal except for folder and suffix"
+        )
     hit, findings = [], []
     for image, path in path_of.items():
         maps = read_raw_maps(folder, path)
@@ -106,7 +118,7 @@ def localize_boxes(
 
 
 def _patients(labels: Path, paths: list[str], scores: Path) -> list[str]:
-    """An identifier for each path: its patient, or itself where that is unknown."""
+    """The patient of each path, or the path itself if the patient is unknown."""
     truth = read_labels(labels)
     unique = list(dict.fromkeys(paths))
     rows = dict(zip(unique, match(unique, truth.images, scores, labels), strict=True))

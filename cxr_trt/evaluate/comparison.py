@@ -1,4 +1,4 @@
-"""How far two sets of scores of the same images lie apart: probabilities, ranks and, with labels, AUC."""
+"""How far apart two sets of scores of the same images are: probabilities, ranks and, with labels, AUC."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,13 +8,14 @@ import numpy.typing as npt
 
 from cxr_trt.evaluate.auc import Floats, bootstrap, interval, roc_auc
 from cxr_trt.findings import FINDINGS
+from cxr_trt.markdown import markdown_table
 
 MAX_NAMED_IMAGES = 5
 
 
 @dataclass(frozen=True)
-class Furthest:
-    """The finding of an image for which the two probabilities differ most."""
+class LargestDifference:
+    """The finding of an image whose two probabilities differ most."""
 
     path: str
     finding: str
@@ -23,7 +24,7 @@ class Furthest:
 
 
 @dataclass(frozen=True)
-class Difference:
+class AreaDifference:
     """AUC of A and of B, and B minus A with its 95 % interval over the same resampled patients; None if undefined."""
 
     a: float | None
@@ -36,10 +37,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class AreaDifferences:
-    """`mean` is over the findings that have both classes."""
+    """The mean difference, over the findings with positives and negatives, and that of each finding."""
 
-    mean: Difference
-    findings: dict[str, Difference]
+    mean: AreaDifference
+    findings: dict[str, AreaDifference]
     images: int
     patients: int
     resamples: int
@@ -47,17 +48,23 @@ class AreaDifferences:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Probabilities: largest and mean distance. Ranks: Spearman's correlation a finding, None for constant scores."""
+    """How far the scores of two engines are apart.
+
+    max_abs_diff, mean_abs_diff: of the probabilities.
+    rank_correlation: Spearman's correlation per finding; None if the scores are constant.
+    largest_differences: the images with the largest differences, the largest first.
+    auc: if there are labels.
+    """
 
     images: int
     max_abs_diff: float
     mean_abs_diff: float
     rank_correlation: dict[str, float | None]
-    furthest: list[Furthest]
+    largest_differences: list[LargestDifference]
     auc: AreaDifferences | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `auc` has `a`, `b`, `difference`, `low`, `high` of the mean, and `findings`."""
+        """Plain values for a JSON file; `auc` has the fields of the mean, and `findings`."""
         content = asdict(self)
         if self.auc:
             content["auc"] = {**asdict(self.auc.mean), **{k: v for k, v in content["auc"].items() if k != "mean"}}
@@ -66,21 +73,22 @@ class Comparison:
 
 
 def compare_probabilities(a: Floats, b: Floats, paths: list[str]) -> Comparison:
-    """Compare probabilities [N, 14] of the images `paths`."""
+    """Compare two sets of probabilities [N, 14] of the images `paths`."""
     distance = np.abs(a - b)
     largest = distance.argmax(1)
     order = np.argsort(-distance.max(1), kind="stable")[:MAX_NAMED_IMAGES]
-    furthest = [
-        Furthest(paths[i], FINDINGS[largest[i]], float(a[i, largest[i]]), float(b[i, largest[i]])) for i in order
+    named = [
+        LargestDifference(paths[i], FINDINGS[largest[i]], float(a[i, largest[i]]), float(b[i, largest[i]]))
+        for i in order
     ]
     ranks = {name: spearman(a[:, column], b[:, column]) for column, name in enumerate(FINDINGS)}
-    return Comparison(len(a), float(distance.max()), float(distance.mean()), ranks, furthest)
+    return Comparison(len(a), float(distance.max()), float(distance.mean()), ranks, named)
 
 
 def compare_areas(
     a: Floats, b: Floats, labels: npt.NDArray[np.bool_], patients: npt.ArrayLike, resamples: int, seed: int
 ) -> AreaDifferences:
-    """Compare the AUC of scores [N, 14] on labels [N, 14]; the images of a patient are drawn together."""
+    """Compare the AUC of two sets of scores [N, 14]; the images of a patient are drawn together."""
     once = np.ones((len(labels), 1), np.int64)
     exact = np.stack([[roc_auc(s[:, i], labels[:, i], once)[0] for i in range(len(FINDINGS))] for s in (a, b)])
     drawn = np.subtract(*(bootstrap(scores, labels, patients, resamples, seed) for scores in (b, a)))
@@ -89,19 +97,19 @@ def compare_areas(
     if defined.any():
         mean = _difference(exact[:, defined].mean(1), drawn[:, defined].mean(1), None)
     else:
-        mean = Difference(None, None, None, None, None)
+        mean = AreaDifference(None, None, None, None, None)
     return AreaDifferences(mean, findings, len(labels), len(np.unique(np.asarray(patients))), resamples)
 
 
-def _difference(exact: Floats, drawn: Floats, positives: int | None) -> Difference:
+def _difference(exact: Floats, drawn: Floats, positives: int | None) -> AreaDifference:
     a, b = exact.tolist()
     if np.isnan(a):
-        return Difference(None, None, None, None, None, positives)
-    return Difference(a, b, b - a, *interval(drawn), positives)
+        return AreaDifference(None, None, None, None, None, positives)
+    return AreaDifference(a, b, b - a, *interval(drawn), positives)
 
 
 def spearman(a: Floats, b: Floats) -> float | None:
-    """Rank correlation of two arrays [N], ties at their mean rank; None if one of them is constant."""
+    """Rank correlation of two arrays [N], with tied values at their mean rank; None if an array is constant."""
     ranks = [_ranks(values) for values in (a, b)]
     if any(np.ptp(rank) == 0 for rank in ranks):
         return None
@@ -116,34 +124,34 @@ def _ranks(values: Floats) -> Floats:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Two tables: the distance of the probabilities, and a row a finding."""
-    lines = [
+    """Two tables: the largest differences of the probabilities, and a row per finding."""
+    summary = (
         f"{comparison.images} images, probabilities differ by {comparison.max_abs_diff:.2e} at most and "
-        f"{comparison.mean_abs_diff:.2e} on average. They differ most in:",
-        "",
-        "| image | finding | A | B |",
-        "|---|---|---|---|",
-        *(f"| {item.path} | {item.finding} | {item.a:.6f} | {item.b:.6f} |" for item in comparison.furthest),
-        "",
+        f"{comparison.mean_abs_diff:.2e} on average. They differ most in:"
+    )
+    largest = markdown_table(
+        ("image", "finding", "A", "B"),
+        [(item.path, item.finding, f"{item.a:.6f}", f"{item.b:.6f}") for item in comparison.largest_differences],
+    )
+    return "\n\n".join((summary, largest, _findings_table(comparison)))
+
+
+def _findings_table(comparison: Comparison) -> str:
+    correlations = {name: _shown(value) for name, value in comparison.rank_correlation.items()}
+    if not comparison.auc:
+        return markdown_table(("finding", "rank correlation"), correlations.items())
+    rows = [
+        (name, str(area.positives), correlations[name], *_cells(area)) for name, area in comparison.auc.findings.items()
     ]
-    areas = comparison.auc
-    if not areas:
-        lines += ["| finding | rank correlation |", "|---|---|"]
-        lines += [f"| {name} | {_shown(value)} |" for name, value in comparison.rank_correlation.items()]
-        return "\n".join(lines)
-    lines += ["| finding | positives | rank correlation | AUC A | AUC B | B - A | 95 % interval |", "|---" * 7 + "|"]
-    for name, area in areas.findings.items():
-        correlation = _shown(comparison.rank_correlation[name])
-        lines.append(f"| {name} | {area.positives} | {correlation} | {_area(area)} |")
-    lines.append(f"| **mean** | | | {_area(areas.mean)} |")
-    return "\n".join(lines)
+    columns = ("finding", "positives", "rank correlation", "AUC A", "AUC B", "B - A", "95 % interval")
+    return markdown_table(columns, [*rows, ("**mean**", "", "", *_cells(comparison.auc.mean))])
 
 
-def _area(area: Difference) -> str:
+def _cells(area: AreaDifference) -> tuple[str, str, str, str]:
     if area.difference is None:
-        return "undefined | undefined | | "
+        return "undefined", "undefined", "", ""
     interval = "" if area.low is None else f"{area.low:+.4f} to {area.high:+.4f}"
-    return f"{area.a:.4f} | {area.b:.4f} | {area.difference:+.4f} | {interval}"
+    return f"{area.a:.4f}", f"{area.b:.4f}", f"{area.difference:+.4f}", interval
 
 
 def _shown(value: float | None) -> str:

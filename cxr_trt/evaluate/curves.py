@@ -1,4 +1,4 @@
-"""ROC curves as a picture: a panel a finding, with its area and interval. Needs matplotlib (the extra `plots`)."""
+"""ROC curves as a picture: a panel per finding, with its area and interval. Needs matplotlib (the extra `plots`)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 PANEL_COLUMNS = 5
-PANEL_INCHES = 2.4  # a panel's side
+PANEL_INCHES = 2.4  # side of a panel
 
 
 def check_plots() -> None:
@@ -24,7 +24,7 @@ def check_plots() -> None:
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
-        raise UsageError("pictures of curves need matplotlib: pip install 'cxr-trt[plots]'") from error
+        raise UsageError("drawing needs matplotlib: pip install 'cxr-trt[plots]'") from error
 
 
 def roc_curve(scores: Floats, labels: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
@@ -32,10 +32,10 @@ def roc_curve(scores: Floats, labels: npt.NDArray[np.bool_]) -> tuple[Floats, Fl
 
     Args:
         scores: [N].
-        labels: [N], of both classes.
+        labels: [N], with positives and negatives.
 
     Returns:
-        Two arrays of one length, neither falling.
+        Two rising arrays of the same length.
     """
     order = np.argsort(-scores)
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # the last image of each run of ties
@@ -44,13 +44,13 @@ def roc_curve(scores: Floats, labels: npt.NDArray[np.bool_]) -> tuple[Floats, Fl
 
 
 def save_curves(path: Path, scores: Floats, labels: npt.NDArray[np.bool_], evaluation: Evaluation) -> None:
-    """Write the picture, in the format of its suffix.
+    """Draw the ROC curves into a file.
 
     Args:
-        path: .png, .svg or .pdf.
+        path: a .png, .svg or .pdf file.
         scores: [N, 14].
         labels: [N, 14].
-        evaluation: of these scores and labels.
+        evaluation: the evaluation of these scores.
 
     Raises:
         UsageError: the file cannot be written.
@@ -60,7 +60,7 @@ def save_curves(path: Path, scores: Floats, labels: npt.NDArray[np.bool_], evalu
 
 
 def draw(scores: Floats, labels: npt.NDArray[np.bool_], evaluation: Evaluation) -> "Figure":
-    """The figure of `save_curves`."""
+    """Draw the figure of `save_curves`."""
     from matplotlib.figure import Figure
 
     rows = -(-len(FINDINGS) // PANEL_COLUMNS)

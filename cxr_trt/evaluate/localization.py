@@ -1,12 +1,14 @@
 """How well regions of class maps agree with boxes that radiologists drew.
 
-A box of a finding is matched with the one region that `cxr_trt.geometry.strongest_region` gives for its map:
+A box of a finding is compared with the region that `cxr_trt.geometry.strongest_region` finds in the finding's map:
 
-- IoU: their intersection over their union; IoBB: over the area of the region's box (Wang et al. 2017, CVPR, sec. 4).
-  Accuracy at T is the share of boxes for which the ratio exceeds T. IoBB favours small regions.
-- Pointing game: the share of boxes that hold the highest point of the map (Zhang et al. 2018, IJCV), without tolerance.
+- IoU is their intersection divided by their union, IoBB their intersection divided by the area of the region's box
+  (Wang et al. 2017, CVPR, sec. 4). Accuracy at T is the share of boxes whose ratio exceeds T. IoBB favours small
+  regions.
+- The pointing game gives the share of boxes that contain the highest point of the map (Zhang et al. 2018, IJCV), here
+  without tolerance.
 
-Intervals come from resampled patients; the mean is over the findings that have boxes, each counting alike.
+Intervals come from resampled patients; the mean is over the findings that have boxes, with equal weights.
 """
 
 from dataclasses import dataclass
@@ -18,17 +20,18 @@ import numpy.typing as npt
 from cxr_trt.evaluate.auc import Floats, interval, resampled
 from cxr_trt.findings import FINDINGS
 from cxr_trt.geometry import Rectangle, Region
+from cxr_trt.markdown import markdown_table
 
-IOU = tuple(t / 10 for t in range(1, 8))
-IOBB = tuple(t / 10 for t in range(1, 10))
-MEASURES = (*(f"IoU {t}" for t in IOU), *(f"IoBB {t}" for t in IOBB), "pointing")
+IOU_THRESHOLDS = tuple(t / 10 for t in range(1, 8))
+IOBB_THRESHOLDS = tuple(t / 10 for t in range(1, 10))
+MEASURES = (*(f"IoU {t}" for t in IOU_THRESHOLDS), *(f"IoBB {t}" for t in IOBB_THRESHOLDS), "pointing")
 
 Booleans = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A share of boxes with its 95 % interval; None without resamples."""
+    """A share of boxes with its 95 % interval, which is None without resamples."""
 
     value: float
     low: float | None
@@ -37,7 +40,11 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Localization:
-    """findings: boxes and, for each measure, the accuracy, of the findings that have boxes; mean: over those."""
+    """How well regions agree with boxes.
+
+    findings: for each finding with boxes, their number and the accuracy by each of MEASURES.
+    mean: the mean accuracy of those findings, by each of MEASURES.
+    """
 
     findings: dict[str, tuple[int, dict[str, Accuracy]]]
     mean: dict[str, Accuracy]
@@ -56,20 +63,20 @@ def hits(region: Region, box: Rectangle) -> list[bool]:
     iou, iobb = both / (area + box.height * box.width - both), both / area
     y, x = region.peak
     inside = box.y <= y < box.y + box.height and box.x <= x < box.x + box.width
-    return [*(iou > t for t in IOU), *(iobb > t for t in IOBB), inside]
+    return [*(iou > t for t in IOU_THRESHOLDS), *(iobb > t for t in IOBB_THRESHOLDS), inside]
 
 
 def localize(
     hit: Booleans, findings: npt.NDArray[np.int64], patients: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
 ) -> Localization:
-    """Accuracies of each finding and their mean.
+    """Compute the accuracies of each finding and their mean.
 
     Args:
-        hit: [N, measures], from `hits`, a row a box.
-        findings: [N], by index.
+        hit: [N, measures], the results of `hits` for N boxes.
+        findings: [N], index of each box's finding.
         patients: [N], any identifiers; the boxes of a patient are drawn together.
-        resamples: sets of patients, drawn with replacement and as large as the original; 0 for no intervals.
-        seed: of the resampling.
+        resamples: number of sets of patients, drawn with replacement and as large as the original; 0 for no intervals.
+        seed: random seed for the resamples.
     """
     kept = np.unique(findings)
     belongs = (findings == kept[:, None]).astype(np.float64)  # [findings, N]
@@ -85,7 +92,7 @@ def localize(
 
 
 def _shares(belongs: Floats, hit: Booleans, weights: npt.NDArray[Any]) -> Floats:
-    """[resamples, findings, measures]; NaN for a finding that a resample has no box of."""
+    """Accuracies [resamples, findings, measures]; NaN if a resample has no box of a finding."""
     counts = np.einsum("fn,nb->bf", belongs, weights)[:, :, None]
     sums = np.einsum("fn,nb,nm->bfm", belongs, weights, hit.astype(np.float64), optimize=True)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
@@ -107,17 +114,19 @@ def to_json(result: Localization) -> dict[str, Any]:
 
 
 def to_markdown(result: Localization) -> str:
-    """Two tables of a row a finding, and the mean: IoU and pointing game, and IoBB."""
-    names = [f"IoU {t}" for t in IOU], [f"IoBB {t}" for t in IOBB]
-    return "\n\n".join(_table(result, columns) for columns in (["pointing", *names[0]], names[1]))
+    """Two tables with a row per finding and the mean: pointing game and IoU, then IoBB."""
+    ious = [f"IoU {t}" for t in IOU_THRESHOLDS]
+    iobbs = [f"IoBB {t}" for t in IOBB_THRESHOLDS]
+    return "\n\n".join(_table(result, measures) for measures in (["pointing", *ious], iobbs))
 
 
-def _table(result: Localization, columns: list[str]) -> str:
-    lines = [f"| finding | boxes | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-    rows = [(name, str(boxes), values) for name, (boxes, values) in result.findings.items()]
-    for name, boxes, values in (*rows, ("**mean**", str(result.boxes), result.mean)):
-        lines.append(f"| {name} | {boxes} | {' | '.join(shown(values[column]) for column in columns)} |")
-    return "\n".join(lines)
+def _table(result: Localization, measures: list[str]) -> str:
+    results = {**result.findings, "**mean**": (result.boxes, result.mean)}
+    rows = [
+        (name, str(boxes), *(shown(accuracies[measure]) for measure in measures))
+        for name, (boxes, accuracies) in results.items()
+    ]
+    return markdown_table(("finding", "boxes", *measures), rows)
 
 
 def shown(accuracy: Accuracy) -> str:

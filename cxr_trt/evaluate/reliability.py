@@ -1,8 +1,8 @@
-"""How far probabilities are from frequencies: expected calibration error and the reliability diagram.
+"""How far probabilities are from frequencies: the expected calibration error and the reliability diagram.
 
-Probabilities fall into ten bins of equal width; the error is the mean distance of a bin's mean probability from its
-share of positives, weighted by images (Naeini, Cooper and Hauskrecht 2015, AAAI), for each finding on its own. The
-diagram shows the two against each other (DeGroot and Fienberg 1983).
+The probabilities of a finding are put into ten bins of equal width. The error is the mean distance between a bin's mean
+probability and its share of positives, weighted by the number of images (Naeini, Cooper and Hauskrecht 2015, AAAI). The
+diagram plots one against the other (DeGroot and Fienberg 1983).
 """
 
 from dataclasses import asdict, dataclass
@@ -14,6 +14,7 @@ import numpy as np
 from cxr_trt.evaluate.auc import Floats
 from cxr_trt.evaluate.curves import PANEL_COLUMNS, PANEL_INCHES
 from cxr_trt.findings import FINDINGS
+from cxr_trt.markdown import markdown_table
 from cxr_trt.outputs import replacing
 from cxr_trt.tables.reading import LabelledScores
 
@@ -25,9 +26,12 @@ RELIABILITY_BINS = 10
 
 
 @dataclass(frozen=True)
-class Calibrated:
-    """One finding. Errors are 0 to 1; `after`, `sensitivity` and `specificity` are None where nothing was fitted.
+class FindingReliability:
+    """The calibration of one finding.
 
+    positives: number of images with the finding.
+    before, after: calibration error of the scores and of the calibrated probabilities; `after` is None if the finding
+        was not fitted.
     sensitivity, specificity: of the yes and no in the table; None also without positives or without negatives.
     """
 
@@ -39,7 +43,7 @@ class Calibrated:
 
 
 def reliability(probabilities: Floats, labels: "npt.NDArray[np.bool_]") -> tuple[Floats, Floats, Floats]:
-    """Mean probability, share of positives and number of images [B] of the bins that are not empty.
+    """Mean probability, share of positives and number of images of each bin that is not empty, [B] each.
 
     Args:
         probabilities: [N], 0 to 1.
@@ -57,8 +61,8 @@ def calibration_error(probabilities: Floats, labels: "npt.NDArray[np.bool_]") ->
     return float(np.sum(np.abs(means - shares) * counts) / np.sum(counts))
 
 
-def evaluate_calibration(matched: LabelledScores) -> dict[str, Calibrated]:
-    """Every finding before and, where its column is filled, after calibration."""
+def evaluate_calibration(matched: LabelledScores) -> dict[str, FindingReliability]:
+    """Evaluate every finding before calibration and, if it was fitted, after."""
     results = {}
     for i, name in enumerate(FINDINGS):
         truth = matched.labels[:, i]
@@ -68,12 +72,12 @@ def evaluate_calibration(matched: LabelledScores) -> dict[str, Calibrated]:
             sensitivity = _share(matched.positive[truth, i])
             specificity = _share(~matched.positive[~truth, i])
         before = calibration_error(matched.scores[:, i], truth)
-        results[name] = Calibrated(int(truth.sum()), before, after, sensitivity, specificity)
+        results[name] = FindingReliability(int(truth.sum()), before, after, sensitivity, specificity)
     return results
 
 
-def means(results: dict[str, Calibrated]) -> tuple[int, float | None, float | None]:
-    """Of the fitted findings: their number, and the mean error before and after."""
+def means(results: dict[str, FindingReliability]) -> tuple[int, float | None, float | None]:
+    """The number of fitted findings, and their mean error before and after."""
     fitted = [result for result in results.values() if result.after is not None]
     if not fitted:
         return 0, None, None
@@ -81,7 +85,7 @@ def means(results: dict[str, Calibrated]) -> tuple[int, float | None, float | No
     return len(fitted), float(np.mean(before)), float(np.mean(after))
 
 
-def to_json(results: dict[str, Calibrated]) -> dict[str, Any]:
+def to_json(results: dict[str, FindingReliability]) -> dict[str, Any]:
     """Plain values for a JSON file."""
     fitted, before, after = means(results)
     findings = {name: asdict(result) for name, result in results.items()}
@@ -94,28 +98,34 @@ def to_json(results: dict[str, Calibrated]) -> dict[str, Any]:
     }
 
 
-def to_markdown(results: dict[str, Calibrated]) -> str:
-    """A row a finding, and the means over the fitted findings."""
-    head = ("finding", "positives", "calibration error", "calibrated", "sensitivity", "specificity")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name, result in results.items():
-        errors = f"{result.before:.4f} | {_shown(result.after, 'not fitted')}"
-        rates = f"{_shown(result.sensitivity)} | {_shown(result.specificity)}"
-        lines.append(f"| {name} | {result.positives} | {errors} | {rates} |")
+def to_markdown(results: dict[str, FindingReliability]) -> str:
+    """A table with a row per finding, and the means over the fitted findings."""
+    rows = [
+        (
+            name,
+            str(result.positives),
+            _shown(result.before),
+            _shown(result.after, "not fitted"),
+            _shown(result.sensitivity),
+            _shown(result.specificity),
+        )
+        for name, result in results.items()
+    ]
     fitted, before, after = means(results)
     if fitted:
-        lines.append(f"| **mean of the {fitted} fitted** |  | {_shown(before)} | {_shown(after)} |  |  |")
-    return "\n".join(lines)
+        rows.append((f"**mean of the {fitted} fitted**", "", _shown(before), _shown(after), "", ""))
+    columns = ("finding", "positives", "calibration error", "after calibration", "sensitivity", "specificity")
+    return markdown_table(columns, rows)
 
 
 def save_reliability(path: Path, matched: LabelledScores) -> None:
-    """Write the diagram, in the format of its suffix: .png, .svg or .pdf. Raises UsageError if it cannot be written."""
+    """Draw the diagram into a .png, .svg or .pdf file. Raises UsageError if it cannot be written."""
     with replacing(path) as partial:
         draw(matched).savefig(partial, format=path.suffix[1:], dpi=120)
 
 
 def draw(matched: LabelledScores) -> "Figure":
-    """The figure of `save_reliability`: a panel a finding; the area of a point grows with its images."""
+    """Draw the figure of `save_reliability`: a panel per finding, with larger points for more images."""
     from matplotlib.figure import Figure
 
     results = evaluate_calibration(matched)
@@ -125,9 +135,9 @@ def draw(matched: LabelledScores) -> "Figure":
     handles = {}
     for i, (panel, name) in enumerate(zip(panels, FINDINGS, strict=False)):
         panel.plot((0, 1), (0, 1), color="0.75", linewidth=1)
-        series = [("as scored", matched.scores[:, i], "tab:blue", "o")]
+        series = [("before calibration", matched.scores[:, i], "tab:blue", "o")]
         if matched.calibrated is not None and _is_fitted(matched, i):
-            series.append(("calibrated", matched.calibrated[:, i], "tab:orange", "s"))
+            series.append(("after calibration", matched.calibrated[:, i], "tab:orange", "s"))
         for label, probabilities, colour, marker in series:
             x, y, counts = reliability(probabilities, matched.labels[:, i])
             panel.plot(x, y, color=colour, linewidth=1)

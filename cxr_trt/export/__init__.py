@@ -1,1 +1,1 @@
-"""From a network to one scoring graph in ONNX."""
+"""Exporting a network as a scoring graph: one ONNX model."""

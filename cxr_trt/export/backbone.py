@@ -1,4 +1,4 @@
-"""The network as ONNX nodes, layer by layer, in the order that the rewrites ask for (paper, sec. 3)."""
+"""The network as ONNX nodes, layer by layer, in the order that the rewrites need (paper, sec. 3)."""
 
 from cxr_trt.export.builder import GraphBuilder
 from cxr_trt.export.rewrites import NORM_EPSILON, Rewrites, affine_norm
@@ -6,19 +6,19 @@ from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import Specification
 from cxr_trt.views import NETWORK_STRIDE
 
-DENSE_BLOCK_LAYERS = (6, 12, 24, 16)  # layers of DenseNet-121's dense blocks
-EARLY_CHANNELS = 128  # of the maps before the first gate
+DENSE_BLOCK_LAYERS = (6, 12, 24, 16)  # layers in each of DenseNet-121's dense blocks
+EARLY_CHANNELS = 128  # channels of the maps before the first gate
 
 
 def early(graph: GraphBuilder, x: str, rewrites: Rewrites) -> str:
-    """Normalised parts to maps before the first gate; pooled if the transition pools first."""
+    """The layers from normalised image parts to the maps before the first gate, which are pooled with `pool_first`."""
     x = _norm_relu(graph, graph.conv(x, "features.conv0", stride=2, padding=3), "features.norm0", rewrites)
     x = graph.node("MaxPool", [x], "features.pool0", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     return _transition(graph, _dense_block(graph, x, 1, rewrites), 1, rewrites)
 
 
 def late(graph: GraphBuilder, x: str, settings: ModelSettings, rewrites: Rewrites) -> str:
-    """Maps before the first gate to features [N * views, 1024, view / 32, view / 32] (paper, sec. 3.1)."""
+    """The layers from the first gate to features [N * views, 1024, view / 32, view / 32] (paper, sec. 3.1)."""
     for block in range(2, len(DENSE_BLOCK_LAYERS) + 1):
         if settings.squeeze_excitation:
             x = _squeeze_excitation(graph, x, f"features.transition{block - 1}.se")
@@ -42,7 +42,7 @@ def _dense_block(graph: GraphBuilder, x: str, block: int, rewrites: Rewrites) ->
 
 
 def _transition(graph: GraphBuilder, x: str, number: int, rewrites: Rewrites) -> str:
-    """Up to where the gate stands: the convolution, after the pooling if that comes first."""
+    """A transition as far as its gate: norm, ReLU, the pooling if it comes first, and the convolution."""
     layer = f"features.transition{number}"
     x = _norm_relu(graph, x, f"{layer}.norm", rewrites)
     if rewrites.pool_first:
@@ -55,7 +55,7 @@ def _halved(graph: GraphBuilder, x: str, name: str) -> str:
 
 
 def _norm_relu(graph: GraphBuilder, x: str, layer: str, rewrites: Rewrites) -> str:
-    if f"{layer}.weight" in graph.weights:  # else it is part of the convolution before it
+    if f"{layer}.weight" in graph.weights:  # otherwise it was folded into the convolution before it
         affine = affine_norm(graph.weights, layer) if rewrites.affine_norms else None
         x = graph.affine(x, layer, *affine) if affine else graph.batch_norm(x, layer, NORM_EPSILON)
     return graph.node("Relu", [x], f"{layer}.relu")
@@ -70,7 +70,7 @@ def _squeeze_excitation(graph: GraphBuilder, x: str, layer: str) -> str:
 
 
 def transfer(graph: GraphBuilder, features: str, settings: ModelSettings, spec: Specification) -> str:
-    """Features to class maps [N * views, 14, cells, cells]: M maps a finding, averaged (paper, sec. 3.3)."""
+    """Features to class maps [N * views, 14, cells, cells]: the mean of M maps per finding (paper, sec. 3.3)."""
     maps = graph.conv(features, "transfer.conv")
     if settings.maps_per_finding == 1:
         return maps

@@ -1,4 +1,4 @@
-"""A small builder of ONNX graphs: nodes named after the layer they come from."""
+"""A small builder of ONNX graphs, whose nodes are named after the layers that they come from."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-OPSET = 19  # the first to quantize float16; TensorRT 10.3, the oldest supported, reads up to 20
+OPSET = 19  # the first that can quantize float16; TensorRT 10.3, the oldest supported version, reads up to 20
 IR_VERSION = 9
 
 
@@ -24,7 +24,7 @@ class GraphBuilder:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Within it, nodes are called NAME.their name: for layers that run more than once."""
+        """Prefix the names of all nodes in the block with `name` and a dot: for layers that run more than once."""
         self._scope = f"{name}."
         yield
         self._scope = ""
@@ -35,13 +35,13 @@ class GraphBuilder:
         return name
 
     def constant(self, name: str, values: npt.ArrayLike, dtype: npt.DTypeLike) -> str:
-        """A tensor of ours, such as a shape."""
+        """A tensor that is not one of the network's weights, such as a shape."""
         array = np.ascontiguousarray(np.asarray(values, dtype))
         self.initializers[name] = numpy_helper.from_array(array, name)
         return name
 
     def weight(self, key: str) -> str:
-        """A tensor of the network, by its key in the state dict."""
+        """One of the network's weights, by its key in the state dict."""
         return self.constant(key, self.weights[key], self.weights[key].dtype)
 
     def conv(self, x: str, layer: str, stride: int = 1, padding: int = 0) -> str:
@@ -70,11 +70,11 @@ class GraphBuilder:
         return self.node("Add", [self.node("Mul", [x, factors], f"{layer}.scaled"), terms], layer)
 
     def linear(self, x: str, layer: str) -> str:
-        """A layer without bias: [N, inputs] to [N, outputs]."""
+        """A linear layer without bias: [N, inputs] to [N, outputs]."""
         return self.node("Gemm", [x, self.weight(f"{layer}.weight")], layer, transB=1)
 
     def slice(self, x: str, name: str, axes: Sequence[int], starts: Sequence[int], ends: Sequence[int]) -> str:
-        """Cut [starts, ends) on each axis; where ends < starts the axis is read backwards."""
+        """Take [start, end) of each axis; where end < start, the axis is read backwards."""
         steps = [1 if end > start else -1 for start, end in zip(starts, ends, strict=True)]
         bounds = {"starts": starts, "ends": [np.iinfo(np.int64).min if end < 0 else end for end in ends]}
         inputs = [
@@ -84,7 +84,7 @@ class GraphBuilder:
         return self.node("Slice", [x, *inputs], name)
 
     def concat(self, parts: Sequence[str], name: str, axis: int) -> str:
-        """Join along an axis; a single part stays as it is."""
+        """Join along an axis; a single part is returned as it is."""
         return self.node("Concat", parts, name, axis=axis) if len(parts) > 1 else parts[0]
 
     def reshape(self, x: str, name: str, shape: Sequence[int]) -> str:

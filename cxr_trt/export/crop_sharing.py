@@ -1,9 +1,10 @@
-"""Crops that overlap, computed once where they are equal (paper, sec. 4.2; an exact identity).
+"""Computing overlapping crops only once where their results are equal (paper, sec. 4.2). The rewrite is exact.
 
-The first operation that looks at a whole crop is the first gate (sec. 3.2). Everything before it, the early layers,
-gives the same cells for a crop as for the whole image, except near a cut: there the crop sees padding where the image
-has pixels. So the early layers run once over the image, once over strips along the cuts, and a crop's early map is put
-together from cells of both. Where two cuts meet, a patch of their strips' width takes the strips' place.
+The first operation that depends on a whole crop is the first gate (sec. 3.2). The layers before it, here called early,
+give the same cells for a crop as for the whole image, except near the crop's edges inside the image ("cuts"): there the
+crop sees padding where the image has pixels. So the early layers run once over the image and once over strips along the
+cuts, and the early map of a crop is assembled from cells of both. Where two cuts meet, a square patch as wide as the
+strips replaces them.
 """
 
 from collections import Counter
@@ -15,12 +16,12 @@ from cxr_trt.views import View
 
 EARLY_LAYERS = ((7, 2, 3), (3, 2, 1), *[(3, 1, 1)] * 6, (2, 2, 0))
 """Kernel, stride and padding of the early layers: stem, its pooling, the first dense block, the first transition."""
-EARLY_STRIDE = 8  # pixels to a cell of the early map
+EARLY_STRIDE = 8  # pixels per cell of the early map
 
 
 @dataclass(frozen=True)
 class ImagePart:
-    """A part of the image, or of its mirror image, that the early layers run over; in pixels."""
+    """A part of the image or of its mirror image over which the early layers run; in pixels."""
 
     mirrored: bool
     y: int
@@ -31,7 +32,7 @@ class ImagePart:
 
 @dataclass(frozen=True)
 class Piece:
-    """Cells [top, bottom) x [left, right) of the early map of `source`."""
+    """The cells [top, bottom) x [left, right) of the early map of `source`."""
 
     source: ImagePart
     top: int
@@ -41,8 +42,8 @@ class Piece:
 
 
 def depth(size: int) -> int:
-    """Cells of the early map, counted from a cut, that padding reaches; of a part of `size` pixels."""
-    start = end = 0  # cells that differ at either end
+    """How many cells of the early map differ because of padding, counted from a cut, for a part of `size` pixels."""
+    start = end = 0  # cells that differ at the two ends
     for kernel, stride, padding in EARLY_LAYERS:
         outputs = (size + 2 * padding - kernel) // stride + 1
         start = -(-(start + padding) // stride)
@@ -52,7 +53,7 @@ def depth(size: int) -> int:
 
 
 def crop_parts(views: Sequence[View], image_size: int, crop_size: int) -> list[ImagePart]:
-    """The views as parts of the image. A mirrored view is cut from the mirror image, where its right is left."""
+    """The views as parts of the image. A mirrored view is cut from the mirror image, where left and right swap."""
     return [
         ImagePart(
             view.mirrored, view.y, image_size - crop_size - view.x if view.mirrored else view.x, *(crop_size,) * 2
@@ -64,18 +65,18 @@ def crop_parts(views: Sequence[View], image_size: int, crop_size: int) -> list[I
 def pieces_of_views(views: Sequence[View], image_size: int, crop_size: int) -> list[list[list[Piece]]]:
     """Where the cells of each view's early map come from: rows of pieces, to be joined left to right, then downwards.
 
-    Sizes are sides in pixels; offsets are multiples of 8 pixels, and a crop is at least as wide as a strip.
+    Sizes are sides in pixels. Offsets must be multiples of 8 pixels, and a crop must be at least as wide as a strip.
     """
-    wanted = crop_parts(views, image_size, crop_size)
+    crops = crop_parts(views, image_size, crop_size)
     strips: Counter[tuple[bool, str, int]] = Counter()
-    for crop in wanted:
+    for crop in crops:
         for axis, offset in (("y", crop.y), ("x", crop.x)):
             strips.update((crop.mirrored, axis, start) for start in _cuts(offset, image_size, crop_size).values())
-    return [_assemble(crop, image_size, strips) for crop in wanted]
+    return [_assemble(crop, image_size, strips) for crop in crops]
 
 
 def worth_sharing(views: Sequence[View], image_size: int, crop_size: int) -> bool:
-    """Whether the parts that are run have fewer pixels than the crops."""
+    """Whether sharing pays: whether the shared parts have fewer pixels in total than the crops."""
     if crop_size < _strip_width(crop_size):
         return False
     pieces = (piece for lines in pieces_of_views(views, image_size, crop_size) for line in lines for piece in line)
@@ -90,13 +91,13 @@ def _assemble(crop: ImagePart, image_size: int, strips: Counter[tuple[bool, str,
     for rows, y_strip in _segments(y, image_size, crop_size):
         line = []
         for columns, x_strip in _segments(x, image_size, crop_size):
-            # A strip that no other crop needs ends where this crop does, so that corners are right in it.
-            own_y = y_strip is not None and strips[mirrored, "y", y_strip[0]] == 1
-            own_x = x_strip is not None and strips[mirrored, "x", x_strip[0]] == 1
+            # A strip that only this crop needs ends where the crop ends, so that the strip's corners are right too.
+            is_own_y = y_strip is not None and strips[mirrored, "y", y_strip[0]] == 1
+            is_own_x = x_strip is not None and strips[mirrored, "x", x_strip[0]] == 1
             vertical, horizontal = y_strip or whole, x_strip or whole
-            if own_x:
+            if is_own_x:
                 vertical = (y, crop_size)
-            elif own_y:
+            elif is_own_y:
                 horizontal = (x, crop_size)
             line.append(
                 _piece(mirrored, vertical, horizontal, y + rows[0], y + rows[1], x + columns[0], x + columns[1])
@@ -108,7 +109,10 @@ def _assemble(crop: ImagePart, image_size: int, strips: Counter[tuple[bool, str,
 def _piece(
     mirrored: bool, vertical: tuple[int, int], horizontal: tuple[int, int], top: int, bottom: int, left: int, right: int
 ) -> Piece:
-    """The piece of pixels [top, bottom) x [left, right) of the image, from the rectangle of two (start, size)."""
+    """The piece for the pixels [top, bottom) x [left, right) of the image, taken from the early map of a part of it.
+
+    vertical, horizontal: (start, size) of that part in pixels.
+    """
     source = ImagePart(mirrored, vertical[0], horizontal[0], vertical[1], horizontal[1])
     rows = (top - source.y) // EARLY_STRIDE, (bottom - source.y) // EARLY_STRIDE
     columns = (left - source.x) // EARLY_STRIDE, (right - source.x) // EARLY_STRIDE
@@ -116,7 +120,7 @@ def _piece(
 
 
 def _cuts(offset: int, image_size: int, crop_size: int) -> dict[str, int]:
-    """Where the strips along the two ends of a crop start; an end at the border of the image needs none."""
+    """Where the strips along both ends of a crop start, along one axis. An end at the image border needs no strip."""
     width = _strip_width(crop_size)
     cuts = {}
     if offset > 0:
@@ -127,7 +131,12 @@ def _cuts(offset: int, image_size: int, crop_size: int) -> dict[str, int]:
 
 
 def _segments(offset: int, image_size: int, crop_size: int) -> list[tuple[tuple[int, int], tuple[int, int] | None]]:
-    """A crop's extent along an axis, divided: (first, last) pixel of the crop; (start, size) of the strip or None."""
+    """A crop's extent along one axis, divided into segments.
+
+    Returns:
+        For each segment: its (start, end) in pixels of the crop, and the (start, size) of its strip in the image, or
+        None if its cells come from the whole image.
+    """
     reach, width = depth(crop_size) * EARLY_STRIDE, _strip_width(crop_size)
     cuts = _cuts(offset, image_size, crop_size)
     bounds = [0, reach if "start" in cuts else 0, crop_size - (reach if "end" in cuts else 0), crop_size]
@@ -142,5 +151,5 @@ def _segments(offset: int, image_size: int, crop_size: int) -> list[tuple[tuple[
 
 
 def _strip_width(crop_size: int) -> int:
-    """Pixels: as wide as the padding at both of its sides reaches."""
+    """Width in pixels: as far as the padding on both sides of a strip reaches."""
     return 2 * depth(crop_size) * EARLY_STRIDE

@@ -1,4 +1,4 @@
-"""From a checkpoint to a verified scoring graph."""
+"""Exporting a checkpoint as a verified scoring graph."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,11 @@ from cxr_trt.views import ViewSet
 
 @dataclass(frozen=True)
 class Export:
-    """A scoring graph that agrees with PyTorch on `checked` images to within `difference`, at most 1e-5."""
+    """A verified scoring graph.
+
+    checked: the number of images on which it agrees with PyTorch.
+    difference: the largest difference of a probability, at most 1e-5.
+    """
 
     graph: ScoringGraph
     checked: int
@@ -32,22 +36,22 @@ def export_checkpoint(
     """Make the scoring graph of a checkpoint and compare it with PyTorch.
 
     Args:
-        path: the checkpoint, as `load_checkpoint` takes it.
-        setting: the network's setting, where the checkpoint does not say it.
-        view_set: which views the graph cuts from each image; None: those that the checkpoint proposes.
-        images: X-rays to compare on, besides the built-in pictures.
+        path: the checkpoint, see `load_checkpoint`.
+        setting: the network's setting, if the checkpoint does not say it.
+        view_set: which views the graph cuts from each image; None means the checkpoint's own.
+        images: X-rays to compare on, in addition to the built-in pictures.
 
     Raises:
-        CheckpointError: the checkpoint does not fit, or not with these views.
+        CheckpointError: the checkpoint cannot be loaded, or does not allow these views.
         GraphError: graph and network disagree.
         UsageError: one of the images cannot be read.
     """
     checkpoint = load_checkpoint(path, setting)
     spec = replace(checkpoint.spec, views=view_set or checkpoint.spec.views)
     if spec.repeats_itself:
-        raise CheckpointError(f"{path}: scores whole images, so all crops would be equal; leave --views out")
+        raise CheckpointError(f"{path}: scores whole images, so all crops would be equal; leave out --views")
     weights = {key: tensor.numpy() for key, tensor in checkpoint.network.state_dict().items()}
-    info = GraphInfo.of(spec, checkpoint.weights, checkpoint.sha256)
+    info = GraphInfo.of_this_version(spec, checkpoint.weights, checkpoint.sha256)
     graph = ScoringGraph.from_network(weights, checkpoint.network.settings, info)
     onnx.checker.check_model(graph.model, full_check=True)
     pictures = check_pictures(spec.image_size)

@@ -1,7 +1,7 @@
-"""The scoring graph: from uint8 images to probabilities and class maps in one ONNX model, whatever runs it.
+"""Building the scoring graph: one ONNX model from uint8 images to probabilities and class maps, for every backend.
 
-It is built layer by layer from a state dict, not traced: tensors carry the layers' names, and the order in which
-the views are cut, scored and merged is written here once.
+It is built layer by layer from a state dict instead of being traced, so tensors have the names of their layers, and the
+order in which views are cut, scored and merged is defined only here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,15 +36,15 @@ def build_graph(
 
     Args:
         weights: the state dict of `cxr_trt.model.network.Network`, as NumPy arrays.
-        settings: which network it is.
+        settings: the settings of that network.
         spec: views, normalisation and pooling.
-        metadata: written into the model as they are.
-        class_maps: whether the graph has the second output.
-        rewrites: which exact rewrites to apply. Without any, the graph's weights are the state dict.
+        metadata: written into the model unchanged.
+        class_maps: whether the graph has the output `class_maps`.
+        rewrites: which exact rewrites to apply. Without any, the graph's weights are those of the state dict.
 
     Returns:
-        A model with input `images` uint8 [N, 1, size, size], outputs `probabilities` float32 [N, 14] and, if asked
-        for, `class_maps` float32 [N, 14, h, w] over `spec.class_map_region`.
+        A model with input `images` uint8 [N, 1, size, size], output `probabilities` float32 [N, 14] and, if requested,
+        output `class_maps` float32 [N, 14, h, w] over `spec.class_map_region`.
     """
     if rewrites.average_maps:
         weights, settings = average_maps(weights, settings)
@@ -77,7 +77,7 @@ def build_graph(
 
 
 def _normalised(graph: GraphBuilder, pixels: str, spec: Specification, name: str) -> str:
-    """Grey [B, 1, h, w] from 0 to 255, to the network's channels."""
+    """Grey values [B, 1, h, w] from 0 to 255, to the network's normalised channels."""
     std = np.asarray(spec.std).reshape(1, -1, 1, 1)
     scale = graph.constant("normalise.scale", 1 / (255 * std), np.float32)
     shift = graph.constant("normalise.shift", -np.asarray(spec.mean).reshape(std.shape) / std, np.float32)
@@ -85,9 +85,9 @@ def _normalised(graph: GraphBuilder, pixels: str, spec: Specification, name: str
 
 
 def _parts(graph: GraphBuilder, grey: str, parts: Sequence[ImagePart], spec: Specification, name: str) -> str:
-    """Parts of one size of the images [N, 1, size, size], normalised: [N * parts, channels, h, w], an image's together.
+    """Cut equally large parts from the images [N, 1, size, size] and normalise them: [N * parts, channels, h, w].
 
-    Of a mirrored part, y and x count from the upper left of the mirror image.
+    All parts of an image are adjacent. For a mirrored part, y and x count from the upper left of the mirror image.
     """
     cuts = []
     for i, part in enumerate(parts):
@@ -100,13 +100,13 @@ def _parts(graph: GraphBuilder, grey: str, parts: Sequence[ImagePart], spec: Spe
 
 
 def _early_maps(graph: GraphBuilder, spec: Specification, rewrites: Rewrites) -> str:
-    """Images to the views' maps before the first gate: [N * views, 128, cells, cells], an image's views together."""
+    """The maps before the first gate: [N * views, 128, cells, cells], where all views of an image are adjacent."""
     grey = graph.node("Cast", ["images"], "grey", to=TensorProto.FLOAT)
     geometry = spec.view_list(), spec.image_size, spec.view_size
     if not rewrites.share_crops or not worth_sharing(*geometry):
         return early(graph, _parts(graph, grey, crop_parts(*geometry), spec, "view"), rewrites)
     sources = pieces_of_views(*geometry)
-    places: dict[ImagePart, tuple[str, int]] = {}
+    maps_of_parts: dict[ImagePart, tuple[str, int]] = {}  # tensor [N, parts, 128, h, w], and index of the part in it
     by_size: dict[tuple[int, int], list[ImagePart]] = {}
     for piece in (piece for lines in sources for line in lines for piece in line):
         same = by_size.setdefault((piece.source.height, piece.source.width), [])
@@ -119,27 +119,29 @@ def _early_maps(graph: GraphBuilder, spec: Specification, rewrites: Rewrites) ->
             maps = early(graph, pixels, rewrites)
         shape = [-1, len(parts), EARLY_CHANNELS, height // EARLY_STRIDE, width // EARLY_STRIDE]
         by_image = graph.reshape(maps, f"{name}.by_image", shape)
-        places |= {part: (by_image, i) for i, part in enumerate(parts)}
-    joined = [_join(graph, lines, places, f"view{i}") for i, lines in enumerate(sources)]
+        maps_of_parts |= {part: (by_image, i) for i, part in enumerate(parts)}
+    joined = [_join(graph, lines, maps_of_parts, f"view{i}") for i, lines in enumerate(sources)]
     cells = spec.view_size // EARLY_STRIDE
     return graph.reshape(graph.concat(joined, "views", 1), "early", [-1, EARLY_CHANNELS, cells, cells])
 
 
-def _join(graph: GraphBuilder, lines: list[list[Piece]], places: Mapping[ImagePart, tuple[str, int]], name: str) -> str:
-    """Put a view's early map [N, 1, 128, cells, cells] together from pieces."""
+def _join(
+    graph: GraphBuilder, lines: list[list[Piece]], maps_of_parts: Mapping[ImagePart, tuple[str, int]], name: str
+) -> str:
+    """Assemble a view's early map [N, 1, 128, cells, cells] from its pieces."""
     rows = []
     for i, line in enumerate(lines):
         pieces = []
         for j, piece in enumerate(line):
-            maps, number = places[piece.source]
-            starts, ends = [number, piece.top, piece.left], [number + 1, piece.bottom, piece.right]
+            maps, index = maps_of_parts[piece.source]
+            starts, ends = [index, piece.top, piece.left], [index + 1, piece.bottom, piece.right]
             pieces.append(graph.slice(maps, f"{name}.piece{i}{j}", [1, 3, 4], starts, ends))
         rows.append(graph.concat(pieces, f"{name}.row{i}", 4))
     return graph.concat(rows, f"{name}.early", 3)
 
 
 def _at_operating_points(graph: GraphBuilder, p: str, spec: Specification) -> str:
-    """Probabilities [N * views, windows, 14], scaled below and above the operating points; as they are without any."""
+    """Probabilities [N * views, windows, 14], scaled so that operating points become 0.5; without any, unchanged."""
     if not spec.operating_points:
         return p
     points = np.asarray(spec.operating_points)
@@ -153,7 +155,7 @@ def _at_operating_points(graph: GraphBuilder, p: str, spec: Specification) -> st
 
 
 def _merge(graph: GraphBuilder, maps: str, spec: Specification, side: int) -> None:
-    """All views' class maps, mirrored ones turned back, averaged where they overlap: the output `class_maps`."""
+    """Add the output `class_maps`: the class maps of all views, mirrored back and averaged where they overlap."""
     findings, cells, views = len(spec.findings), spec.view_size // NETWORK_STRIDE, len(spec.view_list())
     by_view = graph.reshape(maps, "maps.by_view", [-1, views, findings, cells * cells])
     by_finding = graph.node("Transpose", [by_view], "maps.by_finding", perm=[0, 2, 1, 3])
@@ -164,10 +166,10 @@ def _merge(graph: GraphBuilder, maps: str, spec: Specification, side: int) -> No
 
 
 def _merge_matrix(spec: Specification) -> npt.NDArray[np.float64]:
-    """[views * h * w, H * W]: column j averages the views' cells that lie on cell j of the merged map."""
+    """A matrix [views * h * w, H * W] whose column j averages the views' cells that lie on cell j of the merged map."""
     start, side = spec.class_map_region
     cell, cells, views = spec.class_map_cell, spec.view_size // NETWORK_STRIDE, spec.view_list()
-    parts = NETWORK_STRIDE // cell  # of the merged map to a side of a view's cell
+    parts = NETWORK_STRIDE // cell  # cells of the merged map along the side of a view's cell
     matrix = np.zeros((len(views), cells, cells, side // cell, side // cell))
     y, x = np.mgrid[: cells * parts, : cells * parts]
     for i, view in enumerate(views):

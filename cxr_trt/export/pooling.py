@@ -1,8 +1,8 @@
-"""Max-min pooling (paper, eq. 4) as one ONNX node that carries its own body of standard operators.
+"""Max-min pooling (paper, eq. 4) as one ONNX node: a model-local function whose body consists of standard operators.
 
-ONNX Runtime runs the body; a TensorRT plugin of the same name (plugins/) can stand in for it. Both take float32 or
-float16 and compute in float32, and neither lets 0 times infinity into a score when alpha is 0. For NaN the body gives
-what the backend's TopK makes of it; the plugin and PyTorch take it for the largest number.
+ONNX Runtime runs the body; a TensorRT plugin of the same name (plugins/) can replace it. Both take float32 or float16
+and compute in float32, and both ignore the minima when alpha is 0, so that 0 times infinity cannot spoil a score. NaN
+is the largest number for the plugin and for PyTorch; in the body, it depends on the backend's TopK.
 """
 
 import onnx
@@ -60,8 +60,8 @@ WINDOW_TEMPLATE = """
 def max_min_pool_function(opset: int, windows: int = 0) -> onnx.FunctionProto:
     """The function MaxMinPool(maps [N, C, H, W]; k_max, k_min, alpha) -> float32 scores [N, 1, C].
 
-    With a number of windows, it is for nodes with the attribute `windows`, which has four numbers for each of them (y,
-    x, height and width in cells), and gives scores [N, windows, C]: those of these parts of the maps.
+    If `windows` is positive, the function has the attribute `windows` with four numbers per window (y, x, height and
+    width in cells), and pools each window on its own: scores [N, windows, C].
     """
     if not windows:
         columns = COLUMN_TEMPLATE.format(i="", maps="maps32")
@@ -81,7 +81,7 @@ def max_min_pool_function(opset: int, windows: int = 0) -> onnx.FunctionProto:
 
 
 def without_body(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose MaxMinPool is only a name, so that every version of TensorRT's parser asks its plugins for it."""
+    """A copy in which MaxMinPool has no body, so that every version of TensorRT's parser looks for a plugin."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     kept = [

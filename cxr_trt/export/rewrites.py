@@ -1,7 +1,7 @@
-"""Exact rewrites of the scoring graph: fewer operations, the same numbers but for rounding.
+"""Exact rewrites of the scoring graph: fewer operations, but the same results except for rounding.
 
-Those on weights are functions here; those on the order of operations are switches of
-`cxr_trt.export.graph_building.build_graph`.
+Rewrites of weights are functions in this module; `cxr_trt.export.graph_building.build_graph` does those that change the
+order of operations.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cxr_trt.model.settings import ModelSettings
 
-NORM_EPSILON = 1e-5  # of every batch norm
+NORM_EPSILON = 1e-5  # the same for every batch norm
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 StateDict = Mapping[str, npt.NDArray[Any]]
 
@@ -23,10 +23,10 @@ class Rewrites:
     """Which rewrites a graph is built with.
 
     average_maps: the mean over a finding's maps and the 1x1 convolution before it become one convolution.
-    fold_norms: a batch norm becomes part of the convolution that it follows.
-    pool_first: in a transition, pool and then convolve: at a quarter of the multiplications.
-    share_crops: the early layers once for all crops (`cxr_trt.export.crop_sharing`); needs pool_first.
-    affine_norms: a batch norm that stays becomes a product and a sum, which float16 holds; what a variance does not.
+    fold_norms: a batch norm that follows a convolution becomes part of it.
+    pool_first: a transition pools before it convolves, which takes a quarter of the multiplications.
+    share_crops: the early layers run once for all crops (`cxr_trt.export.crop_sharing`); needs pool_first.
+    affine_norms: the remaining batch norms become a product and a sum, because float16 cannot hold some variances.
     """
 
     average_maps: bool = True
@@ -37,14 +37,14 @@ class Rewrites:
 
     def __post_init__(self) -> None:
         if self.share_crops and not self.pool_first:
-            raise ValueError("share_crops needs pool_first: the early layers end after the pooling")
+            raise ValueError("share_crops needs pool_first, because the early layers end after the pooling")
 
 
 NO_REWRITES = Rewrites(average_maps=False, fold_norms=False, pool_first=False, share_crops=False)
 
 
 def average_maps(weights: StateDict, settings: ModelSettings) -> tuple[StateDict, ModelSettings]:
-    """One map a finding that is the mean of its maps (sec. 3.3): a convolution and a mean are both linear."""
+    """Average the kernels of each finding's maps (sec. 3.3): exact, because convolution and mean are both linear."""
     maps = settings.maps_per_finding
 
     def mean(key: str) -> npt.NDArray[Any]:
@@ -57,7 +57,7 @@ def average_maps(weights: StateDict, settings: ModelSettings) -> tuple[StateDict
 
 
 def fold_norms(weights: StateDict) -> StateDict:
-    """Fold each batch norm that follows a convolution into it: the stem's, and the second one of a dense layer."""
+    """Fold each batch norm that follows a convolution into it: the stem's, and the second one of each dense layer."""
     folded = dict(weights)
     for norm in [key.removesuffix(".running_var") for key in weights if key.endswith(".running_var")]:
         conv = {"norm0": "conv0", "norm2": "conv1"}.get(norm.rpartition(".")[2])
@@ -74,7 +74,7 @@ def fold_norms(weights: StateDict) -> StateDict:
 
 
 def affine_norm(weights: StateDict, norm: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Scale and shift [C] of a batch norm."""
+    """Scale [C] and shift [C] of a batch norm."""
     weight, bias, mean, variance = (weights[f"{norm}.{part}"].astype(np.float64) for part in NORM_PARTS)
     scale = weight / np.sqrt(variance + NORM_EPSILON)
     return scale, bias - mean * scale

@@ -1,4 +1,4 @@
-"""The scoring graph: an ONNX model with what it says of itself, and reading one that may come from anywhere."""
+"""The scoring graph: an ONNX model with its metadata. Files may come from anywhere, so they are checked when loaded."""
 
 import hashlib
 import json
@@ -22,14 +22,14 @@ from cxr_trt.spec import Specification
 from cxr_trt.views import ViewSet
 
 METADATA_PREFIX = "cxr_trt."
-MAX_BYTES = (1 << 31) - 1  # of a serialised protocol buffer
+MAX_BYTES = (1 << 31) - 1  # the largest size of a serialised protocol buffer
 REMEDY = "make one with `cxr-trt export CHECKPOINT -o model.onnx`"
 CLASS_MAPS = "class_maps"
 
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """The metadata of a scoring graph; `weights` says what kind they are."""
+    """The metadata of a scoring graph. `weights` is the kind of its weights."""
 
     spec: Specification
     weights: WeightsKind
@@ -37,11 +37,12 @@ class GraphInfo:
     cxr_trt_version: str
 
     @classmethod
-    def of(cls, spec: Specification, weights: WeightsKind, checkpoint_sha256: str) -> "GraphInfo":
+    def of_this_version(cls, spec: Specification, weights: WeightsKind, checkpoint_sha256: str) -> "GraphInfo":
+        """The metadata of a graph that this version of cxr-trt makes."""
         return cls(spec, weights, checkpoint_sha256, version("cxr-trt"))
 
     def caution(self) -> str:
-        """A warning about the weights, in brackets, to end a sentence with; empty if they are trained."""
+        """A warning about the weights in parentheses, to append to a sentence; empty for trained weights."""
         return "".join(f" ({caution})" for caution in CAUTIONS[self.weights])
 
     def to_metadata(self) -> dict[str, str]:
@@ -56,10 +57,11 @@ class GraphInfo:
 
 @dataclass(frozen=True, eq=False)
 class ScoringGraph:
-    """From uint8 images to probabilities and class maps in one ONNX model, as `cxr-trt export` writes it.
+    """One ONNX model from uint8 images to probabilities and class maps, as `cxr-trt export` writes it.
 
-    model: input `images` uint8 [N, 1, size, size]; outputs `probabilities` float32 [N, 14] and, but in old files,
-    `class_maps` float32 [N, 14, h, w] over `Specification.class_map_region`. info: its metadata.
+    model: input `images` uint8 [N, 1, size, size]; outputs `probabilities` float32 [N, 14] and, except in old files,
+    `class_maps` float32 [N, 14, h, w] over `Specification.class_map_region`.
+    info: its metadata.
     """
 
     model: onnx.ModelProto
@@ -73,18 +75,18 @@ class ScoringGraph:
 
         Args:
             weights: the state dict of `cxr_trt.model.network.Network`, as NumPy arrays.
-            settings: which network it is.
+            settings: the settings of that network.
             info: specification and metadata.
-            class_maps: whether the graph has the second output.
+            class_maps: whether the graph has the output `class_maps`.
         """
         return cls(build_graph(weights, settings, info.spec, info.to_metadata(), class_maps=class_maps), info)
 
     @classmethod
     def load(cls, path: Path) -> "ScoringGraph":
-        """Read and check a scoring graph; weights that `cxr_trt.export.storage` packed come back as float32.
+        """Read and check a scoring graph. Weights that `cxr_trt.export.storage` packed become float32 again.
 
         Raises:
-            GraphError: not an ONNX model, not made by `cxr-trt export`, changed since, or with weights in other files.
+            GraphError: not an ONNX model, not made by `cxr-trt export`, changed since, or has weights in other files.
         """
         model = load_self_contained(path)
         try:
@@ -112,7 +114,7 @@ class ScoringGraph:
 
     @property
     def holds_network(self) -> bool:
-        """Whether `network` can be read: whether the weights are those of this project's network, not rewritten."""
+        """Whether the weights are those of this project's network, without rewrites: `network` can only read those."""
         return any(tensor.name == "features.conv0.weight" for tensor in self.model.graph.initializer)
 
     def network(self) -> tuple[dict[str, npt.NDArray[Any]], ModelSettings]:
@@ -130,7 +132,7 @@ class ScoringGraph:
 
     @property
     def weights_sha256(self) -> str:
-        """Hash of the network's weights by name, whatever order they lie in and whatever views are cut."""
+        """Hash of the network's weights with their names. It does not depend on their order or on the views."""
         digest = hashlib.sha256()
         for tensor in sorted(self.model.graph.initializer, key=lambda tensor: tensor.name):
             if tensor.data_type != TensorProto.FLOAT or not tensor.name.startswith(("features.", "transfer.")):
@@ -140,22 +142,22 @@ class ScoringGraph:
         return digest.hexdigest()
 
     def with_views(self, view_set: ViewSet) -> "ScoringGraph":
-        """The same network behind another view set, which may be the one that it has.
+        """The same network with another view set, or with the same one.
 
         Raises:
-            GraphError: it holds another network, or its sizes do not go with these views.
+            GraphError: it holds another network, or its sizes do not allow these views.
         """
         if not self.holds_network:
-            raise GraphError("the graph holds a network of another kind, whose views are fixed; leave --views out")
+            raise GraphError("the graph holds a network of another kind, whose views are fixed; leave out --views")
         info = replace(self.info, spec=replace(self.spec, views=view_set))
         if info.spec.repeats_itself:
-            raise GraphError("the graph scores whole images, so all crops would be equal; leave --views out")
+            raise GraphError("the graph scores whole images, so all crops would be equal; leave out --views")
         return ScoringGraph.from_network(*self.network(), info, self.has_class_maps)
 
     def rewritten(self, rewrites: Rewrites) -> onnx.ModelProto:
-        """The model built again from its own weights, with rewrites; one with another network inside as it is.
+        """The model, built again from its weights with rewrites; a model with another network is returned as it is.
 
-        Inputs, outputs and metadata stay the same, and so do the results but for rounding.
+        Inputs, outputs and metadata stay the same, and the results differ only by rounding.
         """
         if not self.holds_network:
             return self.model
@@ -164,14 +166,14 @@ class ScoringGraph:
 
 
 def load_self_contained(path: Path) -> onnx.ModelProto:
-    """Read an ONNX model that consists of this one file, before anything follows a path that stands in it.
+    """Read an ONNX model that consists of this file alone, without following any path that the file names.
 
     Raises:
-        GraphError: larger than a protocol buffer can be, damaged, or some tensor of it lies in another file.
+        GraphError: it is damaged, larger than a protocol buffer can be, or has tensors in other files.
     """
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise GraphError(f"{path}: is {size / 2**30:.1f} GiB large, more than an ONNX file can be; {REMEDY}")
+            raise GraphError(f"{path}: has {size / 2**30:.1f} GiB, but an ONNX file has at most 2 GiB; {REMEDY}")
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, OSError) as error:
         raise GraphError(f"{path}: not a valid ONNX model ({_first_line(error)}); {REMEDY}") from error
@@ -181,7 +183,7 @@ def load_self_contained(path: Path) -> onnx.ModelProto:
 
 
 def _refers_elsewhere(message: Message) -> bool:
-    """Whether a tensor anywhere, be it in an attribute of a node of a function, lies in another file."""
+    """Whether any tensor, even one in an attribute of a function's node, is stored in another file."""
     if isinstance(message, TensorProto):
         return message.data_location == TensorProto.EXTERNAL or len(message.external_data) > 0
     for field, value in message.ListFields():
@@ -195,7 +197,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _info(model: onnx.ModelProto, path: Path) -> GraphInfo:
-    try:  # a text that is not UTF-8 comes as bytes
+    try:  # text that is not UTF-8 arrives as bytes
         metadata = {prop.key.removeprefix(METADATA_PREFIX): prop.value for prop in model.metadata_props}
         text = metadata["specification"]
         spec = Specification.from_mapping(json.loads(text))
@@ -208,7 +210,7 @@ def _info(model: onnx.ModelProto, path: Path) -> GraphInfo:
     except GraphError as error:
         raise GraphError(f"{path}: {error}; {REMEDY}") from error
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise GraphError(f"{path}: an ONNX model, but not a scoring graph of cxr-trt; {REMEDY}") from error
+        raise GraphError(f"{path}: is an ONNX model, but not a scoring graph of cxr-trt; {REMEDY}") from error
     if hashlib.sha256(text.encode()).hexdigest() != stated:
         raise GraphError(f"{path}: its specification was changed after the export; {REMEDY}")
     return info

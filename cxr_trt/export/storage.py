@@ -1,19 +1,19 @@
-"""Half the file for a model that is shipped: weights stored as float16 that a reader turns into float32 again.
+"""Halving the file of a model that is shipped: weights are stored as float16 and become float32 when they are read.
 
-Not a precision: what runs is the float32 graph. The rounding belongs to the weights themselves, before the export.
+This is not a precision, since the float32 graph runs. Weights must have been rounded to float16 before the export.
 """
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-STORED_SUFFIX = ".float16"  # ends the name of a stored tensor
+STORED_SUFFIX = ".float16"  # of the name of a stored tensor
 
 
 def pack(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store every float32 matrix and kernel whose values are float16 numbers as float16, behind a Cast.
+    """Store every float32 matrix and kernel as float16, with a Cast, if float16 can represent its values exactly.
 
-    The model computes what it did before, anywhere.
+    The results of the model do not change on any backend.
     """
     packed = onnx.ModelProto()
     packed.CopyFrom(model)
@@ -23,10 +23,10 @@ def pack(model: onnx.ModelProto) -> onnx.ModelProto:
             continue
         values = numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if np.array_equal(half.astype(np.float32), values):
+            rounded = values.astype(np.float16)
+        if np.array_equal(rounded.astype(np.float32), values):
             name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(half, name + STORED_SUFFIX))
+            tensor.CopyFrom(numpy_helper.from_array(rounded, name + STORED_SUFFIX))
             casts.append(
                 helper.make_node("Cast", [name + STORED_SUFFIX], [name], name=name + ".cast", to=TensorProto.FLOAT)
             )
@@ -37,7 +37,7 @@ def pack(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def unpack(model: onnx.ModelProto) -> None:
-    """Turn what `pack` stored into float32 weights, in place; a model without any stays as it is."""
+    """Undo `pack` in place: turn the stored weights into float32. Models that are not packed do not change."""
     stored = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(STORED_SUFFIX)}
     kept = []
     for node in model.graph.node:

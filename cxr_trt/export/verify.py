@@ -1,4 +1,4 @@
-"""No graph leaves the exporter that PyTorch disagrees with."""
+"""The check that an exported graph agrees with PyTorch; a graph that fails it is not written."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from cxr_trt.model.scorer import Scorer
 
 TOLERANCES = {
     "probabilities": 1e-5,
-    "class_maps": 1e-4,  # relative to the largest value: they have no bound, and are looked at, not compared
+    "class_maps": 1e-4,  # relative to the largest value, because class maps are unbounded
 }
 
 
@@ -27,7 +27,7 @@ def verify(model: onnx.ModelProto, scorer: Scorer, images: npt.NDArray[np.uint8]
         The largest difference of a probability.
 
     Raises:
-        GraphError: a probability differs by more than 1e-5, or a class map by more than 1e-4 of the largest value.
+        GraphError: a probability differs by more than 1e-5, or a class map by more than 1e-4 of its largest value.
     """
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -43,6 +43,7 @@ def verify(model: onnx.ModelProto, scorer: Scorer, images: npt.NDArray[np.uint8]
         if not difference <= TOLERANCES[name]:  # NaN fails too
             raise GraphError(
                 f"nothing was written: the exported graph's {name} differ from PyTorch's by {difference:.1e} "
-                f"(allowed: {TOLERANCES[name]:.0e}). Are all weights finite? If so this is a bug: please report it"
+                f"(allowed: {TOLERANCES[name]:.0e}); check that all weights are finite, and if they are, please report "
+                "this bug"
             )
     return float(worst["probabilities"])

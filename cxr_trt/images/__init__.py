@@ -1,6 +1,6 @@
-"""The bytes of a PNG, JPEG or DICOM file to grey pixels.
+"""Decoding the bytes of a PNG, JPEG or DICOM file to grey pixels.
 
-The decoders are imported as they are needed: who only looks for images does without them.
+The decoders are imported when they are first needed, so that looking for image files does not load them.
 """
 
 from cxr_trt.errors import ImageError
@@ -9,13 +9,13 @@ from cxr_trt.images.image import Image
 __all__ = ["HEAD_BYTES", "Image", "decode", "image_format"]
 
 HEAD_BYTES = 132
-"""As many bytes of a file as `image_format` looks at."""
+"""How many bytes of a file `image_format` looks at."""
 
 
 def image_format(head: bytes) -> str | None:
-    """Tell a file's format by its first `HEAD_BYTES` bytes: "PNG", "JPEG", "DICOM" or None.
+    """The format of a file, judged by its first `HEAD_BYTES` bytes: "PNG", "JPEG", "DICOM" or None.
 
-    A DICOM file is one with a preamble and the prefix DICM (PS3.10 7.1); bare data sets are not recognised.
+    A DICOM file must have a preamble and the prefix DICM (PS3.10 7.1); bare data sets are not recognised.
     """
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
@@ -30,7 +30,7 @@ def decode(data: bytes) -> Image:
     """Decode a whole file.
 
     Raises:
-        ImageError: the file holds no readable grey image; the sentence says why.
+        ImageError: the file holds no readable grey image; the error says why.
     """
     if not data:
         raise ImageError("the file is empty; copy it again")

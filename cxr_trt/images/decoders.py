@@ -1,7 +1,7 @@
-"""Decoding in processes of their own: a file that crashes, hangs or fills its decoder costs one error row.
+"""Decoding in separate processes, so that a file that crashes, hangs or exhausts its decoder only costs one error row.
 
-The processes are plain children that speak over pipes, started only as they are needed: no fork of a process with an
-engine in it, no pickles, and no second run of the caller's main module.
+The processes are plain subprocesses that communicate over pipes, and are started when they are needed. So no process
+with an engine in it is forked, nothing is pickled, and the caller's main module does not run a second time.
 """
 
 import json
@@ -28,15 +28,18 @@ from cxr_trt.images.files import Source
 from cxr_trt.images.image import MAX_PIXELS, Identity
 from cxr_trt.images.preprocess import Fit
 
-ANSWER_HEAD = struct.Struct("<II")  # an answer: bytes of JSON, bytes of pixels; then both
-MAX_FACTS_BYTES = 1 << 16  # bytes that the facts of a file may have
+ANSWER_HEAD = struct.Struct("<II")  # an answer starts with the lengths of its JSON and its pixels, which follow
+MAX_FACTS_BYTES = 1 << 16  # of an answer's JSON
 WORKER_CODE = "import sys; sys.path[:] = {path!r}; from cxr_trt.images.worker import main; main()"
-"""With the caller's own search path: `python -m` would also import from the current folder, where X-rays may lie."""
+"""Runs with the caller's search path: `python -m` would also import from the current folder, which may hold X-rays."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """For one file: bytes of memory beyond what the idle process has, and seconds from the first byte read."""
+    """Limits for one file.
+
+    memory: bytes in addition to what the idle process uses. seconds: counted from when the process starts on the file.
+    """
 
     memory: int = 4 << 30
     seconds: float = 60
@@ -44,10 +47,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a decoder says of a file: either `image`, uint8 [size, size], or `error`, or neither if it is unchanged.
+    """What a decoder returns for a file: either `image`, uint8 [size, size], or `error`, or neither if it is unchanged.
 
-    picture: uint8 [H, W], display grey in the file's own shape, if pictures were asked for and there is an image.
-    identity: whose X-ray a DICOM file is, if that was asked for and there is an image; unchecked.
+    picture: display grey with the file's aspect ratio, uint8 [H, W], if pictures were requested and there is an image.
+    identity: whose X-ray a DICOM file is, if that was requested and there is an image; the values are not checked.
     """
 
     sha256: str | None = None
@@ -63,16 +66,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """A file, and the sha256 of a content that need not be decoded again, if there is one."""
+    """A file to decode. If its content still has the hash `known_sha256`, it is not decoded again."""
 
     source: Source
     known_sha256: str | None = None
 
 
 class Decoders(Closing):
-    """At most `workers` processes and the threads that wait for them; a context manager.
+    """A pool of at most `workers` decoding processes, with threads that wait for them; a context manager.
 
-    `picture` is the longest side in pixels of an answer's picture; 0 for none. `identities` says whether answers are to
+    `picture` is the longest side of an answer's picture in pixels; 0 means no picture. `identities` is whether answers
     say whose X-ray a DICOM file is.
     """
 
@@ -94,7 +97,7 @@ class Decoders(Closing):
         self._closed = False
 
     def map(self, requests: Iterable[Request], depth: int) -> Iterator[tuple[Request, Answer]]:
-        """Answer in order, with at most `depth` files decoded or being decoded ahead of the consumer."""
+        """Answer requests in order; at most `depth` files are decoded ahead of the consumer."""
         submitted = ((request, self._threads.submit(self._answer, request)) for request in requests)
         pending: deque[tuple[Request, Future[Answer]]] = deque(islice(submitted, depth))
         while pending:
@@ -104,7 +107,7 @@ class Decoders(Closing):
             yield request, decoded
 
     def close(self) -> None:
-        """Stop at once, whatever is being decoded."""
+        """Stop at once, even while files are being decoded."""
         with self._lock:
             self._closed = True
             for process in self._all:
@@ -114,7 +117,7 @@ class Decoders(Closing):
             process.end()
 
     def _answer(self, request: Request) -> Answer:
-        """Ask a process; one that died is replaced and the file tried again, for it may not have been the file."""
+        """Ask a process. If it dies, try the file once more in a new process: the file may not have been the cause."""
         for _ in range(2):
             process = self._take()
             try:
@@ -146,7 +149,7 @@ class Decoders(Closing):
 
 
 class _Process:
-    """One decoder: `cxr_trt.images.worker`. It ends with its standard input, so it never outlives us for long."""
+    """One decoding process, see `cxr_trt.images.worker`. It ends when its standard input closes, so soon after us."""
 
     def __init__(self, size: int, limits: Limits, fit: Fit, picture: int, identities: bool) -> None:
         self._size, self._picture, self.is_ready = size, picture, False
@@ -155,7 +158,7 @@ class _Process:
             [sys.executable, "-c", WORKER_CODE.format(path=sys.path), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us
+            start_new_session=True,  # so that Ctrl-C only reaches this process
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
 
@@ -164,7 +167,7 @@ class _Process:
         return self._process.returncode
 
     def ask(self, request: Request) -> Answer:
-        """Raises EOFError, OSError, ValueError or TypeError if the process died or said something that is no answer."""
+        """Raises EOFError, OSError, ValueError or TypeError if the process died or its answer is not valid."""
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         if not self.is_ready:
             self._read()
@@ -193,9 +196,9 @@ class _Process:
         self._process.kill()
 
     def end(self) -> None:
-        """Kill it, and free what it holds here."""
+        """Kill the process and close its pipes."""
         self.kill()
-        with suppress(OSError):  # what it was to be told, and no longer can be
+        with suppress(OSError):  # from flushing a request that the process can no longer read
             self._process.__exit__(None, None, None)
 
     def _read(self) -> tuple[dict[str, Any], bytes]:

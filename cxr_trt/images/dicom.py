@@ -1,7 +1,8 @@
-"""DICOM radiographs, through pydicom: stored values to what a display would show.
+"""Decoding DICOM radiographs with pydicom: from stored values to what a display would show.
 
-The order is the standard's (PS3.3 C.11, PS3.4 N.2): stored values, modality LUT or rescale, VOI LUT or window, then
-MONOCHROME1 inverted, once. The result spans the output range of the VOI LUT or window.
+The steps are in the standard's order (PS3.3 C.11, PS3.4 N.2): stored values, modality LUT or rescale, VOI LUT or
+window, and finally MONOCHROME1 is inverted, once. Black and white are the ends of the output range of the VOI LUT or
+window.
 """
 
 import io
@@ -36,9 +37,9 @@ DECODER_PLUGINS: dict[UID, str] = {
     **dict.fromkeys(JPEG2000TransferSyntaxes, "pylibjpeg"),
     **dict.fromkeys(RLETransferSyntaxes, "pylibjpeg"),
 }
-"""The one decoder of each compressed transfer syntax, so that pixels do not depend on what else is installed."""
+"""The decoder for each compressed transfer syntax: only one, so that pixels do not depend on what else is installed."""
 
-LOOKUP_ROWS = 64  # that are looked up at once: their indices stay in the cache
+LOOKUP_ROWS = 64  # rows that are looked up at a time, so that their indices stay in the cache
 
 _LOCK = threading.Lock()
 
@@ -46,8 +47,8 @@ _LOCK = threading.Lock()
 def decode_dicom(data: bytes) -> Image:
     """Decode a DICOM file of one frame: grey, RGB or YBR.
 
-    Pixels of the Pixel Padding Value (C.7.5.1.1.2) are black. Without VOI LUT and window, the picture is stretched from
-    its smallest to its largest value. Colour becomes BT.601 luma.
+    Pixels with the Pixel Padding Value (C.7.5.1.1.2) become black. Without VOI LUT and window, the smallest value
+    becomes black and the largest white. Colour becomes BT.601 luma.
 
     Args:
         data: the whole file, with preamble.
@@ -60,15 +61,15 @@ def decode_dicom(data: bytes) -> Image:
             return _decode(data)
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # pydicom raises whatever a damaged element leads to, and quotes the element
+    except Exception as error:  # a damaged element can raise anything; the text may quote it, so only the type is shown
         raise ImageError(f"the DICOM file is damaged ({type(error).__name__}); export it again") from error
 
 
 @contextmanager
 def no_python_warnings() -> Iterator[None]:
-    """Keep pydicom's warnings from the user, and from becoming errors under `python -W error`.
+    """Suppress pydicom's warnings, which would otherwise become errors under `python -W error`.
 
-    `catch_warnings` is not thread-safe, hence the lock. It costs nothing: pydicom and its decoders keep the GIL.
+    `catch_warnings` is not thread-safe, hence the lock. It costs no time: pydicom and its decoders hold the GIL anyway.
     """
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -83,13 +84,14 @@ def _decode(data: bytes) -> Image:
     elif photometric == "RGB":
         pixels, notes = _luma(stored, dataset.BitsStored)
     else:
-        named = code(photometric)
-        raise ImageError(f"the Photometric Interpretation {named} is not supported; export the image as grey")
+        raise ImageError(
+            f"the Photometric Interpretation {code(photometric)} is not supported; export the image as grey"
+        )
     return Image(pixels, "DICOM", (*notes, *tag_doubts(dataset)))
 
 
 def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
-    """Decode Pixel Data to integers [H, W] or [H, W, 3], with their Photometric Interpretation; YBR becomes RGB."""
+    """Decode Pixel Data to integers [H, W] or [H, W, 3] and their Photometric Interpretation; YBR becomes RGB."""
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise ImageError("the DICOM file holds floating-point pixels; export it with integer pixels")
     if "PixelData" not in dataset:
@@ -108,8 +110,8 @@ def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        named = syntax.name if syntax.is_valid else "(no UID)"
-        raise ImageError(f"the transfer syntax {named} is not supported; decompress the file") from error
+        syntax_name = syntax.name if syntax.is_valid else "(no UID)"
+        raise ImageError(f"the transfer syntax {syntax_name} is not supported; decompress the file") from error
     try:
         values, properties = _as_array(decoder, dataset, DECODER_PLUGINS.get(syntax, ""))
     except (RuntimeError, ValueError, AttributeError) as error:
@@ -125,17 +127,17 @@ def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
 
 
 def _as_array(decoder: Decoder, dataset: Dataset, plugin: str) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-    """Decode; RLE data that pylibjpeg's decoder panics about, as they are too long, are left to pydicom's own."""
+    """Decode Pixel Data. RLE data that are too long make pylibjpeg's decoder panic, but not pydicom's own."""
     try:
         return decoder.as_array(dataset, decoding_plugin=plugin)
-    except BaseException as error:  # it is written in Rust, whose panics are no Exceptions
+    except BaseException as error:  # a panic of the Rust decoder is not an Exception
         if type(error).__name__ != "PanicException":
             raise
     return decoder.as_array(dataset, decoding_plugin="pydicom")
 
 
 def _check_jpeg(dataset: Dataset) -> None:
-    """Refuse what makes GDCM end the process: JPEG headers unlike the data set, or that libjpeg warns about."""
+    """Refuse data that would make GDCM abort: JPEG headers that contradict the data set, or make libjpeg warn."""
     for frame in generate_frames(dataset.PixelData, number_of_frames=1):
         header = jpeg_header(frame)
         if (header.width, header.height, header.samples) != (dataset.Columns, dataset.Rows, dataset.SamplesPerPixel):
@@ -149,10 +151,10 @@ def _check_jpeg(dataset: Dataset) -> None:
 def _monochrome(
     stored: npt.NDArray[Any], photometric: str, dataset: Dataset
 ) -> tuple[npt.NDArray[np.float32], list[str]]:
-    """Stored values [H, W] to display grey.
+    """Map stored values [H, W] to display grey.
 
-    A pixel's grey depends on its stored value alone. So each value that 8 or 16 bits can hold is mapped once, and the
-    pixels are looked up, with the same numbers as if each were mapped, in a tenth of the time.
+    A pixel's grey depends only on its stored value. So every possible value of 8 or 16 bits is mapped once, and the
+    pixels are looked up: the result is the same as mapping each pixel, in a tenth of the time.
     """
     stored = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
     bits = 8 * stored.itemsize
@@ -169,16 +171,15 @@ def _monochrome(
     greys, notes = _greys(values, occurring, photometric, dataset)
     pixels = np.empty(stored.shape, np.float32)
     for top in range(0, len(pixels), LOOKUP_ROWS):
-        np.take(
-            greys, index[top : top + LOOKUP_ROWS], out=pixels[top : top + LOOKUP_ROWS], mode="clip"
-        )  # "raise" copies
+        rows = slice(top, top + LOOKUP_ROWS)
+        np.take(greys, index[rows], out=pixels[rows], mode="clip")  # mode "raise" would copy
     return pixels, notes
 
 
 def _greys(
     stored: npt.NDArray[Any], occurring: Callable[[], npt.NDArray[np.bool_]], photometric: str, dataset: Dataset
 ) -> tuple[npt.NDArray[np.float32], list[str]]:
-    """Display grey of stored values of any shape; `occurring` says which of them the picture has."""
+    """Map stored values of any shape to display grey; `occurring` tells which of them occur in the picture."""
     notes = []
     padding = _padding(stored, dataset)
     if dataset.get("ModalityLUTSequence"):
@@ -197,7 +198,7 @@ def _greys(
         function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
         if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):  # C.11.2.1.3
             raise ImageError(f"the VOI LUT Function {code(function)} is unknown; export the image again")
-        # The ends of the window's output range (C.11.2.1.2) are what it gives far below and far above.
+        # The window maps -inf and inf to the ends of its output range (C.11.2.1.2).
         black, white = apply_windowing(np.array([-np.inf, np.inf]), dataset)
         grey = apply_windowing(values, dataset)
     else:
@@ -212,14 +213,14 @@ def _greys(
         pixels = 255 - pixels
     pixels[padding] = 0
 
-    shape = dataset.get("PresentationLUTShape")  # C.11.6: it repeats the Photometric Interpretation
+    shape = dataset.get("PresentationLUTShape")  # C.11.6: it must agree with the Photometric Interpretation
     if (photometric, shape) in {("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")}:
         notes.append(f"Presentation LUT Shape {shape} contradicts {photometric}, which was followed")
     return np.clip(pixels, 0, 255), notes
 
 
 def _padding(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_]:
-    """The stored values outside the picture: Pixel Padding Value, or from it to Pixel Padding Range Limit."""
+    """Which stored values are padding: Pixel Padding Value, or the range from it to Pixel Padding Range Limit."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, bool)
@@ -230,27 +231,27 @@ def _padding(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_
 
 
 def _lookup(values: npt.NDArray[Any], item: Dataset, dataset: Dataset) -> tuple[npt.NDArray[Any], int, int]:
-    """Map values through an item of a Modality LUT (C.11.1.1) or VOI LUT Sequence (C.11.2.1.1).
+    """Map values through an item of a Modality LUT Sequence (C.11.1.1) or VOI LUT Sequence (C.11.2.1.1).
 
-    pydicom's own `apply_voi` wraps around in a LUT of more than 256 entries of 8 bits, which many detectors write.
+    pydicom's own `apply_voi` wraps around in LUTs with more than 256 entries of 8 bits, which many detectors write.
 
     Returns:
-        The mapped values, the largest entry, and the largest that the entry's bits can hold.
+        The mapped values, the largest entry, and the largest value that an entry's bits can hold.
     """
     entries, first, bits = item.LUTDescriptor
     entries = entries or 2**16
     data = item.LUTData
     if isinstance(data, bytes):
-        packed = bits == 8 and len(data) < 2 * entries
+        is_packed = bits == 8 and len(data) < 2 * entries  # one byte per entry
         order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
-        data = np.frombuffer(data, "u1" if packed else f"{order}u2")
+        data = np.frombuffer(data, "u1" if is_packed else f"{order}u2")
     table = np.asarray(data)[:entries]
     index = np.rint(values).astype(np.int64) - first
     return table[np.clip(index, 0, entries - 1)], int(table.max()), 2**bits - 1
 
 
 def _luma(samples: npt.NDArray[Any], bits: int) -> tuple[npt.NDArray[np.float32], list[str]]:
-    """RGB [H, W, 3] of `bits` bits to BT.601 luma."""
+    """Convert RGB samples [H, W, 3] with `bits` bits to BT.601 luma."""
     if samples.dtype.kind != "u" or samples.dtype.itemsize > 2:
         raise ImageError(f"the DICOM file holds colour of type {samples.dtype.name}; export it as grey")
     native = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""Which files are to be scored, and under which name each appears in the table."""
+"""Finding the files to score, and the name under which each appears in the table."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -13,9 +13,9 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom"})
 
 @dataclass(frozen=True)
 class Source:
-    r"""A file, and its path relative to the folder that was named: with slashes, and unlike that of any other file.
+    r"""A file, and its unique name: the path relative to the folder that was given, with slashes.
 
-    Bytes that are not UTF-8 are written as \xff, and a backslash is therefore doubled.
+    Bytes in the name that are not UTF-8 are written like \xff, and backslashes are therefore doubled.
     """
 
     path: Path
@@ -24,9 +24,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Selection:
-    """Files to score, in order; `skipped` counts those that are no images by suffix and content.
+    """Files to score, in order. `skipped` counts the files that are not images, neither by suffix nor by content.
 
-    A folder that cannot be listed is among the sources, so that it gets an error row.
+    A folder that cannot be listed is one of the sources, so that it gets an error row.
     """
 
     sources: tuple[Source, ...]
@@ -34,10 +34,10 @@ class Selection:
 
 
 def find_files(arguments: str | Path | Iterable[str | Path]) -> Selection:
-    """Select the X-rays in folders, recursively, and files named one by one.
+    """Find the X-rays in folders, recursively, and the files that are named themselves.
 
-    In a folder, a file is taken for its suffix (.png, .jpg, .jpeg, .dcm, .dicom) or, whatever its suffix, for the
-    signature it starts with. Hidden files are skipped and symbolic links to folders are not followed. Names are
+    In a folder, a file is an image if it has the right suffix (.png, .jpg, .jpeg, .dcm, .dicom) or starts with the
+    signature of an image format. Hidden files are skipped, and symbolic links to folders are not followed. Names are
     relative to the folder, or to the deepest common folder of several arguments.
 
     Raises:
@@ -55,8 +55,10 @@ def find_files(arguments: str | Path | Iterable[str | Path]) -> Selection:
             else:
                 skipped += 1
     if not files:
-        places = ", ".join(map(str, paths))
-        raise UsageError(f"{places}: no PNG, JPEG or DICOM file there ({skipped} other files); name another folder")
+        named_paths = ", ".join(map(str, paths))
+        raise UsageError(
+            f"{named_paths}: no PNG, JPEG or DICOM file there ({skipped} other files); name another folder"
+        )
     absolute = [os.path.abspath(path if path.is_dir() else path.parent) for path in paths]  # noqa: PTH100 - keeps links
     root = os.path.commonpath(absolute)
     unique = {os.path.abspath(file): file for file in files}  # noqa: PTH100

@@ -1,4 +1,4 @@
-"""What a PNG or JPEG stream says about itself, checked before a C library allocates memory for it or trusts it."""
+"""Reading PNG and JPEG headers ourselves, to check them before a C library allocates memory or relies on them."""
 
 import struct
 import zlib
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from cxr_trt.errors import ImageError
 
 _PNG_CHUNK = struct.Struct(">I4s")  # bytes of content, kind; then the content and its CRC-32
-_PNG_HEADER = struct.Struct(">IIBB")  # width, height, bits of a sample, colour type
+_PNG_HEADER = struct.Struct(">IIBB")  # width, height, bits per sample, colour type
 _PNG_ALPHA = (4, 6)  # colour types: grey with alpha, RGB with alpha
 
-_JPEG_SEGMENT = struct.Struct(">BBH")  # 0xFF, marker, bytes of the segment with this number
-_JPEG_FRAME = struct.Struct(">BHHB")  # bits of a sample, height, width, components
+_JPEG_SEGMENT = struct.Struct(">BBH")  # 0xFF, marker, bytes in the segment including these two
+_JPEG_FRAME = struct.Struct(">BHHB")  # bits per sample, height, width, components
 _JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, SOF55 (JPEG-LS)
 _JPEG_TABLES = {0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xF8, 0xFE}  # DHT DAC DQT DRI APP LSE COM
 _JPEG_SCAN = 0xDA
@@ -20,7 +20,7 @@ _JPEG_END = b"\xff\xd9"
 
 @dataclass(frozen=True)
 class PngHeader:
-    """Width and height in pixels, and whether the file speaks of transparency."""
+    """Width and height in pixels, and whether the file declares transparency."""
 
     width: int
     height: int
@@ -29,9 +29,9 @@ class PngHeader:
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """Width and height in pixels, bits of a sample, samples of a pixel.
+    """Width and height in pixels, bits per sample, and samples per pixel.
 
-    `is_doubtful` for a JFIF version or an Adobe colour transform that libjpeg does not know for grey and RGB.
+    is_doubtful: whether it has a JFIF version or an Adobe colour transform that libjpeg does not know for grey and RGB.
     """
 
     width: int
@@ -42,7 +42,7 @@ class JpegHeader:
 
 
 def png_header(data: bytes) -> PngHeader:
-    """Walk the chunks of a PNG file, with their lengths and checksums, to the last one, IEND.
+    """Walk through the chunks of a PNG file up to the last, IEND, and check their lengths and checksums.
 
     Raises:
         ImageError: the file is truncated or damaged.
@@ -70,7 +70,7 @@ def png_header(data: bytes) -> PngHeader:
 
 
 def jpeg_header(data: bytes) -> JpegHeader:
-    """Walk the segments of a JPEG or JPEG-LS stream (ITU-T T.81 B.1.1) to the first scan, and look for its end.
+    """Walk through the segments of a JPEG or JPEG-LS stream (ITU-T T.81 B.1.1) to the first scan, and find its end.
 
     Raises:
         ImageError: the stream is truncated or damaged.

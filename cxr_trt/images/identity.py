@@ -1,6 +1,6 @@
-"""Whose X-ray a DICOM file is, and of which study: read for DICOM results alone, where somebody has asked for them.
+"""The patient and study of a DICOM file. They are only read when DICOM results are requested.
 
-It is read where files are decoded, in a process of its own (`cxr_trt.images.worker`), and leaves it as plain text.
+They are read in the decoding process (`cxr_trt.images.worker`), which passes them on as plain text.
 """
 
 import io
@@ -24,33 +24,33 @@ PATIENT_AND_STUDY = (
     "StudyID",
     "AccessionNumber",
 )
-"""What a result has of its source: the attributes of Type 1 and 2 of both modules, and no others."""
+"""What a DICOM result copies from its source: the attributes of Type 1 and 2 of both modules, and no others."""
 
 REFERENCE_KEYWORDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
-"""What a result says of its source (PS3.3 C.17.2, Hierarchical SOP Instance Reference Macro)."""
+"""How a DICOM result refers to its source (PS3.3 C.17.2, Hierarchical SOP Instance Reference Macro)."""
 
 ORIENTATION_KEYWORD = "PatientOrientation"  # General Image Module (PS3.3 C.7.6.1.1.1)
 IDENTITY_KEYWORDS = (*PATIENT_AND_STUDY, *REFERENCE_KEYWORDS, ORIENTATION_KEYWORD)
-MAX_VALUE_CHARACTERS = 200  # characters; a PN may have three groups of 64 (PS3.5 6.2)
+MAX_VALUE_CHARACTERS = 200  # a PN may have three groups of 64 (PS3.5 6.2)
 
 UNREADABLE_IDENTITY: Identity = MappingProxyType(dict.fromkeys(IDENTITY_KEYWORDS))
 
 
 def read_identity(data: bytes) -> Identity:
-    r"""Read IDENTITY_KEYWORDS from the header of a DICOM file; it never raises, whatever the file holds.
+    r"""Read IDENTITY_KEYWORDS from the header of a DICOM file. This never raises, whatever the file contains.
 
     Args:
         data: the whole file, with preamble.
 
     Returns:
         A value for each of IDENTITY_KEYWORDS: empty if the file has none, None if it is too long or cannot be read.
-        Several values are joined by a \.
+        Multiple values are joined by a \.
     """
     try:
         with no_python_warnings():
             dataset = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=list(IDENTITY_KEYWORDS))
             return {keyword: _text(dataset, keyword) for keyword in IDENTITY_KEYWORDS}
-    except Exception:  # pydicom raises whatever a damaged element leads to, and quotes the element
+    except Exception:  # a damaged element can raise anything
         return UNREADABLE_IDENTITY
 
 

@@ -1,4 +1,4 @@
-"""What every decoder returns, and what it refuses."""
+"""The decoded image that every decoder returns, and the limit of its size."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from cxr_trt.errors import ImageError
 
 MAX_PIXELS = 200_000_000
-"""A larger image is refused before its pixels are decoded; the largest radiographs hold about 25 million."""
+"""Larger images are refused before their pixels are decoded. The largest radiographs have about 25 million pixels."""
 
 Identity = Mapping[str, str | None]
 """Whose X-ray a DICOM file is, by attribute: see `cxr_trt.images.identity.read_identity`."""
@@ -22,7 +22,7 @@ class Image:
     Attributes:
         pixels: float32 [H, W], 0 (black) to 255 (white).
         format: "PNG", "JPEG" or "DICOM".
-        warnings: one sentence for each thing that was guessed or left out.
+        warnings: one sentence for everything that was guessed or ignored.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -31,7 +31,7 @@ class Image:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise ImageError unless an image of `width` x `height` pixels is worth decoding."""
+    """Raise ImageError if an image of `width` x `height` pixels is empty or too large."""
     if width < 1 or height < 1:
         raise ImageError(f"the image has no pixels ({width} x {height}); export it again")
     if width * height > MAX_PIXELS:

@@ -1,4 +1,4 @@
-"""Files to bytes, and files to the network's input."""
+"""Reading files, and loading files as the network's input."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,14 +21,14 @@ def read_file(path: Path) -> bytes:
         if not path.is_file():
             raise ImageError("not a regular file, or a link to nothing; copy the image itself")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise ImageError(f"the file is {size / 2**30:.1f} GiB large; export it with at most 1 GiB")
+            raise ImageError(f"the file has {size / 2**30:.1f} GiB; export it with at most 1 GiB")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"the file cannot be read: {error.strerror}") from error
 
 
 def load_images(paths: Iterable[Path], size: int, fit: Fit = "stretch") -> npt.NDArray[np.uint8]:
-    """Read and preprocess files: uint8 [N, 1, size, size]. Raises UsageError, naming the file, if one is unreadable."""
+    """Read and preprocess files to uint8 [N, 1, size, size]. Raises UsageError, which names a file it cannot read."""
     images = []
     for path in paths:
         try:

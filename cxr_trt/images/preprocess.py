@@ -1,4 +1,4 @@
-"""Grey pixels of any size to the network's input: the only resize in the project."""
+"""Resizing grey pixels to the network's input: the only resize in the project that affects scores."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ PREPROCESSING = (
     "2: display grey 0..255 (DICOM: modality LUT, VOI LUT or window, MONOCHROME1 inverted; colour: BT.601 luma), "
     "stretched to a square or cut to its central square, resized by area averaging, rounded half to even"
 )
-"""Named in every specification; change the number with any change to `preprocess` or to `cxr_trt.images`."""
+"""Part of every specification. Raise its number when `preprocess` or `cxr_trt.images` gives other pixels."""
 
 
 def preprocess(pixels: npt.NDArray[np.float32], size: int, fit: Fit = "stretch") -> npt.NDArray[np.uint8]:
@@ -21,8 +21,8 @@ def preprocess(pixels: npt.NDArray[np.float32], size: int, fit: Fit = "stretch")
     Args:
         pixels: float32 [H, W], 0 (black) to 255 (white).
         size: side of the result in pixels.
-        fit: "stretch" shows all and does not keep the aspect ratio (paper, sec. 4.2: "resized to 512 x 512");
-            "center-square" keeps it and leaves out what is beyond the central square, as torchxrayvision does.
+        fit: "stretch" keeps the whole image but not its aspect ratio (paper, sec. 4.2: "resized to 512 x 512");
+            "center-square" keeps the aspect ratio but only the central square, as torchxrayvision does.
 
     Returns:
         uint8 [size, size].

@@ -1,4 +1,4 @@
-"""PNG and JPEG, through OpenCV."""
+"""Decoding PNG and JPEG files with OpenCV."""
 
 import cv2
 import numpy as np
@@ -12,14 +12,14 @@ from cxr_trt.images.image import Image, check_size
 Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 DETECTOR_BIT_DEPTHS = (8, 10, 12, 14, 16)
-"""Bits of the detectors whose values are found in 16-bit files."""
+"""Bit depths of the detectors whose values are stored in 16-bit files."""
 
 
 def decode_raster(data: bytes, file_format: str) -> Image:
     """Decode a PNG or JPEG file of any colour type.
 
-    The EXIF orientation is applied, colour becomes BT.601 luma, transparency is ignored. Values of an 8-bit file are
-    taken as they are; those of a 16-bit file are scaled by the smallest of `DETECTOR_BIT_DEPTHS` that holds them all.
+    The EXIF orientation is applied, colour becomes BT.601 luma, and transparency is ignored. 8-bit values are used
+    unchanged; the values of a 16-bit file are scaled by the smallest of `DETECTOR_BIT_DEPTHS` that holds them all.
 
     Args:
         data: the whole file.
@@ -55,7 +55,7 @@ def decode_raster(data: bytes, file_format: str) -> Image:
 
 
 def _is_transparent(data: bytes) -> bool:
-    """Whether any pixel is not opaque. OpenCV does not tell for a grey PNG that names one transparent value."""
+    """Whether any pixel is not opaque. For a grey PNG with one transparent value, OpenCV cannot tell."""
     samples = _imdecode(data, cv2.IMREAD_UNCHANGED)
     if samples is None or samples.ndim == 2 or samples.shape[2] != 4:
         return False

@@ -1,1 +1,1 @@
-"""How fast an engine is, on the machine at hand."""
+"""Measuring how fast an engine is on this machine."""

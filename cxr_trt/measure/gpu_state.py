@@ -1,7 +1,7 @@
-"""Clocks, power and temperature of a GPU while something is timed: without them, two timings cannot be compared.
+"""Clocks, power and temperature of a GPU while something is timed: without them, timings cannot be compared.
 
-NVML says them of a GPU on a card. A Jetson has them in files of Linux: the GPU's clock in devfreq, and the power of
-each rail from its INA3221 sensors (Documentation/hwmon/ina3221.rst of the Linux kernel).
+NVML reports them for a GPU on a card. On a Jetson, Linux reports them in files: the GPU's clock in devfreq, and the
+power of each rail from INA3221 sensors (Documentation/hwmon/ina3221.rst of the Linux kernel).
 """
 
 import statistics
@@ -12,17 +12,17 @@ from pathlib import Path
 from cxr_trt.measure.sampling import Sampling
 
 SYSTEM_FOLDER = Path("/sys")
-SAMPLING_SECONDS = 0.05  # seconds between readings
-JETSON_GPUS = ("gpu", "ga10b", "gv11b")  # in the names of devfreq: Thor and Orin, Orin, Xavier
+SAMPLING_SECONDS = 0.05  # between two readings
+JETSON_GPUS = ("gpu", "ga10b", "gv11b")  # parts of device names in devfreq: Thor and Orin, Orin, Xavier
 SENSOR_ERRORS = (OSError, ValueError)  # a sensor that is off or busy
 
 Reading = dict[str, float]
 
 
 class GpuState:
-    """Reads the state of a GPU, again and again, within `with state.watched():`; `median()` afterwards.
+    """Reads the state of a GPU repeatedly inside `with state.watched():`; call `median()` afterwards.
 
-    What cannot be read is left out; all of it, where neither NVML nor a Jetson's files are there.
+    Values that cannot be read are left out. With neither NVML nor a Jetson's files, there are none at all.
     """
 
     def __init__(self, pci_bus_id: str) -> None:
@@ -33,7 +33,7 @@ class GpuState:
         return Sampling(lambda: self._readings.append(self._read()), SAMPLING_SECONDS)
 
     def median(self) -> Reading:
-        """Of all readings, by name with unit."""
+        """The median of each value, by its name with its unit."""
         names = dict.fromkeys(name for reading in self._readings for name in reading)
         return {
             name: statistics.median(reading[name] for reading in self._readings if name in reading) for name in names
@@ -41,7 +41,11 @@ class GpuState:
 
 
 def nvml(pci_bus_id: str) -> Callable[[], Reading] | None:
-    """What reads a GPU on a card, by its address such as 0000:65:00.0; None where NVML does not know it."""
+    """A function that reads the state of a GPU on a card, or None if NVML does not know the GPU.
+
+    Args:
+        pci_bus_id: the GPU's address, such as 0000:65:00.0.
+    """
     try:
         import pynvml
     except ImportError:
@@ -61,7 +65,7 @@ def nvml(pci_bus_id: str) -> Callable[[], Reading] | None:
     def read() -> Reading:
         reading: Reading = {}
         for name, query in queries.items():
-            with suppress(pynvml.NVMLError):  # not every card tells all
+            with suppress(pynvml.NVMLError):  # not every card reports every value
                 reading[name] = float(query())
         return reading
 
@@ -69,7 +73,7 @@ def nvml(pci_bus_id: str) -> Callable[[], Reading] | None:
 
 
 def jetson(system: Path) -> Reading:
-    """The state of a Jetson whose `/sys` is `system`: the GPU's clock, and watts a rail under the board's own names."""
+    """The state of a Jetson whose `/sys` is `system`: the GPU's clock, and watts per rail, named as on the board."""
     reading: Reading = {}
     for device in sorted(system.glob("class/devfreq/*")):
         if any(name in device.name for name in JETSON_GPUS):

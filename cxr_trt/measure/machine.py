@@ -1,4 +1,4 @@
-"""What a measurement depends on besides the program: machine and versions."""
+"""What a measurement depends on besides the program: the machine and the versions of packages."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# Instruction sets on which an engine's speed depends, int8 most of all, by their names in Linux's /proc/cpuinfo.
+# Instruction sets that matter for an engine's speed, above all in int8, by their names in Linux's /proc/cpuinfo.
 INSTRUCTION_SETS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -22,7 +22,7 @@ INSTRUCTION_SETS = {
 
 
 def describe_machine() -> str:
-    """Processor, its instruction sets, how many of it this process may use, system, and what oneDNN may not use."""
+    """One line: processor, instruction sets, number of usable processors, system, and any limit set for oneDNN."""
     count = len(os.sched_getaffinity(0))
     sets = instruction_sets()
     found = f"{processor()}{f' ({sets})' if sets else ''}, {count} processors, {platform.system()} {platform.machine()}"
@@ -31,18 +31,18 @@ def describe_machine() -> str:
 
 
 def processor() -> str:
-    """The processor's name as Linux gives it, else as Python does."""
+    """The processor's name according to Linux, or else according to Python."""
     return _cpuinfo("model name") or platform.processor() or "unknown processor"
 
 
 def instruction_sets() -> str:
-    """Those of INSTRUCTION_SETS that the processor has."""
+    """Those of INSTRUCTION_SETS that the processor has, as a comma-separated list."""
     flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
     return ", ".join(name for flag, name in INSTRUCTION_SETS.items() if flag in flags)
 
 
 def _cpuinfo(key: str) -> str:
-    """The first value of a key in /proc/cpuinfo, or nothing."""
+    """The first value of a key in /proc/cpuinfo; empty if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -51,13 +51,13 @@ def _cpuinfo(key: str) -> str:
 
 
 def peak_memory() -> float:
-    """The most memory that this process has had so far, in MiB."""
+    """The peak memory of this process so far, in MiB."""
     status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:"))
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Of those that are installed, by name; and Python's."""
+    """The versions of Python and of those packages that are installed, by name."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:

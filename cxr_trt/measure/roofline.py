@@ -1,9 +1,9 @@
-"""The least time that an X-ray can take: from the graph's arithmetic and traffic, and a GPU's published peaks.
+"""The least time that an X-ray can take, from the graph's arithmetic and memory traffic and a GPU's published peaks.
 
-A limit, not a measurement. It assumes one kernel for each convolution, pooling and matrix product, with everything
-between them (norms, activations, gates, crops, concatenation) at no cost, and each operand through the memory once. An
-engine that keeps operands in the GPU's cache can beat the traffic of this; the arithmetic, which is that of direct
-convolution, only with another algorithm, such as Winograd's.
+This is a limit, not a measurement. It assumes one kernel for each convolution, pooling and matrix product, that
+everything between them (norms, activations, gates, crops, concatenation) is free, and that each operand passes through
+memory once. An engine that keeps operands in the GPU's cache can have less traffic. Its arithmetic, which is counted
+for direct convolution, can only be less with another algorithm such as Winograd's.
 """
 
 import re
@@ -14,15 +14,16 @@ from math import prod
 import onnx
 import onnx.inliner
 
-ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a weight or an activation, by precision
+ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes of a weight or an activation, by precision
 KERNEL_OPERATORS = ("Conv", "Gemm", "MatMul", "MaxPool", "AveragePool")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What one kernel does for one X-ray: multiplications, elements read and written, and weights, whatever the batch.
+    """What one kernel does for one X-ray: multiplications, and elements that it reads and writes.
 
-    `image_bytes` are read of the X-ray itself, which comes as uint8 in every precision.
+    weights: the number of weights, which are read once per batch.
+    image_bytes: bytes read from the X-ray itself, which is uint8 in every precision.
     """
 
     name: str
@@ -33,15 +34,16 @@ class Layer:
     image_bytes: int = 0
 
     def bytes(self, precision: str, batch: int) -> float:
-        """Least traffic of an X-ray, if the weights are read once for `batch` of them."""
+        """The least memory traffic per X-ray, if the weights are read once for `batch` X-rays."""
         return self.image_bytes + ELEMENT_BYTES[precision] * (self.read + self.written + self.weights / batch)
 
 
 @dataclass(frozen=True)
 class GpuPeaks:
-    """Peaks from the vendor's data sheet, without sparsity: operations a second by precision, bytes a second.
+    """A GPU's peaks from the vendor's data sheet, without sparsity.
 
-    device: a regular expression for what CUDA calls it.
+    device: a regular expression for the name that CUDA gives it. operations: per second, by precision.
+    bandwidth: bytes per second. source: where the numbers come from.
     """
 
     name: str
@@ -52,7 +54,7 @@ class GpuPeaks:
 
 
 def _peaks(fp32: float, fp16: float, int8: float) -> dict[str, float]:
-    """From tera-operations a second."""
+    """Operations per second by precision, given in tera-operations per second."""
     return {"fp32": fp32 * 1e12, "fp16": fp16 * 1e12, "int8": int8 * 1e12}
 
 
@@ -100,7 +102,7 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
         sizes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     weights = {tensor.name for tensor in graph.initializer}
     image = graph.input[0].name
-    sources: dict[str, frozenset[str]] = {image: frozenset({image})}  # of a tensor: what lies in memory of it
+    sources: dict[str, frozenset[str]] = {image: frozenset({image})}  # for each tensor, the tensors in memory behind it
     found = []
     for node in graph.node:
         inputs = frozenset[str]().union(*(sources.get(name, frozenset()) for name in node.input))
@@ -122,7 +124,7 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
 
 
 def seconds(found: Iterable[Layer], gpu: GpuPeaks, precision: str, batch: int) -> float:
-    """Least time of an X-ray, a layer after the other: each as long as its arithmetic or its traffic takes."""
+    """The least seconds per X-ray if layers run one after another, each limited by its arithmetic or its traffic."""
     return sum(
         max(2 * layer.multiplications / gpu.operations[precision], layer.bytes(precision, batch) / gpu.bandwidth)
         for layer in found
@@ -130,17 +132,17 @@ def seconds(found: Iterable[Layer], gpu: GpuPeaks, precision: str, batch: int) -
 
 
 def arithmetic_seconds(found: Iterable[Layer], gpu: GpuPeaks, precision: str) -> float:
-    """Least time of the arithmetic alone."""
+    """The least seconds per X-ray for the arithmetic alone."""
     return sum(2 * layer.multiplications for layer in found) / gpu.operations[precision]
 
 
 def find_gpu(name: str) -> GpuPeaks | None:
-    """The entry for a device that CUDA calls so, such as "NVIDIA H100 80GB HBM3"; None if there is none."""
+    """The entry for a GPU by the name that CUDA gives it, such as "NVIDIA H100 80GB HBM3"; None if there is none."""
     return next((gpu for gpu in GPU_PEAKS if re.search(gpu.device, name)), None)
 
 
 def _for_one_image(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with a batch of one and every shape written down."""
+    """A copy for a batch of one, in which every tensor has its shape."""
     copy = onnx.inliner.inline_local_functions(model)
     for value in (*copy.graph.input, *copy.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1

@@ -1,4 +1,4 @@
-"""What is looked at again and again while something else is measured."""
+"""Sampling a value at regular intervals while something else is measured."""
 
 import threading
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from types import TracebackType
 
 
 class Sampling:
-    """Calls a function every so many seconds, in a thread of its own, while the context is open."""
+    """Calls a function every `interval` seconds in a separate thread, while the context is open."""
 
     def __init__(self, sample: Callable[[], None], interval: float) -> None:
         self._sample, self._interval = sample, interval

@@ -1,1 +1,1 @@
-"""The network in PyTorch: its settings, its parts and its checkpoints."""
+"""The network in PyTorch: its settings, its layers and its checkpoints."""

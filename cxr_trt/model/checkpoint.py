@@ -1,4 +1,8 @@
-"""Checkpoints: this project's, safetensors with a JSON header or a state dict; and those of `cxr_trt.model.layouts`."""
+"""Loading and saving checkpoints.
+
+A checkpoint of this project is a safetensors file with a JSON header, or a state dict. `cxr_trt.model.layouts` reads
+those of other projects.
+"""
 
 import dataclasses
 import hashlib
@@ -19,15 +23,15 @@ from cxr_trt.model.settings import CAUTIONS, SETTINGS, ModelSettings, WeightsKin
 from cxr_trt.model.weights_file import HEADER_KEY, read_weights
 from cxr_trt.spec import Specification
 
-PAPER_SIZES = (512, 448)  # the paper's (sec. 4.2)
+PAPER_SIZES = (512, 448)  # image and crop size in pixels (paper, sec. 4.2)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A network with its weights.
 
-    spec: how its images are to be treated; the views are a proposal. weights: what kind they are.
-    sha256: of the file.
+    spec: how images are preprocessed and scored; the views are only a default. weights: the kind of weights.
+    sha256: hash of the file.
     """
 
     network: Network
@@ -46,8 +50,12 @@ def save_checkpoint(
 ) -> None:
     """Write a .safetensors file that `load_checkpoint` reads.
 
-    sizes: of the resized image and its crops in training, in pixels. training: facts to keep with the weights, such as
-    epoch, metrics and recipe; plain values.
+    Args:
+        network: the network to save.
+        path: the file to write.
+        weights: the kind of weights.
+        sizes: sizes of the resized image and of its crops in training, in pixels.
+        training: facts to store with the weights, such as epoch, metrics and recipe; plain JSON values.
     """
     settings = dataclasses.asdict(network.settings)
     header = {"settings": settings, "weights": weights, "sizes": sizes, "training": training or {}}
@@ -56,22 +64,22 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
-    """Load a network strictly: every weight of the file must have its place, and every place its weight.
+    """Load a network strictly: the weights in the file must be exactly those of the network.
 
     Args:
-        path: .safetensors with our header; or a state dict of this network or of `cxr_trt.model.layouts`, as
-            `read_weights` takes it.
-        setting: a name in SETTINGS, needed for a state dict of this network without a header; must agree with the
-            header where there is one.
+        path: a .safetensors file with our header; or a state dict of this network, or one that `cxr_trt.model.layouts`
+            knows, in a file that `read_weights` can read.
+        setting: a name in SETTINGS. It is required for a state dict of this network without a header, and must agree
+            with the header if there is one.
 
     Raises:
-        CheckpointError: the file cannot be read without running code from it, has no or another setting, or its
-            keys or shapes differ from the network's; the sentence names them.
+        CheckpointError: the file cannot be read without running code from it, the setting is missing or contradicts the
+            header, or keys or shapes differ from the network's; the error names them.
     """
     header, tensors = read_weights(path)
     if adapted := adapt(tensors, path):
         if setting is not None:
-            raise CheckpointError(f"{path}: says by its keys which network it is; leave --setting out")
+            raise CheckpointError(f"{path}: its keys already say which network it is for; leave out --setting")
         tensors, settings, spec = adapted.weights, adapted.settings, adapted.spec
     else:
         settings = _settings(path, header, setting)
@@ -111,7 +119,7 @@ def _spec(path: Path, header: dict[str, Any], settings: ModelSettings) -> Specif
             alpha=settings.alpha,
         )
         if not spec.is_reasonable():
-            raise ValueError("sizes or an alpha that no network of this project has")
+            raise ValueError("its sizes or its alpha are out of range")
     except (TypeError, ValueError, GraphError) as error:
         raise CheckpointError(f"{path}: its header does not fit this version ({error})") from error
     return spec

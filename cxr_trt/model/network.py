@@ -1,6 +1,6 @@
 """DenseNet-121 with squeeze-and-excitation, a multi-map transfer layer and max-min pooling (paper, sec. 3).
 
-Parameter names are torchvision's wherever torchvision has the layer, so its checkpoints fit the backbone as they are.
+Parameters have torchvision's names where torchvision has the layer, so its checkpoints fit the backbone unchanged.
 """
 
 from collections import OrderedDict
@@ -14,11 +14,11 @@ from cxr_trt.findings import FINDINGS
 from cxr_trt.model.settings import ModelSettings
 
 SQUEEZE_REDUCTION = 16  # r of eq. 3
-TRANSITION_CHANNELS = {"transition1": 128, "transition2": 256, "transition3": 512}  # channels that each gives
+TRANSITION_CHANNELS = {"transition1": 128, "transition2": 256, "transition3": 512}  # output channels
 
 
 class SqueezeExcitation(nn.Module):
-    """Scale each channel by a gate computed from all channels' means (eqs. 1-3)."""
+    """Scale each channel by a gate that is computed from the means of all channels (eqs. 1-3)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class MultiMapTransfer(nn.Module):
-    """A 1x1 convolution to M maps a finding, averaged to one class map a finding (sec. 3.3)."""
+    """A 1x1 convolution to M maps per finding, which are averaged to one class map per finding (sec. 3.3)."""
 
     def __init__(self, channels: int, findings: int, maps_per_finding: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class MultiMapTransfer(nn.Module):
         self.conv = nn.Conv2d(channels, findings * maps_per_finding, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[N, channels, H, W] to class maps [N, findings, H, W]; a finding's M maps are neighbouring channels."""
+        """[N, channels, H, W] to class maps [N, findings, H, W]. The M maps of a finding are adjacent channels."""
         maps: Tensor = self.conv(features)
         return maps.reshape(len(maps), self.findings, self.maps_per_finding, *maps.shape[2:]).mean(2)
 
@@ -57,7 +57,7 @@ class MaxMinPool(nn.Module):
         """Class maps [N, C, H, W] to scores [N, C]. Raises UsageError if k_max or k_min exceeds H * W."""
         cells = maps.flatten(2)
         if max(self.k_max, self.k_min) > cells.shape[2]:
-            raise UsageError(f"k_max and k_min can be at most {cells.shape[2]}, the number of cells of a class map")
+            raise UsageError(f"k_max and k_min must be at most {cells.shape[2]}, the number of cells in a class map")
         scores = cells.topk(self.k_max, 2).values.mean(2)
         if self.alpha:
             scores = scores + self.alpha * cells.topk(self.k_min, 2, largest=False).values.mean(2)

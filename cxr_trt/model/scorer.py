@@ -1,4 +1,4 @@
-"""The whole scoring computation in PyTorch: the reference that every exported graph is held against."""
+"""The whole scoring computation in PyTorch: the reference with which every exported graph is compared."""
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Scorer(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalise, cut the views, run the network on each, pool, average the probabilities (paper, sec. 4.2)."""
+        """Normalise, cut the views, run the network on each, pool, and average the probabilities (paper, sec. 4.2)."""
         normalised = (images / 255 - self.mean) / self.std
         size = self.spec.view_size
         (start, side), cell = self.spec.class_map_region, self.spec.class_map_cell

@@ -1,4 +1,4 @@
-"""The settings of the network: the paper's, CheXNet's and the three ablations of the paper's table 2."""
+"""The network's settings: the paper's network, CheXNet, and the three ablations of the paper's table 2."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,19 +11,19 @@ CAUTIONS: dict[WeightsKind, tuple[str, ...]] = {
     "demonstration": ("demonstration model, trained on few images: research use only, not for results",),
     "trained": (),
 }
-"""Warnings that every result carries, by the kind of weights."""
+"""The warnings on every result, by the kind of weights."""
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")  # .pth.tar: a state dict, not an archive
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")  # a .pth.tar file is a state dict, not an archive
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What distinguishes one network of this family from another.
+    """The settings that distinguish the networks of this family.
 
-    squeeze_excitation: a gate in each transition (sec. 3.2, eqs. 1-3).
+    squeeze_excitation: whether each transition has a gate (sec. 3.2, eqs. 1-3).
     maps_per_finding: M of the multi-map transfer layer (sec. 3.3).
-    channels: of the input.
-    k_max, k_min, alpha: max-min pooling (eq. 4); alpha = 0 leaves the maxima alone.
+    channels: the number of input channels.
+    k_max, k_min, alpha: max-min pooling (eq. 4); with alpha = 0, only the maxima count.
     """
 
     squeeze_excitation: bool = True

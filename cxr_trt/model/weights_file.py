@@ -1,4 +1,4 @@
-"""Files of weights, read without running code from them: safetensors, and PyTorch's state dicts."""
+"""Reading weights from safetensors files and PyTorch state dicts, without running code that a file may contain."""
 
 import json
 import zipfile
@@ -18,7 +18,7 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a .safetensors file, or a state dict (.pt, .pth, .pth.tar) saved alone or as `state_dict` in a dictionary.
 
     Returns:
-        Our header, empty if there is none; the tensors by their keys.
+        Our header, which is empty if there is none, and the tensors by key.
 
     Raises:
         CheckpointError: there is no such file, or it cannot be read without running code from it.
@@ -34,7 +34,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
             header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
             if not isinstance(header, dict):
-                raise ValueError("its header is no object")
+                raise ValueError("its header is not a JSON object")
             return header, weights
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error}); save it again") from error
@@ -43,7 +43,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         if _is_compressed(path):
-            raise ValueError("its content is compressed, which PyTorch never does")
+            raise ValueError("it is compressed, but PyTorch never compresses")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -58,15 +58,15 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _is_compressed(path: Path) -> bool:
-    """Whether the file would give more bytes than it has: an archive of a megabyte can hold a gigabyte of zeros."""
-    if not zipfile.is_zipfile(path):  # of an old version of PyTorch
+    """Whether the file would unpack to more bytes than it has: a megabyte can unpack to a gigabyte of zeros."""
+    if not zipfile.is_zipfile(path):  # written by an old version of PyTorch
         return False
     with zipfile.ZipFile(path) as archive:
         return sum(member.file_size for member in archive.infolist()) > path.stat().st_size
 
 
 def _is_plain(key: object, value: object) -> bool:
-    """Whether it is a name and a dense tensor on the CPU that claims no more elements than it has."""
+    """Whether an entry is a name with a dense CPU tensor that does not claim more elements than are stored."""
     return (
         isinstance(key, str)
         and isinstance(value, Tensor)

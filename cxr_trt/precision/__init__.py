@@ -1,4 +1,4 @@
-"""What engines can compute in, and how the ranges of int8 can be found."""
+"""The precisions in which engines can compute, and the methods that choose int8 ranges."""
 
 from typing import Literal, get_args
 

@@ -1,4 +1,4 @@
-"""The images that a precision is measured on: a seeded choice from a folder, none of an evaluation's patients."""
+"""The images for calibration: a seeded random choice from folders, without the patients of the evaluation."""
 
 import hashlib
 import os
@@ -22,7 +22,11 @@ MIN_CALIBRATION_IMAGES = 16
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """pixels: uint8 [N, 1, size, size]. sha256: of their files' hashes, sorted. left_out: sentences on what was."""
+    """The chosen X-rays.
+
+    pixels: uint8 [N, 1, size, size]. sha256: hash of the sorted hashes of their files.
+    left_out: sentences that say which images were left out.
+    """
 
     pixels: npt.NDArray[np.uint8]
     sha256: str
@@ -37,11 +41,12 @@ def choose_images(
 
     Args:
         paths: folders and files.
-        count: how many to take, if there are as many.
-        seed: of the choice.
-        spec: size and fit of the pictures.
-        labels: a table of labels that says whose images they are, to leave out patients of `exclude`.
-        exclude: the table of labels of the evaluation. Its images are left out, and with `labels` its patients.
+        count: how many to choose; fewer are chosen if there are not enough.
+        seed: random seed for choosing images.
+        spec: gives size and fit of the preprocessed images.
+        labels: a table of labels that gives the patient of each image, so that the patients of `exclude` can be left
+            out.
+        exclude: the evaluation's table of labels. Its images are left out, and with `labels` also its patients.
 
     Raises:
         UsageError: fewer than 16 usable images, or a table that cannot be used.
@@ -62,11 +67,11 @@ def choose_images(
     if len(chosen) < MIN_CALIBRATION_IMAGES:
         reasons = f" ({'; '.join(left_out)})" if left_out else ""
         raise UsageError(
-            f"{', '.join(map(str, paths))}: {len(chosen)} usable chest X-rays{reasons}, but a calibration needs at "
-            f"least {MIN_CALIBRATION_IMAGES}, better 256; name a folder with more"
+            f"{', '.join(map(str, paths))}: only {len(chosen)} usable chest X-rays{reasons}, but a calibration needs "
+            f"at least {MIN_CALIBRATION_IMAGES}, and preferably 256; name a folder with more"
         )
     if len(chosen) < count:
-        left_out.append(f"only {len(chosen)} of {count} images were there to calibrate on")
+        left_out.append(f"calibrated on {len(chosen)} images instead of {count}, because there were no more")
     hashes = "".join(sorted(sha256 for sha256, _ in chosen))
     pixels = np.stack([image for _, image in chosen])[:, None]
     return CalibrationImages(pixels, hashlib.sha256(hashes.encode()).hexdigest(), seed, tuple(left_out))

@@ -1,8 +1,8 @@
-"""The scoring graph in float16: typed as strongly typed TensorRT wants it, and in a form that rounds alike on a CPU.
+"""The scoring graph in float16: with the types that strongly typed TensorRT needs, and emulated for a CPU.
 
 The network's weights and activations are float16. Pixels, the gates' means and their two small matrices, the pooling,
-the probabilities and the merging of class maps stay float32: they cost next to nothing, and a mean over 3,136 cells or
-a sum over ten crops in float16 would cost digits.
+the probabilities and the merging of class maps stay float32: they take almost no time, and in float16 a mean over 3,136
+cells or a sum over ten crops would lose precision.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,21 +13,21 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cxr_trt.export.pooling import POOLING_OPERATOR
 
-TYPE_KEEPING_OPERATORS = ("Slice", "Concat", "Reshape", "Transpose")  # operators that take whatever type comes
+TYPE_KEEPING_OPERATORS = ("Slice", "Concat", "Reshape", "Transpose")  # their output has the type of their input
 FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 def layer_of(name: str) -> str:
-    """The layer of a node, weight or tensor, without the part of the image that it runs on."""
+    """The layer of a node, weight or tensor, without the prefix for the image part on which it runs."""
     return name[max(name.find("features."), 0) :]
 
 
 def to_float16(model: onnx.ModelProto, float32: Collection[str]) -> onnx.ModelProto:
-    """Type the network in float16.
+    """Change the network's types to float16.
 
     Args:
         model: a float32 graph with affine norms (`cxr_trt.export.rewrites.Rewrites`), quantized or not.
-        float32: layers that stay float32 nonetheless.
+        float32: layers that stay float32.
 
     Returns:
         A copy with the same inputs and outputs.
@@ -38,28 +38,28 @@ def to_float16(model: onnx.ModelProto, float32: Collection[str]) -> onnx.ModelPr
         copy.CopyFrom(node)
         floats = [name for name in node.input if casting.types[name] in FLOAT_TYPES]
         if node.op_type in ("Cast", POOLING_OPERATOR):
-            wanted = None
+            element_type = None
         elif layer_of(node.name) in float32:
-            wanted = TensorProto.FLOAT
+            element_type = TensorProto.FLOAT
         elif node.op_type in TYPE_KEEPING_OPERATORS:
             is_float16 = all(casting.types[name] == TensorProto.FLOAT16 for name in floats)
-            wanted = TensorProto.FLOAT16 if is_float16 else TensorProto.FLOAT
+            element_type = TensorProto.FLOAT16 if is_float16 else TensorProto.FLOAT
         else:
-            wanted = TensorProto.FLOAT16 if in_network(node.name) else TensorProto.FLOAT
-        if wanted is not None:
-            copy.input[:] = [casting.cast(name, wanted) if name in floats else name for name in node.input]
+            element_type = TensorProto.FLOAT16 if in_network(node.name) else TensorProto.FLOAT
+        if element_type is not None:
+            copy.input[:] = [casting.cast(name, element_type) if name in floats else name for name in node.input]
         casting.append(copy)
     return casting.model()
 
 
 def in_network(name: str) -> bool:
-    """Whether the node of that name belongs to what is float16."""
+    """Whether the node of that name belongs to the part of the graph that is float16."""
     layer = layer_of(name)
     return layer.startswith(("features.", "transfer")) and ".se." not in layer
 
 
 class _Casting:
-    """Collects nodes, and the casts between them: each tensor is cast once."""
+    """Collects nodes and adds the casts between them. Each tensor is cast at most once."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -68,19 +68,20 @@ class _Casting:
         self.types |= {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
         self._nodes: list[onnx.NodeProto] = []
 
-    def cast(self, name: str, wanted: int) -> str:
-        """The name of a tensor in the wanted type."""
-        if self.types[name] == wanted:
+    def cast(self, name: str, element_type: int) -> str:
+        """Cast a tensor if it has another type, and return the name of the result."""
+        if self.types[name] == element_type:
             return name
-        cast = f"{name}.{'half' if wanted == TensorProto.FLOAT16 else 'float'}"
+        cast = f"{name}.{'half' if element_type == TensorProto.FLOAT16 else 'float'}"
         if cast in self.types:
             return cast
         if name in self._weights:
-            values = numpy_helper.to_array(self._weights[name])
-            self._weights[cast] = numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(wanted)), cast)
-            self.types[cast] = wanted
+            dtype = helper.tensor_dtype_to_np_dtype(element_type)
+            values = numpy_helper.to_array(self._weights[name]).astype(dtype)
+            self._weights[cast] = numpy_helper.from_array(values, cast)
+            self.types[cast] = element_type
         else:
-            self.append(helper.make_node("Cast", [name], [cast], name=cast, to=wanted))
+            self.append(helper.make_node("Cast", [name], [cast], name=cast, to=element_type))
         return cast
 
     def append(self, node: onnx.NodeProto) -> None:
@@ -92,7 +93,7 @@ class _Casting:
 
 
 def output_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
-    """Element type of a node's output, from those of its inputs."""
+    """The element type of a node's output, given the element types of its inputs."""
     if node.op_type == "Cast":
         return next(int(attribute.i) for attribute in node.attribute if attribute.name == "to")
     if node.op_type == POOLING_OPERATOR:
@@ -105,7 +106,7 @@ def output_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
 def with_graph(
     model: onnx.ModelProto, nodes: Collection[onnx.NodeProto], weights: Mapping[str, onnx.TensorProto]
 ) -> onnx.ModelProto:
-    """A copy with other nodes, and of the weights those that are used."""
+    """A copy of the model with other nodes, and with those of the weights that they use."""
     used = {name for node in nodes for name in node.input}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -118,9 +119,9 @@ def with_graph(
 def rounded_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """A float32 graph that rounds to float16 wherever `model` has a float16 tensor.
 
-    ONNX Runtime computes consecutive float16 nodes on a CPU in float32 without rounding between them, so the typed
-    graph itself would look better there than it is. Here each result is rounded, infinite where float16 overflows, and
-    each sum within a node is exact to float32, as it is in a GPU's convolutions.
+    On a CPU, ONNX Runtime computes consecutive float16 nodes in float32 without rounding between them, so the float16
+    graph would seem more accurate there than it is on a GPU. Here each result is rounded, and becomes infinite where
+    float16 overflows, while sums inside a node keep float32 accuracy, as they do in a GPU's convolutions.
     """
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     types |= {value.name: value.type.tensor_type.elem_type for value in model.graph.input}

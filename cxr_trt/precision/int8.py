@@ -1,7 +1,7 @@
-"""The scoring graph in int8, as explicit QuantizeLinear and DequantizeLinear nodes.
+"""The scoring graph in int8, with explicit QuantizeLinear and DequantizeLinear nodes.
 
-What feeds a convolution is quantized, after its norm and ReLU, with one symmetric scale a tensor; kernels with one a
-channel. Biases stay floating point: TensorRT's parser refuses them as int32. Everything else keeps its type.
+The input of a convolution is quantized after norm and ReLU, with one symmetric scale per tensor; kernels have one scale
+per output channel. Biases stay floating point, because TensorRT's parser refuses int32 biases. All else keeps its type.
 """
 
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from onnx import helper, numpy_helper
 
 from cxr_trt.precision.float16 import layer_of, with_graph
 
-INT8_LEVELS = 127  # per sign: symmetric int8 leaves -128 out
-MIN_SCALE = 2.0**-24  # float16's smallest number
+INT8_LEVELS = 127  # per sign: symmetric int8 does not use -128
+MIN_SCALE = 2.0**-24  # the smallest positive float16 number
 
 
 def quantize(model: onnx.ModelProto, thresholds: Mapping[str, float]) -> onnx.ModelProto:
     """Quantize convolutions.
 
     Args:
-        model: a float32 graph. `cxr_trt.precision.float16.to_float16` comes after this, if at all.
-        thresholds: for each layer to be quantized, the magnitude of its input that becomes 127.
+        model: a float32 graph. `cxr_trt.precision.float16.to_float16`, if used, comes after this.
+        thresholds: for each layer to quantize, the magnitude of its input that becomes 127.
 
     Returns:
-        A copy with the same inputs and outputs, whose scales are float16 numbers.
+        A copy with the same inputs and outputs. All scales can be represented in float16.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     weights["zero"] = numpy_helper.from_array(np.int8(0), "zero")
@@ -58,7 +58,7 @@ def quantize(model: onnx.ModelProto, thresholds: Mapping[str, float]) -> onnx.Mo
 
 
 def _add_kernel(weights: dict[str, onnx.TensorProto], name: str) -> None:
-    """Add the int8 form of a kernel [outputs, inputs, h, w], its scales [outputs] and zero points."""
+    """Add a kernel [outputs, inputs, h, w] in int8, with its scales [outputs] and zero points [outputs]."""
     values = numpy_helper.to_array(weights[name]).astype(np.float64)
     scales = _scale(np.abs(values).max((1, 2, 3)))
     levels = (
@@ -71,5 +71,5 @@ def _add_kernel(weights: dict[str, onnx.TensorProto], name: str) -> None:
 
 
 def _scale(largest: npt.NDArray[np.float64] | np.float64) -> npt.NDArray[np.float32]:
-    """Scale for magnitudes up to `largest`, rounded to float16 so that it is the same in every precision."""
+    """The scale for magnitudes up to `largest`, rounded to float16 so that it is the same in every precision."""
     return np.asarray(np.maximum(largest / INT8_LEVELS, MIN_SCALE).astype(np.float16).astype(np.float32))

@@ -1,4 +1,4 @@
-"""From histograms of activations to the magnitudes that become 127 in int8, and the record of it."""
+"""Choosing, from histograms of activations, the magnitudes that become 127 in int8; and the record of the choice."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ from cxr_trt.precision.int8 import INT8_LEVELS
 from cxr_trt.precision.ranges import HISTOGRAM_BINS, Histogram
 
 CLIPPING_PERCENTILE = 99.999
-ENTROPY_STEP_BINS = 8  # between two thresholds that are tried
-MIN_BIN_SHARE = 1e-9  # of a bin that coarse levels say is empty
+ENTROPY_STEP_BINS = 8  # distance of the thresholds that are tried
+MIN_BIN_SHARE = 1e-9  # share assumed for a bin that is empty in the coarse distribution
 
 
 @dataclass(frozen=True)
 class Int8Calibration:
-    """How a network is quantized; plain values only, as they stand in a bundle.
+    """How a network is quantized; plain JSON values only, as they are written into a bundle.
 
-    weights_sha256: of the network, see `ScoringGraph.weights_sha256`. images: how many. images_sha256: hash of their
-    files' hashes.
-    thresholds: for each layer in int8, the magnitude of its input that becomes 127.
-    sensitivity: for each layer, the error of the scores where it alone is in int8 (`cxr_trt.precision.sensitivity`).
+    weights_sha256: hash of the network's weights, see `ScoringGraph.weights_sha256`.
+    images: the number of calibration images. images_sha256: hash of the hashes of their files.
+    thresholds: for each int8 layer, the magnitude of its input that becomes 127.
+    sensitivity: for each unit, the error of the scores if it alone is int8 (`cxr_trt.precision.sensitivity`).
     """
 
     weights_sha256: str
@@ -37,30 +37,30 @@ class Int8Calibration:
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, Any]) -> "Int8Calibration":
-        """From parsed JSON. Raises TypeError, ValueError or AttributeError for what is none."""
+        """From parsed JSON. Raises TypeError, ValueError or AttributeError if it is not a calibration."""
         calibration = cls(**fields)
         numbers = [*calibration.thresholds.values(), *calibration.sensitivity.values()]
         if not all(0 <= value < np.inf for value in numbers) or calibration.method not in CALIBRATION_METHODS:
-            raise ValueError("no such method, or a number that none can be")
+            raise ValueError("unknown method, or a number that is negative or not finite")
         return calibration
 
     def origin(self) -> dict[str, Any]:
-        """What it was made from."""
+        """The fields that say what the calibration was made from."""
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if name not in ("thresholds", "sensitivity")}
 
 
 def unit_of(layer: str) -> str:
-    """What is quantized or not as one: the two convolutions of a dense layer, or a single one."""
+    """The unit of a layer, which is quantized as a whole or not at all: a dense layer's two convolutions, or itself."""
     return layer.rpartition(".")[0] if "denselayer" in layer else layer
 
 
 def choose_clipping(histogram: Histogram, method: CalibrationMethod) -> float:
-    """The magnitude at which a tensor is cut off.
+    """The magnitude at which the values of a tensor are clipped.
 
-    max: the largest seen. percentile: 99.999 % of the values lie below. entropy: of those that are tried, the one whose
-    levels keep most of the distribution (least Kullback-Leibler divergence; Migacz, "8-bit inference with TensorRT",
-    GTC 2017), zeros aside.
+    max: the largest magnitude seen. percentile: 99.999 % of the values lie below it. entropy: of several candidates,
+    the one whose int8 levels preserve the distribution best, apart from zeros (smallest Kullback-Leibler divergence;
+    Migacz, "8-bit inference with TensorRT", GTC 2017).
     """
     if method == "max" or histogram.top == 0.0:
         return histogram.top
@@ -69,20 +69,20 @@ def choose_clipping(histogram: Histogram, method: CalibrationMethod) -> float:
         below = np.cumsum(histogram.counts) / histogram.counts.sum()
         return float((np.searchsorted(below, CLIPPING_PERCENTILE / 100) + 1) * bin_width)
     counts = histogram.counts.astype(np.float64)
-    counts[0] = 0.0  # what a ReLU has cut off is held without error anyway
-    tried = range(INT8_LEVELS + 1, HISTOGRAM_BINS + 1, ENTROPY_STEP_BINS)
-    return float(min(tried, key=lambda bins: _divergence(counts, bins)) * bin_width)
+    counts[0] = 0.0  # zeros, which a ReLU produces, are represented exactly anyway
+    candidates = range(INT8_LEVELS + 1, HISTOGRAM_BINS + 1, ENTROPY_STEP_BINS)
+    return float(min(candidates, key=lambda bins: _divergence(counts, bins)) * bin_width)
 
 
 def _divergence(counts: npt.NDArray[np.float64], bins: int) -> float:
-    """KL divergence of the distribution, cut off after `bins`, from its form in INT8_LEVELS + 1 levels."""
+    """KL divergence of the distribution, clipped after `bins`, from the same distribution in INT8_LEVELS + 1 levels."""
     level = np.arange(bins) * (INT8_LEVELS + 1) // bins
     sums = np.bincount(level, counts[:bins])
-    kept = counts[:bins].copy()
-    kept[-1] += counts[bins:].sum()  # what is cut off becomes the largest level
-    if kept.sum() == 0.0 or sums.sum() == 0.0:
+    clipped = counts[:bins].copy()
+    clipped[-1] += counts[bins:].sum()  # larger values are clipped to the largest level
+    if clipped.sum() == 0.0 or sums.sum() == 0.0:
         return np.inf
-    present = kept > 0
+    present = clipped > 0
     coarse = (sums / np.maximum(np.bincount(level, present), 1))[level]
-    p, q = kept[present] / kept.sum(), coarse[present] / sums.sum()
+    p, q = clipped[present] / clipped.sum(), coarse[present] / sums.sum()
     return float((p * np.log(p / np.maximum(q, MIN_BIN_SHARE))).sum())

@@ -1,4 +1,4 @@
-"""How an engine's graph is made from the scoring graph, in which precision."""
+"""The precision plan: how an engine's graph is made from the scoring graph."""
 
 import dataclasses
 import json
@@ -23,9 +23,9 @@ PRECISION_FILE = "precision.json"  # in every bundle that is not float32
 class PrecisionPlan:
     """How to make an engine's graph from the scoring graph.
 
-    float32: layers that stay float32 in a float16 graph, because their activations would not fit.
-    headroom: for each layer, float16's largest number divided by the largest activation that was seen.
-    calibration: for int8.
+    float32: layers that stay float32 in a float16 graph, because their activations would not fit into float16.
+    headroom: for each layer, the largest float16 number divided by the largest activation that was seen.
+    calibration: only for int8.
     """
 
     precision: Precision = "fp32"
@@ -44,18 +44,18 @@ class PrecisionPlan:
             calibration = fields.pop("calibration")
             plan = cls(**fields, calibration=calibration and Int8Calibration.from_mapping(calibration))
             if plan.precision not in PRECISIONS or (plan.precision == "int8") != (plan.calibration is not None):
-                raise ValueError("no such precision, or a calibration too many or too few")
+                raise ValueError("unknown precision, or a calibration is missing or not wanted")
             return replace(plan, float32=tuple(map(str, plan.float32)))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise BundleError("its record of the precision is damaged or of another version of cxr-trt") from error
+            raise BundleError(f"its {PRECISION_FILE} is damaged or from another version of cxr-trt") from error
 
     def check_weights(self, graph: ScoringGraph) -> None:
-        """Raise BundleError if the plan was calibrated for other weights than those of a scoring graph."""
+        """Raise BundleError if the plan was calibrated for other weights than the scoring graph's."""
         if self.calibration and self.calibration.weights_sha256 != graph.weights_sha256:
             raise BundleError("its calibration was made for other weights")
 
     def summary(self) -> dict[str, Any]:
-        """What a manifest says of it: plain JSON values."""
+        """What the manifest says about the plan: plain JSON values."""
         least = min(self.headroom, key=self.headroom.__getitem__, default=None)
         summary: dict[str, Any] = {
             "float32_layers": list(self.float32),
@@ -73,7 +73,7 @@ class PrecisionPlan:
         Args:
             graph: the scoring graph that this plan was made for.
             share_crops: see `cxr_trt.export.rewrites.Rewrites`.
-            float16: whether what int8 leaves is float16; else it is float32.
+            float16: whether layers of an int8 engine that are not int8 are float16; otherwise they are float32.
         """
         typed = self.precision == "fp16" or (float16 and self.precision == "int8")
         model = graph.rewritten(Rewrites(share_crops=share_crops, affine_norms=typed))

@@ -1,4 +1,4 @@
-"""What has to be measured before a network can run in float16 or int8, and the plan that follows from it."""
+"""Measuring what must be known before a network can run in float16 or int8, and making the precision plan from it."""
 
 from dataclasses import replace
 
@@ -20,9 +20,9 @@ from cxr_trt.precision.sensitivity import scan_sensitivity
 from cxr_trt.progress import ProgressCallback
 
 MAX_FLOAT16 = float(np.finfo(np.float16).max)
-MIN_HEADROOM = 8  # times the largest activation seen must fit into float16
-MAX_SCANNED_IMAGES = 8  # that the sensitivity is measured on
-MAX_UNIT_ERROR = 0.02  # of a unit in int8, see `scan_sensitivity`; with a larger one it stays floating point
+MIN_HEADROOM = 8  # float16 must hold the largest activation seen, times this
+MAX_SCANNED_IMAGES = 8  # the sensitivity is measured on at most this many images
+MAX_UNIT_ERROR = 0.02  # see `scan_sensitivity`; a unit whose int8 error is larger stays floating point
 NEVER_QUANTIZED = ("features.conv0", "transfer.conv")  # the first and the last convolution
 
 
@@ -34,20 +34,20 @@ def plan_precision(
     method: CalibrationMethod,
     on_progress: ProgressCallback,
 ) -> PrecisionPlan:
-    """The plan for a precision: that of the bundle that the graph comes from, where it still fits; else a new one.
+    """The plan for a precision: the one that came with the graph if it fits, otherwise a new one.
 
     Args:
-        precision: wanted.
+        precision: the precision to plan for.
         graph: the scoring graph.
-        previous: the plan that came with the graph; used again if its precision is wanted and no images are given.
-        images: X-rays to measure on. int8 needs them; float16 takes built-in pictures without them.
+        previous: the plan that came with the graph; used again if it has the same precision and no images are given.
+        images: X-rays to measure on. int8 needs them; float16 otherwise measures on built-in pictures.
         method: how int8 thresholds are chosen.
         on_progress: called with phase and fraction done.
 
     Raises:
         UsageError: int8 without images.
         BundleError: the previous plan was made for other weights.
-        GraphError: the graph has another network inside.
+        GraphError: the graph does not hold this project's network.
     """
     if precision == "fp32":
         return FLOAT32
@@ -58,14 +58,16 @@ def plan_precision(
         pixels = check_pictures(graph.spec.image_size) if images is None else images.pixels
         return plan_float16(graph, pixels, on_progress)
     if images is None:
-        raise UsageError("int8 is scaled to real X-rays: name a folder of them with --calibrate, none of a test set")
+        raise UsageError(
+            "int8 must be calibrated on real X-rays: name a folder of them with --calibrate, but none of a test set"
+        )
     return plan_int8(graph, images, method, on_progress)
 
 
 def plan_float16(graph: ScoringGraph, images: Images, on_progress: ProgressCallback) -> PrecisionPlan:
-    """Measure which layers float16 cannot hold, on uint8 [N, 1, size, size].
+    """Measure which layers have activations that are too large for float16, on images uint8 [N, 1, size, size].
 
-    Raises GraphError if the graph has another network inside.
+    Raises GraphError if the graph does not hold this project's network.
     """
     model = _center_crop_model(graph)
     largest = measure_ranges(model, images, (), lambda fraction: on_progress("measure ranges", fraction)).largest
@@ -81,9 +83,9 @@ def plan_float16(graph: ScoringGraph, images: Images, on_progress: ProgressCallb
 def plan_int8(
     graph: ScoringGraph, images: CalibrationImages, method: CalibrationMethod, on_progress: ProgressCallback
 ) -> PrecisionPlan:
-    """Calibrate: measure activations, choose thresholds, and leave out the layers that lose most in int8.
+    """Calibrate: measure activations, choose thresholds, and leave out the layers that int8 harms most.
 
-    Raises GraphError if the graph has another network inside.
+    Raises GraphError if the graph does not hold this project's network.
     """
     model = _center_crop_model(graph)
     inputs = {
@@ -95,19 +97,21 @@ def plan_int8(
         model, images.pixels, tuple(inputs.values()), lambda fraction: on_progress("measure ranges", fraction)
     )
     thresholds = {layer: choose_clipping(ranges.histograms[name], method) for layer, name in inputs.items()}
-    some = images.pixels[:MAX_SCANNED_IMAGES]
-    sensitivity = scan_sensitivity(model, thresholds, some, lambda fraction: on_progress("scan layers", fraction))
+    scanned = images.pixels[:MAX_SCANNED_IMAGES]
+    sensitivity = scan_sensitivity(model, thresholds, scanned, lambda fraction: on_progress("scan layers", fraction))
     kept = {layer: value for layer, value in thresholds.items() if sensitivity[unit_of(layer)] <= MAX_UNIT_ERROR}
     calibration = Int8Calibration(
         graph.weights_sha256, len(images.pixels), images.sha256, images.seed, method, kept, sensitivity
     )
-    return replace(plan_float16(graph, some, on_progress), precision="int8", calibration=calibration)
+    return replace(plan_float16(graph, scanned, on_progress), precision="int8", calibration=calibration)
 
 
 def _center_crop_model(graph: ScoringGraph) -> onnx.ModelProto:
-    """The network on the centre crop alone, where measuring is ten times faster than on ten crops."""
+    """The network on the centre crop alone: measuring is ten times faster than on ten crops."""
     if not graph.holds_network:
-        raise GraphError("the graph holds another network, or is quantized already; only --precision fp32 can run it")
+        raise GraphError(
+            "the graph holds another network, or is already quantized; it can only run with --precision fp32"
+        )
     rewrites = Rewrites(share_crops=False, affine_norms=True)
     center = replace(graph.spec, views="center")
     return build_graph(*graph.network(), center, {}, class_maps=False, rewrites=rewrites)

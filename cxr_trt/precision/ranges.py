@@ -1,4 +1,4 @@
-"""How large the network's activations get on real images: what float16 must hold, and what int8 is scaled to."""
+"""How large the network's activations get on images: float16 must be able to hold them, and int8 is scaled to them."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Images = npt.NDArray[np.uint8]
 
 @dataclass
 class Histogram:
-    """Magnitudes of a tensor: `counts` in equal bins from 0 to `top`. It grows to hold what comes."""
+    """Magnitudes of a tensor: `counts` in equal bins from 0 to `top`. The range doubles as larger values are added."""
 
     counts: npt.NDArray[np.int64]
     top: float
@@ -28,7 +28,7 @@ class Histogram:
         return cls(np.zeros(HISTOGRAM_BINS, np.int64), 0.0)
 
     def add(self, values: npt.NDArray[np.float32]) -> None:
-        """Count the magnitudes of `values`, of any shape. Those that are not finite are left out."""
+        """Count the magnitudes of `values`, of any shape. Values that are not finite are ignored."""
         magnitudes = np.abs(values.reshape(-1))
         magnitudes = magnitudes[np.isfinite(magnitudes)]
         largest = float(magnitudes.max(initial=0.0))
@@ -38,15 +38,13 @@ class Histogram:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(HISTOGRAM_BINS // 2, np.int64)])
             self.top *= 2
         if self.top > 0.0:
-            places = np.minimum(
-                (magnitudes / np.float32(self.top) * HISTOGRAM_BINS).astype(np.int64), HISTOGRAM_BINS - 1
-            )
-            self.counts += np.bincount(places, minlength=HISTOGRAM_BINS)
+            bins = np.minimum((magnitudes / np.float32(self.top) * HISTOGRAM_BINS).astype(np.int64), HISTOGRAM_BINS - 1)
+            self.counts += np.bincount(bins, minlength=HISTOGRAM_BINS)
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """What was seen, by name of the tensor: the largest magnitude of each, and histograms of some."""
+    """What was measured, by tensor name: the largest magnitude of every tensor, and histograms of some tensors."""
 
     largest: dict[str, float]
     histograms: dict[str, Histogram]
@@ -55,42 +53,42 @@ class Ranges:
 def measure_ranges(
     model: onnx.ModelProto, images: Images, counted: Collection[str], on_progress: Callable[[float], None]
 ) -> Ranges:
-    """Run a float32 graph on images and look at every activation.
+    """Run a float32 graph on images and measure every activation.
 
     Args:
-        model: a float32 graph; its smallest form, with few views, is the fastest.
+        model: a float32 graph; one with few views is the fastest.
         images: uint8 [N, 1, size, size].
-        counted: tensors to make histograms of, from one in SAMPLING_STEP of their values.
+        counted: tensors to make histograms of, from every SAMPLING_STEP-th of their values.
         on_progress: called with the fraction done.
 
     Returns:
-        A tensor that overflowed or is not a number has the largest magnitude infinity.
+        The ranges. A tensor that overflowed or is not a number has the largest magnitude infinity.
     """
     extremes = {f"{name}.largest": name for node in model.graph.node for name in node.output}
     session = onnxruntime.InferenceSession(
-        _watched(model, extremes, counted).SerializeToString(), providers=["CPUExecutionProvider"]
+        _instrumented(model, extremes, counted).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     largest = dict.fromkeys(extremes.values(), 0.0)
     histograms = {name: Histogram.empty() for name in counted}
     for i, image in enumerate(images):
-        seen = session.run([*extremes, *counted], {"images": image[None]})
-        for name, value in zip(extremes.values(), seen, strict=False):
+        results = session.run([*extremes, *counted], {"images": image[None]})
+        for name, value in zip(extremes.values(), results, strict=False):
             largest[name] = max(largest[name], float(value) if np.isfinite(value) else np.inf)
-        for name, values in zip(counted, seen[len(extremes) :], strict=True):
+        for name, values in zip(counted, results[len(extremes) :], strict=True):
             histograms[name].add(values.reshape(-1)[i % SAMPLING_STEP :: SAMPLING_STEP])
         on_progress((i + 1) / len(images))
     return Ranges(largest, histograms)
 
 
-def _watched(model: onnx.ModelProto, extremes: dict[str, str], counted: Collection[str]) -> onnx.ModelProto:
-    """The graph with the largest magnitude of every tensor, and the counted tensors, as outputs."""
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    graph = watched.graph
+def _instrumented(model: onnx.ModelProto, extremes: dict[str, str], counted: Collection[str]) -> onnx.ModelProto:
+    """The graph with more outputs: the largest magnitude of every tensor, and the counted tensors."""
+    instrumented = onnx.ModelProto()
+    instrumented.CopyFrom(model)
+    graph = instrumented.graph
     graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.int64), "all_axes"))
     for output, name in extremes.items():
         graph.node.append(helper.make_node("Abs", [name], [f"{name}.magnitude"]))
         graph.node.append(helper.make_node("ReduceMax", [f"{name}.magnitude", "all_axes"], [output], keepdims=0))
         graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
     graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in counted)
-    return watched
+    return instrumented

@@ -1,1 +1,1 @@
-"""What people look at: tables and pictures."""
+"""The HTML report of a table of scores."""

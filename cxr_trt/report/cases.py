@@ -1,4 +1,4 @@
-"""A table of scores as what the report shows: cases, errors, and what holds for all."""
+"""Reading a table of scores for the report: cases, errors, and what all cases have in common."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,13 +11,17 @@ from cxr_trt.calibrate.calibration import CALIBRATED, POSITIVE
 from cxr_trt.findings import FINDINGS
 from cxr_trt.tables.reading import read_table
 
-TEXTS = ("path", "sha256", "format", "warnings", "error", "engine", "calibration", *POSITIVE)
-NUMBERS = ("width", "height", *CALIBRATED)
+TEXT_COLUMNS = ("path", "sha256", "format", "warnings", "error", "engine", "calibration", *POSITIVE)
+NUMBER_COLUMNS = ("width", "height", *CALIBRATED)
 
 
 @dataclass(frozen=True)
 class Case:
-    """An X-ray that was scored. calibrated, positive: by finding, None where nothing was fitted; or None without."""
+    """An X-ray that was scored.
+
+    size: (height, width) of its file in pixels, 0 if unknown.
+    calibrated, positive: a value per finding, None for a finding that was not fitted; None without a calibration.
+    """
 
     path: str
     sha256: str
@@ -33,13 +37,15 @@ class Case:
 class Cases:
     """A whole table.
 
-    errors: (path, reason). common: warnings of all cases, which are left out of theirs. warnings: the others, and how
-    many cases have each. engines, calibrations: fingerprints.
+    errors: (path, reason) of each file that could not be scored.
+    common_warnings: the warnings that all cases have; they are left out of the cases' own.
+    warnings: the other warnings, and how many cases have each.
+    engines, calibrations: fingerprints.
     """
 
     cases: list[Case]
     errors: list[tuple[str, str]]
-    common: tuple[str, ...]
+    common_warnings: tuple[str, ...]
     warnings: Counter[str]
     engines: tuple[str, ...]
     calibrations: tuple[str, ...]
@@ -51,8 +57,8 @@ def read_cases(scores: Path) -> Cases:
     Raises:
         UsageError: it cannot be read, or lacks a column.
     """
-    optional = tuple(name for name in (*TEXTS, *NUMBERS) if name != "path")
-    table = read_table(scores, ("path", *FINDINGS), optional=optional, text=TEXTS)
+    optional = tuple(name for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if name != "path")
+    table = read_table(scores, ("path", *FINDINGS), optional=optional, text=TEXT_COLUMNS)
     rows: list[dict[str, Any]] = table.to_pylist()
     errors = [(row["path"] or "", row["error"]) for row in rows if row.get("error")]
     scored = [row for row in rows if not row.get("error") and all(row[name] is not None for name in FINDINGS)]

@@ -1,7 +1,7 @@
-"""The HTML page of `cxr-trt report`: one file that needs nothing else and asks for nothing.
+"""The HTML page of `cxr-trt report`: one file that needs nothing else and makes no requests.
 
-Texts of the table, such as names of files, come from outside. In the markup they are escaped, in the data they are JSON
-without `<`, and the page's policy lets no script run but its own two, by their hashes, and no request leave.
+Texts of the table, such as file names, come from outside. In the markup they are escaped, in the data they are JSON
+without `<`. The page's security policy allows only its own two scripts, by their hashes, and no requests.
 """
 
 import base64
@@ -29,25 +29,25 @@ ASSETS = files("cxr_trt.report") / "assets"
 
 
 def build_page(title: str, table: Cases, pictures: Mapping[str, Picture]) -> str:
-    """The whole page.
+    """Make the whole page.
 
     Args:
-        title: of the page.
-        table: what to show.
-        pictures: by path, of some cases or none.
+        title: title of the page.
+        table: the cases and errors to show.
+        pictures: pictures of any of the cases, by path.
     """
     library, script = _asset("tabulator/tabulator.min.js"), _asset("page.js")
     scripts = " ".join(f"'sha256-{_digest(text)}'" for text in (library, script))
     scores = np.array([case.scores for case in table.cases]).reshape(-1, len(FINDINGS))
-    largest = math.ceil(10 * float(scores.max(initial=0.1))) / 10
+    largest_score = math.ceil(10 * float(scores.max(initial=0.1))) / 10
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {scripts}",
         "title": html.escape(title),
         "styles": _asset("tabulator/tabulator_simple.min.css") + _asset("page.css"),
-        "notice": html.escape("; ".join((NOTICE, *table.common))),
+        "notice": html.escape("; ".join((NOTICE, *table.common_warnings))),
         "facts": _facts(table, pictures),
-        "largest": f"{largest:g}",
-        "distributions": "".join(_distribution(i, scores[:, i], largest) for i in range(len(FINDINGS))),
+        "largest": f"{largest_score:g}",
+        "distributions": "".join(_distribution(i, scores[:, i], largest_score) for i in range(len(FINDINGS))),
         "options": "".join(f'<option value="{i}">{_words(name)}</option>' for i, name in enumerate(FINDINGS)),
         "warnings": _warning_options(table),
         "errors": _errors(table),
@@ -60,7 +60,7 @@ def build_page(title: str, table: Cases, pictures: Mapping[str, Picture]) -> str
 
 
 def _asset(name: str) -> str:
-    """Without references to source maps, which a browser's tools would ask for."""
+    """A file of the assets, without references to source maps, which a browser's developer tools would request."""
     text = (ASSETS / name).read_text(encoding="utf-8")
     return re.sub(r"(//#|/\*#) sourceMappingURL=\S+( \*/)?", "", text)
 
@@ -76,9 +76,9 @@ def _facts(table: Cases, pictures: Mapping[str, Picture]) -> str:
         "X-rays scored": f"{len(table.cases):,}",
         "could not be scored": f"{len(table.errors):,}",
         "with warnings of their own": f"{with_warnings:,}",
-        "with a picture here": f"{with_picture:,}",
+        "with a picture on this page": f"{with_picture:,}",
         "engine": ", ".join(table.engines) or "unknown",
-        "calibration": ", ".join(table.calibrations) or "none: scores are no probabilities",
+        "calibration": ", ".join(table.calibrations) or "none: the scores are not probabilities",
     }
     return "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items()
@@ -86,7 +86,7 @@ def _facts(table: Cases, pictures: Mapping[str, Picture]) -> str:
 
 
 def _distribution(finding: int, scores: "np.ndarray[tuple[int], np.dtype[np.float64]]", largest: float) -> str:
-    """A button with a histogram; heights are relative to the finding's own highest bin."""
+    """A button with the histogram of a finding; the heights are relative to its highest bin."""
     counts, _ = np.histogram(scores, DISTRIBUTION_BINS, (0, largest))
     heights = 40 * counts / max(counts.max(), 1)
     bars = "".join(
@@ -94,7 +94,7 @@ def _distribution(finding: int, scores: "np.ndarray[tuple[int], np.dtype[np.floa
         for i, height in enumerate(heights)
         if height
     )
-    values = f"median {np.median(scores):.3f}, most {scores.max():.3f}" if len(scores) else "no scores"
+    values = f"median {np.median(scores):.3f}, maximum {scores.max():.3f}" if len(scores) else "no scores"
     name = _words(FINDINGS[finding])
     return (
         f'<button type="button" data-finding="{finding}" aria-pressed="false"><span>{name}</span>'

@@ -1,4 +1,4 @@
-"""Pictures and maps of the cases of a report, small enough to be part of a page."""
+"""Pictures and maps of the cases of a report, small enough to be embedded in the page."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ MAPS_PER_CASE = 3
 
 @dataclass(frozen=True)
 class Picture:
-    """The fields that the page adds to a case, and why there is no picture."""
+    """What the page adds to a case: the fields, and the reason if something is missing."""
 
     fields: dict[str, Any]
     reason: str | None = None
@@ -36,17 +36,17 @@ def make_pictures(
     workers: int,
     advance: Callable[[], None],
 ) -> dict[str, Picture]:
-    """Decode the files of cases, in processes of their own as scoring does, and take their maps from a folder.
+    """Decode the files of cases, in separate processes as for scoring, and read their maps from a folder.
 
     Args:
-        cases: of which pictures are wanted.
-        images: what was scored: folders and files.
+        cases: the cases that are to have pictures.
+        images: the folders and files that were scored.
         heatmaps: the folder of `cxr-trt score --heatmaps FOLDER --raw-maps`, if there is one.
-        workers: decoding processes.
+        workers: number of decoding processes.
         advance: called after each file.
 
     Returns:
-        By path; also for those of which there is no picture.
+        An entry per case, by path, with or without a picture.
 
     Raises:
         UsageError: no case's file is among the images.
@@ -55,9 +55,11 @@ def make_pictures(
     wanted = [(case, sources[case.path]) for case in cases if case.path in sources]
     if cases and not wanted:
         raise UsageError(
-            f"{images[0]}: holds no file of the table ({cases[0].path!r}, for example); name what was scored"
+            f"{images[0]}: has no file of the table (such as {cases[0].path!r}); name the X-rays that were scored"
         )
-    pictures = {case.path: Picture({}, "not among the images") for case in cases if case.path not in sources}
+    pictures = {
+        case.path: Picture({}, "no picture (not among the images)") for case in cases if case.path not in sources
+    }
     by_name = {source.name: case for case, source in wanted}
     with Decoders(workers, 64, Limits(), picture=MAX_PICTURE_SIDE) as decoders:
         requests = (Request(Source(source.path, source.name)) for _, source in wanted)
@@ -70,9 +72,9 @@ def make_pictures(
 
 def _picture(case: Case, answer: Answer, heatmaps: Path | None) -> Picture:
     if answer.picture is None:
-        return Picture({}, "can no longer be read")
+        return Picture({}, "no picture (can no longer be read)")
     if answer.sha256 != case.sha256:
-        return Picture({}, "changed since it was scored")
+        return Picture({}, "no picture (changed since it was scored)")
     encoded = cv2.imencode(".jpg", answer.picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     fields: dict[str, Any] = {"picture": _text(encoded.tobytes()), "shape": answer.picture.shape, "maps": []}
     if heatmaps is None:
@@ -80,12 +82,12 @@ def _picture(case: Case, answer: Answer, heatmaps: Path | None) -> Picture:
     try:
         maps = read_raw_maps(heatmaps, case.path)
     except UsageError:
-        return Picture(fields, "has no maps")
+        return Picture(fields, "no heat maps (no maps.npz)")
     return Picture({**fields, **_maps(case, maps)})
 
 
 def _maps(case: Case, maps: RawMaps) -> dict[str, Any]:
-    """The maps of the highest findings in 256 steps, and what they cover, as parts of the picture."""
+    """The maps of the most probable findings in 256 steps, and the part of the picture that they cover, 0 to 1."""
     height, width = maps.size
     y, x, down, across = maps.rectangle
     ranked = ranked_findings(case.scores)[:MAPS_PER_CASE]

@@ -1,1 +1,1 @@
-"""What is written beside the table of scores: heat maps, class maps, DICOM results."""
+"""What is written beside the table of scores: heat maps, class maps and DICOM results."""

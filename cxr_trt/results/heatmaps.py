@@ -1,4 +1,4 @@
-"""Heat maps: class maps laid over the X-ray they were computed from (paper, sec. 4.4)."""
+"""Heat maps: class maps drawn over the X-ray that they were computed from (paper, sec. 4.4)."""
 
 from functools import cache
 from pathlib import Path
@@ -27,21 +27,21 @@ Bytes = npt.NDArray[np.uint8]
 def overlay(
     picture: Bytes, class_map: npt.NDArray[np.float32], spec: Specification, size: tuple[int, int] | None = None
 ) -> Bytes:
-    """Lay one class map over a picture.
+    """Draw one class map over a picture.
 
     Args:
-        picture: uint8 [H, W], the file's picture in any size.
+        picture: uint8 [H, W], the X-ray in any size.
         class_map: float32 [h, w].
-        spec: of the engine that made the map; says where on the picture it lies.
-        size: (height, width) of the file's picture in pixels, if this one is smaller.
+        spec: the specification of the engine that made the map; it says where on the picture the map lies.
+        size: (height, width) of the X-ray's file in pixels, if the picture is smaller.
 
     Returns:
         uint8 [H, W, 3], BGR. Colour and opacity rise from the map's smallest to its largest value. A thin line
-        surrounds what the network saw, where that is not the whole picture.
+        surrounds what the network saw, if that is not the whole picture.
     """
     height, width = picture.shape
-    own = size or (height, width)
-    rectangle = scaled(map_rectangle(spec, *own), height / own[0], width / own[1])
+    file_height, file_width = size or (height, width)
+    rectangle = scaled(map_rectangle(spec, file_height, file_width), height / file_height, width / file_width)
     smooth, place = upsample(class_map, rectangle, height, width)
     low, high = float(class_map.min()), float(class_map.max())
     heat = np.zeros(picture.shape, np.uint16)
@@ -55,7 +55,7 @@ def overlay(
 
 @cache
 def _blends() -> npt.NDArray[np.uint32]:
-    """Colours [256 * heat + grey] of 256 heats over 256 greys: four bytes, blue, green, red and 0."""
+    """The colour of each heat over each grey, by index 256 * heat + grey: four bytes, blue, green, red and 0."""
     colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOUR_MAP)
     opacity = MAX_OPACITY * np.arange(256)[:, None, None] / 255
     blends = np.zeros((256, 256, 4), np.uint8)
@@ -69,13 +69,14 @@ def _pixels(colours: npt.NDArray[np.uint32]) -> Bytes:
 
 
 class HeatmapWriter:
-    """Writes FOLDER/PATH/RANK-FINDING.png for the most probable findings of a result, and on request maps.npz.
+    """Writes FOLDER/PATH/RANK-FINDING.png for the most probable findings of an X-ray, and maps.npz if asked for.
 
     See `cxr_trt.results.writer.ResultWriter`.
     """
 
     content = "heat maps"
     needs_identity = False
+    refused = 0
 
     def __init__(self, folder: Path, spec: Specification, top: int, *, raw_maps: bool, full_size: bool) -> None:
         self.folder, self._spec, self._top, self._raw_maps = folder, spec, top, raw_maps
@@ -84,7 +85,7 @@ class HeatmapWriter:
         self.artifacts_key = f"{top}{extras} in {folder.resolve()}"
 
     def has_written(self, row: Row) -> bool:
-        names = [name for _, name in _pictures(row, self._top)] + [MAPS_FILE] * self._raw_maps
+        names = [*finding_files(row, self._top, ".png").values(), *[MAPS_FILE] * self._raw_maps]
         return all((self.folder / row.path / name).is_file() for name in names)
 
     def write(self, result: Result) -> None:
@@ -97,7 +98,7 @@ class HeatmapWriter:
             for stale in (path for name in FINDINGS for path in target.glob(f"*-{name}.png")):
                 stale.unlink()
             (target / MAPS_FILE).unlink(missing_ok=True)
-            for finding, name in _pictures(row, self._top):
+            for finding, name in finding_files(row, self._top, ".png").items():
                 framed = heat_map(row, picture, maps[finding], finding, self._spec)
                 (target / name).write_bytes(cv2.imencode(".png", framed)[1].tobytes())
             if self._raw_maps:
@@ -105,16 +106,19 @@ class HeatmapWriter:
         except OSError as error:
             raise UsageError(f"{target}: cannot be written ({error.strerror}); choose another --heatmaps") from error
 
+    def summary(self) -> list[str]:
+        return [f"heat maps: {self.folder}"]
+
 
 def heat_map(row: Row, picture: Bytes, class_map: npt.NDArray[np.float32], finding: int, spec: Specification) -> Bytes:
-    """Draw one finding of a scored row: its class map over the picture, framed with probability, notice and warnings.
+    """Draw one finding of an X-ray: its class map over the picture, framed with probability, notice and warnings.
 
     Args:
-        row: with probabilities.
-        picture: uint8 [H, W], the file's picture in any size.
-        class_map: float32 [h, w], of the finding.
-        finding: its index.
-        spec: of the engine that made the map.
+        row: the X-ray's row, with probabilities.
+        picture: uint8 [H, W], the X-ray in any size.
+        class_map: float32 [h, w], the map of the finding.
+        finding: index of the finding.
+        spec: the specification of the engine that made the map.
 
     Returns:
         uint8 [H', W', 3], BGR.
@@ -125,29 +129,27 @@ def heat_map(row: Row, picture: Bytes, class_map: npt.NDArray[np.float32], findi
     return frame(blended, class_map, caption, "; ".join((NOTICE, *row.warnings)))
 
 
-def _pictures(row: Row, top: int) -> list[tuple[int, str]]:
-    """The `top` most probable findings, by index, and the names of their files; none for an error row."""
-    return [
-        (finding, f"{rank}-{FINDINGS[finding]}.png")
-        for rank, finding in enumerate(ranked_findings(row.probabilities or ())[:top], start=1)
-    ]
+def finding_files(row: Row, top: int, suffix: str) -> dict[int, str]:
+    """File names for the most probable findings of a row, by index of the finding; none for an error row."""
+    ranked = enumerate(ranked_findings(row.probabilities or ())[:top], start=1)
+    return {finding: f"{rank}-{FINDINGS[finding]}{suffix}" for rank, finding in ranked}
 
 
 def frame(picture: Bytes, class_map: npt.NDArray[np.float32], caption: str, notes: str) -> Bytes:
-    """A picture with a caption and small notes above, and a colour bar with the map's extremes to the right.
+    """Add a caption and small notes above a picture, and to its right a colour bar with the map's extremes.
 
     Args:
         picture: uint8 [H, W, 3].
-        class_map: that was laid over it.
+        class_map: the map that was drawn over it.
         caption: the finding and its probability.
-        notes: cut at the frame's edge.
+        notes: small print; cut off at the edge of the frame.
 
     Returns:
         uint8 [H', W', 3], on black.
     """
     height, width = picture.shape[:2]
     body_width = max(width, MIN_FRAME_WIDTH)
-    unit = max(body_width, 512) / 512  # of the sizes below, in pixels
+    unit = max(body_width, 512) / 512  # the sizes below are for 512 pixels
     header, bar, margin = round(44 * unit), round(18 * unit), round(6 * unit)
     canvas = np.zeros((header + max(height, round(64 * unit)), body_width + bar + round(52 * unit), 3), np.uint8)
     canvas[header : header + height, :width] = picture

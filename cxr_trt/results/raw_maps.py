@@ -1,4 +1,4 @@
-"""The class maps of an X-ray as a file, maps.npz: written beside heat maps, read by `evaluate --boxes` and `report`."""
+"""The class maps of an X-ray in a file, maps.npz: written beside heat maps, read by `evaluate --boxes` and `report`."""
 
 import zipfile
 from pathlib import Path
@@ -16,7 +16,12 @@ MAPS_FILE = "maps.npz"
 
 
 class RawMaps(NamedTuple):
-    """class_maps: float32 [14, h, w]. rectangle: that they cover. size: (height, width) of the image in pixels."""
+    """The class maps of an X-ray and where they lie.
+
+    class_maps: float32 [14, h, w].
+    rectangle: the part of the X-ray that they cover.
+    size: (height, width) of the X-ray's file in pixels.
+    """
 
     class_maps: npt.NDArray[np.float32]
     rectangle: Rectangle
@@ -27,24 +32,24 @@ def save_raw_maps(path: Path, class_maps: npt.NDArray[np.float32], spec: Specifi
     """Write the maps of one X-ray.
 
     Args:
-        path: of the file.
+        path: the file to write.
         class_maps: float32 [14, h, w].
-        spec: of the engine that made them.
-        size: (height, width) of the file's image in pixels.
+        spec: the specification of the engine that made them.
+        size: (height, width) of the X-ray's file in pixels.
     """
     rectangle = np.array(map_rectangle(spec, *size))
     np.savez(path, class_maps=class_maps, findings=np.array(FINDINGS), rectangle=rectangle, size=np.array(size))
 
 
 def read_raw_maps(folder: Path, name: str) -> RawMaps:
-    """Read the maps of the image `name` of a table of scores.
+    """Read the maps of one X-ray of a table of scores.
 
     Args:
-        folder: of `cxr-trt score --heatmaps FOLDER --raw-maps`.
-        name: the image's path in the table.
+        folder: the folder of `cxr-trt score --heatmaps FOLDER --raw-maps`.
+        name: the X-ray's path in the table.
 
     Raises:
-        UsageError: they are not there, or damaged.
+        UsageError: the maps are missing or damaged.
     """
     path = folder / name / MAPS_FILE
     try:
@@ -55,6 +60,6 @@ def read_raw_maps(folder: Path, name: str) -> RawMaps:
         height, width = map(int, size)
         return RawMaps(maps, Rectangle(*map(float, rectangle)), (height, width))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{path}: not there; `cxr-trt score --heatmaps {folder} --raw-maps` makes it") from error
+        raise UsageError(f"{path}: not there; make it with `cxr-trt score --heatmaps {folder} --raw-maps`") from error
     except (EOFError, OSError, ValueError, TypeError, LookupError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path}: holds no class maps ({error}); score the image again") from error
+        raise UsageError(f"{path}: holds no class maps ({error}); score the X-ray again") from error

@@ -1,1 +1,1 @@
-"""From image files to rows."""
+"""From image files to rows of scores."""

@@ -25,19 +25,20 @@ class Engine(Closing):
         manifest: what it was built from, and how.
         spec: the specification of its scoring graph.
         fingerprint: identifies engine and specification; written into every row.
-        calibration: what `cxr-trt calibrate` fitted for it, or None; results hold the network's own probabilities.
-        has_class_maps: whether its graph gives class maps.
+        calibration: what `cxr-trt calibrate` fitted for the engine, or None; rows hold the network's own probabilities
+            in either case.
+        has_class_maps: whether the engine gives class maps.
         max_batch: the most images that go through the engine at once.
-        in_flight: batches that may be submitted before the first is collected.
-        warnings: added to every result: that the model is only a demonstration, if so.
+        in_flight: how many batches may be submitted before the first is collected.
+        warnings: sentences for every row, such as that the model is only a demonstration.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Open a bundle after checking every file of it.
 
         Raises:
-            BundleError: incomplete or changed, its calibration included, or built by another version of its backend
-                or for another GPU.
+            BundleError: the bundle or its calibration is incomplete or changed, or it was built with another version of
+                its backend or for another GPU.
             BackendError: its backend cannot run here.
         """
         path = Path(path)
@@ -64,9 +65,9 @@ class Engine(Closing):
         self.has_class_maps = self._runner.has_class_maps
 
     def score(self, paths: str | Path | Iterable[str | Path]) -> Iterator[Row]:
-        """Score files, and folders with all that is in them: a row for each file, in the order of their names.
+        """Score files, and folders with everything below them: a row per file, in the order of their names.
 
-        For heat maps, pictures and results of earlier runs see `cxr_trt.score.pipeline.score_files`.
+        For class maps, pictures and rows of earlier runs see `cxr_trt.score.pipeline.score_files`.
 
         Raises:
             UsageError: a path does not exist, or there is nothing to score.
@@ -79,10 +80,10 @@ class Engine(Closing):
 
         Args:
             images: uint8 [N, 1, size, size] or [N, size, size], any N.
-            class_maps: whether to return them too.
+            class_maps: whether to return class maps too.
 
         Raises:
-            UsageError: images of another type or shape, or class maps that the graph does not give.
+            UsageError: the images have another type or shape, or the engine gives no class maps.
             BackendError: the engine failed.
         """
         size = self.spec.image_size
@@ -98,11 +99,11 @@ class Engine(Closing):
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
         """Start to score a batch of 1 to `max_batch` images, uint8 [size, size].
 
-        At most `in_flight` batches may be on their way. The result waits for the outputs: call it once.
+        At most `in_flight` batches may be in flight. Call the returned function once; it waits for the outputs.
 
         Raises:
-            UsageError: class maps that the graph does not give.
-            BackendError: other images than the engine takes, or the engine failed.
+            UsageError: the engine gives no class maps.
+            BackendError: the images do not fit the engine, or it failed.
         """
         if class_maps and not self.has_class_maps:
             raise UsageError("the engine gives no class maps; export its checkpoint again and build it from that")

@@ -1,8 +1,8 @@
 """The journal of a table: each row is on the disk as soon as it is made, and the next run of the command finds it.
 
-A SQLite database beside the table, kept when the table is finished: so the same command again scores only what is new
-or changed. A row is kept for the same content of the file and the same engine. What a crash of the whole machine can
-take are the last rows; they are then scored again.
+It is a SQLite database beside the table, and stays when the table is finished, so that the same command again scores
+only what is new or changed. A row is used again if the file's content and the engine are the same. A crash of the whole
+machine can lose the last rows; they are then scored again.
 """
 
 import dataclasses
@@ -16,38 +16,42 @@ from cxr_trt.closing import Closing
 from cxr_trt.errors import UsageError
 from cxr_trt.tables.rows import Row
 
-VERSION = 2  # of the tables below and of the fields of a row
+FORMAT_VERSION = 2  # raise it when the tables below or the fields of a row change
 SCHEMA = f"""
 BEGIN;
 CREATE TABLE scored (
     path TEXT PRIMARY KEY, engine TEXT, artifacts_key TEXT, is_error INTEGER, row TEXT
 ) WITHOUT ROWID;
 CREATE TABLE made (what TEXT PRIMARY KEY) WITHOUT ROWID;
-PRAGMA user_version = {VERSION};
+PRAGMA user_version = {FORMAT_VERSION};
 COMMIT;
 """
-"""`artifacts_key` says which files were written beside a row, and where (`cxr_trt.results.writer.ResultWriter`). `made`
-holds what this command made and may therefore replace: hashes of tables, and folders of such files."""
+"""`artifacts_key` says which files were written with a row, and where (`cxr_trt.results.writer.ResultWriter`). `made`
+lists what this command made and may therefore replace: tables by their hash, and folders of result files."""
 
-FROM_VERSION_1 = f"""
+UPGRADE_FROM_VERSION_1 = f"""
 BEGIN;
 ALTER TABLE scored RENAME COLUMN heatmaps TO artifacts_key;
-PRAGMA user_version = {VERSION};
+PRAGMA user_version = {FORMAT_VERSION};
 COMMIT;
 """
 
 
 class Journal(Closing):
-    """An open journal; a context manager. One process at a time: hold `cxr_trt.outputs.locked` on the table."""
+    """An open journal; a context manager. For one process at a time: hold `cxr_trt.outputs.locked` on the table."""
 
     def __init__(self, path: Path, *, fresh: bool) -> None:
-        """Open or make the journal at `path`; if `fresh`, forget the rows that it holds, or replace what is no journal.
+        """Open the journal, or create it.
+
+        Args:
+            path: the journal's file.
+            fresh: whether to forget its rows, and to replace a file that is not a journal.
 
         Raises:
-            UsageError: it cannot be written, or is no journal of this version.
+            UsageError: it cannot be written, or is not a journal of this version.
         """
         self.path = path
-        with self._sentences():
+        with self._usage_errors():
             try:
                 self._open()
             except sqlite3.DatabaseError as error:
@@ -74,55 +78,55 @@ class Journal(Closing):
         if version == 0:
             self._db.executescript(SCHEMA)
         elif version == 1:
-            self._db.executescript(FROM_VERSION_1)
-        elif version != VERSION:
-            raise sqlite3.DatabaseError("it is of another version of cxr-trt")
+            self._db.executescript(UPGRADE_FROM_VERSION_1)
+        elif version != FORMAT_VERSION:
+            raise sqlite3.DatabaseError("it was made by another version of cxr-trt")
 
     def row(self, path: str, engine: str, artifacts_key: str | None) -> Row | None:
-        """The row of a file, if it was scored by that engine and, with a key, its other files were written so."""
+        """The row of a file that this engine has scored; with a key, only if the files of that key were written too."""
         query = (
             "SELECT row FROM scored WHERE path = ? AND engine = ? AND NOT is_error AND (? IS NULL OR artifacts_key = ?)"
         )
-        with self._sentences():
+        with self._usage_errors():
             found = self._db.execute(query, (path, engine, artifacts_key, artifacts_key)).fetchone()
             return _parse(found[0]) if found else None
 
     def add(self, row: Row, artifacts_key: str | None) -> None:
-        """Keep a row, in place of an older one of the same path."""
+        """Keep a row; it replaces an older row of the same path."""
         values = (row.path, row.engine, artifacts_key, row.error is not None, json.dumps(dataclasses.asdict(row)))
-        with self._sentences():
+        with self._usage_errors():
             self._db.execute("INSERT OR REPLACE INTO scored VALUES (?, ?, ?, ?, ?)", values)
 
     def rows(self, paths: Iterable[str]) -> Iterator[Row]:
-        """The rows of these paths, each of which has one."""
+        """The rows of these paths, all of which must have one."""
         for path in paths:
-            with self._sentences():
+            with self._usage_errors():
                 row = _parse(self._db.execute("SELECT row FROM scored WHERE path = ?", (path,)).fetchone()[0])
             yield row
 
     def count(self) -> int:
-        """How many rows it holds."""
-        with self._sentences():
+        """Number of rows."""
+        with self._usage_errors():
             return int(self._db.execute("SELECT count(*) FROM scored").fetchone()[0])
 
-    def note(self, made: str) -> None:
-        """Keep in mind that something was made by this command."""
-        with self._sentences():
-            self._db.execute("INSERT OR IGNORE INTO made VALUES (?)", (made,))
+    def note_made(self, what: str) -> None:
+        """Remember that this command made something: the hash of a table, or a folder."""
+        with self._usage_errors():
+            self._db.execute("INSERT OR IGNORE INTO made VALUES (?)", (what,))
 
     def has_made(self, what: str) -> bool:
-        with self._sentences():
+        with self._usage_errors():
             return bool(self._db.execute("SELECT 1 FROM made WHERE what = ?", (what,)).fetchone())
 
     def close(self) -> None:
-        """Close it; remove it if no other run could want it."""
-        with self._sentences():
+        """Close the journal; remove it if a later run could use nothing of it."""
+        with self._usage_errors():
             try:
-                wanted = "SELECT EXISTS (SELECT 1 FROM scored WHERE NOT is_error) OR EXISTS (SELECT 1 FROM made)"
-                is_wanted = self._db.execute(wanted).fetchone()[0]
+                query = "SELECT EXISTS (SELECT 1 FROM scored WHERE NOT is_error) OR EXISTS (SELECT 1 FROM made)"
+                is_useful = self._db.execute(query).fetchone()[0]
             finally:
                 self._db.close()
-            if not is_wanted:
+            if not is_useful:
                 self._remove()
 
     def _remove(self) -> None:
@@ -130,13 +134,16 @@ class Journal(Closing):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
     @contextmanager
-    def _sentences(self) -> Iterator[None]:
+    def _usage_errors(self) -> Iterator[None]:
+        """Turn whatever a database or its content can raise into a UsageError."""
         try:
             yield
         except (sqlite3.DatabaseError, LookupError, ValueError, TypeError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             if isinstance(error, sqlite3.OperationalError | OSError):
-                raise UsageError(f"{self.path}: cannot be written ({reason}); mend that and run it again") from error
+                raise UsageError(
+                    f"{self.path}: cannot be written ({reason}); fix that and run the command again"
+                ) from error
             raise UsageError(f"{self.path}: not a journal ({reason}); add --fresh to start over") from error
 
 

@@ -1,6 +1,6 @@
 """The scoring core: from files to rows, in the order of the files, decoding ahead while the engine works.
 
-No global state and nothing written: tables, progress and pictures are made by whoever consumes the results.
+It has no global state and writes nothing: tables, progress and pictures are made by whoever consumes the results.
 """
 
 import os
@@ -25,9 +25,11 @@ from cxr_trt.tables.rows import Row
 class Result:
     """A row and, for a file that was scored, what it was computed from.
 
-    image: uint8 [size, size], as the network saw it. class_maps: float32 [14, h, w] over
-    `Specification.class_map_region`, if they were asked for. picture: uint8 [H, W], the file's own, if asked for.
-    identity: whose X-ray a DICOM file is, if asked for; unchecked. is_known: the row is one that the caller had.
+    image: uint8 [size, size], as the network saw it.
+    class_maps: float32 [14, h, w] over `Specification.class_map_region`, if asked for.
+    picture: uint8 [H, W], the file's own picture, if asked for.
+    is_known: whether the row comes from an earlier run, so that there is nothing else.
+    identity: whose X-ray a DICOM file is, if asked for; unchecked.
     """
 
     row: Row
@@ -54,12 +56,14 @@ def score_files(
     Args:
         engine: an open engine; it is called from the consumer's thread, and once more for a batch that fails.
         sources: files, from `cxr_trt.images.files.find_files`.
-        class_maps: whether results carry them.
-        max_picture_side: of the pictures that results carry, in pixels; they are never enlarged. 0 for no pictures.
-        identities: whether results say whose X-ray a DICOM file is. Nothing else of the results holds any of that.
-        workers: decoding processes; by default one per processor.
-        limits: of memory and time for decoding a file.
-        known: gives the row of an earlier run by the name of a source; it is kept if the content is the same.
+        class_maps: whether results carry class maps.
+        max_picture_side: longest side, in pixels, of the pictures that results carry; they are never enlarged. 0 for no
+            pictures.
+        identities: whether results say whose X-ray a DICOM file is; no other field of a result does.
+        workers: number of decoding processes; by default one per processor.
+        limits: memory and time for decoding a file.
+        known: returns the row of an earlier run by the name of a source, or None. The row is used again if the file's
+            content is the same.
 
     Yields:
         One result for every source, in order. A file that cannot be read gives an error row.
@@ -79,12 +83,12 @@ def score_files(
                 yield Request(source, row.sha256 if row else None)
 
         answers = decoders.map(requests(), workers + engine.max_batch)
-        items = (_item(request.source, rows.popleft(), answer, engine) for request, answer in answers)
+        items = (_decoded(request.source, rows.popleft(), answer, engine) for request, answer in answers)
         yield from _infer(engine, _batches(items, engine.max_batch), class_maps)
 
 
-def _item(source: Source, known: Row | None, answer: Answer, engine: ScoringEngine) -> Result:
-    """The result for a file as far as it goes without the engine."""
+def _decoded(source: Source, known: Row | None, answer: Answer, engine: ScoringEngine) -> Result:
+    """The result of a file before it is scored."""
     if known and answer.sha256 == known.sha256:
         return Result(known, is_known=True)
     row = Row(
@@ -102,7 +106,7 @@ def _item(source: Source, known: Row | None, answer: Answer, engine: ScoringEngi
 
 
 def _batches(items: Iterable[Result], max_batch: int) -> Iterator[list[Result]]:
-    """Batches full of images, whatever lies between them: but of no more than four times as many results."""
+    """Fill batches with images; results without one come along, up to four times `max_batch` in all."""
     batch: list[Result] = []
     images = 0
     for item in items:
@@ -116,7 +120,7 @@ def _batches(items: Iterable[Result], max_batch: int) -> Iterator[list[Result]]:
 
 
 def _infer(engine: ScoringEngine, batches: Iterable[list[Result]], class_maps: bool) -> Iterator[Result]:
-    """Results in order, with as many batches on their way as the engine takes."""
+    """Score batches in order, with as many in flight as the engine takes."""
     running: deque[tuple[list[Result], Pending]] = deque()
     try:
         for batch in batches:
@@ -144,7 +148,7 @@ def _scored(batch: list[Result], pending: Pending) -> Iterator[Result]:
 
 
 def _submit(engine: ScoringEngine, images: list[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-    """Start with a batch. A failure that does not last, such as memory that others held, must not end a long run."""
+    """Start a batch; if it fails, try once more, as a passing lack of memory must not end a long run."""
     if not images:
         return lambda: Outputs(np.empty((0, len(FINDINGS)), np.float32), None)
     try:

@@ -1,1 +1,1 @@
-"""The table of scores and the table of labels: rows, writing, reading."""
+"""The table of scores, written and read, and the table of labels."""

@@ -1,8 +1,8 @@
-"""A table of scores and a table of labels to arrays, image by image.
+"""Reading a table of scores and a table of labels, and matching them image by image.
 
-A row of SCORES belongs to the row of LABELS whose `image` equals its `path`; failing that, to the one with the same
-file name without folder and image suffix (`a/00000001_000.dcm`, `00000001_000.png`), which must then be the only one
-of that name in both tables.
+A row of SCORES belongs to the row of LABELS whose `image` equals its `path`. If there is none, it belongs to the row
+with the same file name without folder and image suffix (`a/00000001_000.dcm` and `00000001_000.png`); both tables must
+then have only one such name.
 """
 
 from collections import Counter
@@ -27,10 +27,15 @@ from cxr_trt.images.files import IMAGE_SUFFIXES
 class LabelledScores:
     """The images that have both scores and labels, in the order of SCORES.
 
-    scores: float64 [N, 14]; labels: bool [N, 14]; patients: [N], or None if LABELS does not name them.
-    engines: the fingerprints in SCORES, None if it has no such column.
-    calibrated, positive: float64 and bool [N, 14], NaN and False where nothing was fitted; None if SCORES has neither.
-    errors: rows of SCORES that say why there is no score; unlabelled, unscored: rows without a partner.
+    scores: float64 [N, 14].
+    labels: bool [N, 14].
+    patients: identifiers [N]; None if LABELS does not name patients.
+    engines: the fingerprints in SCORES; None if it has no such column.
+    calibrated, positive: float64 and bool [N, 14], NaN and False for findings that were not fitted; None if SCORES has
+        no calibration.
+    errors: number of error rows in SCORES.
+    unlabelled: number of rows in SCORES that LABELS does not have.
+    unscored: number of rows in LABELS that SCORES does not have.
     """
 
     scores: npt.NDArray[np.float64]
@@ -44,7 +49,7 @@ class LabelledScores:
     unscored: int
 
     def check_probabilities(self, path: Path) -> None:
-        """Raise UsageError, which names the table, unless all scores and calibrated ones lie between 0 and 1."""
+        """Raise UsageError, naming the table at `path`, unless all scores lie between 0 and 1, calibrated or not."""
         for values in (self.scores, self.calibrated):
             if values is not None and (np.nanmin(values, initial=0) < 0 or np.nanmax(values, initial=1) > 1):
                 raise UsageError(f"{path}: some scores are below 0 or above 1; calibration needs probabilities")
@@ -54,7 +59,9 @@ class LabelledScores:
 class Labels:
     """A table of labels.
 
-    images: names [N]; values: bool [N, 14]; patients: identifiers [N], or None if the table does not name them.
+    images: names [N].
+    values: bool [N, 14].
+    patients: identifiers [N]; None if the table does not name patients.
     """
 
     path: Path
@@ -63,16 +70,20 @@ class Labels:
     patients: list[str] | None
 
     def rows(self, paths: list[str], source: str | Path) -> list[int | None]:
-        """For each path the row that belongs to it, or None; `source` names where the paths come from, in messages.
+        """Find the row of each path, or None if there is none.
+
+        Args:
+            paths: paths of images.
+            source: where the paths come from, for messages.
 
         Raises:
-            UsageError: a name has several possible partners, or no path has one.
+            UsageError: a name could belong to several rows, or no path has a row.
         """
         partners = match(paths, self.images, source, self.path)
         if all(partner is None for partner in partners):
             raise UsageError(
-                f"no image of {source} is in {self.path} ({paths[0]!r} and {self.images[0]!r}, for example); "
-                "`path` and `image` must agree at least in the file name without suffix"
+                f"no image of {source} is in {self.path} (their first are {paths[0]!r} and {self.images[0]!r}); "
+                "`path` and `image` must at least have the same file name without suffix"
             )
         return partners
 
@@ -81,7 +92,8 @@ def read_labels(path: Path) -> Labels:
     """Read a table of labels: `image`, optionally `patient_id`, and the 14 findings as 0 or 1.
 
     Raises:
-        UsageError: it cannot be read, lacks a column, names an image twice, or has an empty patient or another label.
+        UsageError: it cannot be read, lacks a column, names an image twice, has an empty patient_id or a label other
+            than 0 and 1.
     """
     table = read_table(path, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
     images, values = _names(table, "image", path), _matrix(table)
@@ -91,7 +103,7 @@ def read_labels(path: Path) -> Labels:
     patients: list[str] = []
     for image, patient in zip(images, table["patient_id"].to_pylist(), strict=True):
         if not patient:
-            raise UsageError(f"{path}: the patient_id of {image!r} is empty; fill it or leave the column out")
+            raise UsageError(f"{path}: the patient_id of {image!r} is empty; fill it or remove the column")
         patients.append(patient)
     return Labels(path, images, values.astype(bool), patients)
 
@@ -100,8 +112,8 @@ def read_labelled_scores(scores: Path, labels: Path) -> LabelledScores:
     """Read both tables and join them.
 
     Raises:
-        UsageError: a table cannot be read, lacks a column, names an image twice, has labels other than 0 and 1 or
-            scores that are no numbers; a name has several possible partners; or no image has both.
+        UsageError: a table cannot be read, lacks a column, names an image twice, or has a label other than 0 and 1 or a
+            score that is not a number; a name could belong to several rows; or no image has both scores and labels.
     """
     texts = ("path", "error", "engine", *POSITIVE)
     scored = read_table(scores, ("path", *FINDINGS), optional=("error", "engine", *CALIBRATED, *POSITIVE), text=texts)
@@ -133,7 +145,13 @@ def read_labelled_scores(scores: Path, labels: Path) -> LabelledScores:
 
 
 def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...], text: tuple[str, ...]) -> pa.Table:
-    """The named columns of a .csv or .parquet file: those in `text` as strings, the others as float64.
+    """Read columns of a .csv or .parquet file: those in `text` as strings, the others as float64.
+
+    Args:
+        path: the file.
+        required: names of columns that it must have.
+        optional: names of columns that it may have.
+        text: names of the columns that are text.
 
     Raises:
         UsageError: it cannot be read, or lacks a required column.
@@ -148,7 +166,7 @@ def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...],
         if missing := [name for name in required if name not in table.schema.names]:
             raise UsageError(f"{path}: has no column {', '.join(missing)}; it needs {', '.join(required)}")
         if repeated := [name for name, count in Counter(table.schema.names).items() if count > 1 and name in types]:
-            raise UsageError(f"{path}: has several columns {', '.join(repeated)}; leave one")
+            raise UsageError(f"{path}: has more than one column {', '.join(repeated)}; keep one")
         wanted = [name for name in types if name in table.schema.names]
         return table.select(wanted).cast(pa.schema([(name, types[name]) for name in wanted]))
     except FileNotFoundError as error:
@@ -164,22 +182,28 @@ def _names(table: pa.Table, column: str, path: Path) -> list[str]:
         raise UsageError(f"{path}: has no rows")
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise UsageError(f"{path}: {name!r} stands in {count} rows; an image must have one")
+        raise UsageError(f"{path}: {name!r} has {count} rows; an image must have one")
     return names
 
 
 def read_paths(scores: Path) -> list[str]:
-    """The images of a table of scores that were scored. Raises UsageError as `read_labelled_scores` does."""
+    """Read the paths of a table of scores, without error rows. Raises UsageError as `read_labelled_scores` does."""
     table = read_table(scores, ("path",), optional=("error",), text=("path", "error"))
     errors = table["error"].to_pylist() if "error" in table.schema.names else [None] * len(table)
     return [path for path, error in zip(_names(table, "path", scores), errors, strict=True) if not error]
 
 
 def match(paths: list[str], images: list[str], scores: str | Path, labels: Path) -> list[int | None]:
-    """For each path the index of its image, or None; `scores` and `labels` name the two tables, in messages.
+    """Find the index of each path's image, or None if it has none.
+
+    Args:
+        paths: paths of images in one table.
+        images: names of images in another table.
+        scores: the first table, for messages.
+        labels: the second table, for messages.
 
     Raises:
-        UsageError: a name has several possible partners.
+        UsageError: a name could belong to several images.
     """
     exact = {image: row for row, image in enumerate(images)}
     by_stem = {_stem(image): row for row, image in enumerate(images)}
@@ -193,7 +217,7 @@ def match(paths: list[str], images: list[str], scores: str | Path, labels: Path)
         for table, count in counts.items():
             if count[stem] > 1:
                 raise UsageError(
-                    f"{table}: {stem!r} is the name of {count[stem]} images, so it is unclear which of them "
+                    f"{table}: {count[stem]} images have the name {stem!r}, so it is unclear which of them "
                     f"{path!r} is; write the same paths in both tables"
                 )
         partners.append(by_stem[stem])
@@ -210,7 +234,7 @@ def _stem_counts(names: Iterable[str]) -> Counter[str]:
 
 
 def _matrix(table: pa.Table, names: tuple[str, ...] = FINDINGS) -> npt.NDArray[np.float64]:
-    """[rows, 14]; NaN where a cell is empty."""
+    """A column per finding, [rows, 14]; NaN where a cell is empty."""
     return _columns(table, names).astype(np.float64)
 
 

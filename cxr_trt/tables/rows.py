@@ -1,4 +1,4 @@
-"""A row of the table of scores: the same columns in CSV, in Parquet and in Python."""
+"""A row of the table of scores, with the same columns in CSV, in Parquet and in Python."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ COLUMNS = ("path", "sha256", "width", "height", "format", *FINDINGS, "warnings",
 class Row:
     """The result for one file. Either `probabilities` (in the order of FINDINGS) or `error` is set.
 
-    width and height are those of the file's image, in pixels; `engine` is the engine's fingerprint.
+    `width` and `height` are those of the file's image in pixels; `engine` is the engine's fingerprint.
     """
 
     path: str
@@ -26,7 +26,7 @@ class Row:
     engine: str
 
     def values(self) -> tuple[str | int | float | None, ...]:
-        """In the order of COLUMNS."""
+        """The cells of the row, in the order of COLUMNS."""
         probabilities = self.probabilities or (None,) * len(FINDINGS)
         head = (self.path, self.sha256, self.width, self.height, self.format)
         return (*head, *probabilities, "; ".join(self.warnings) or None, self.error, self.engine)

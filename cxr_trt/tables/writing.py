@@ -1,4 +1,4 @@
-"""The table of scores: CSV or Parquet on disk, by suffix, or CSV to standard output."""
+"""Writing the table of scores: CSV or Parquet by the suffix of the file, or CSV to standard output."""
 
 import csv
 import os
@@ -21,7 +21,7 @@ ROW_GROUP_ROWS = 1000  # rows of a Parquet table that are in memory at once
 
 
 class CsvWriter:
-    """Each row is flushed as it is written. Probabilities have the fewest digits that give back the float32."""
+    """Writes rows and flushes each. Probabilities have as many digits as it takes to read the same float32 again."""
 
     def __init__(self, stream: TextIO, calibration: Calibration | None = None) -> None:
         self._stream, self._writer = stream, csv.writer(stream, lineterminator="\n")
@@ -36,12 +36,12 @@ class CsvWriter:
 
 
 def columns(calibration: Calibration | None) -> tuple[str, ...]:
-    """Of a table."""
+    """The columns of a table."""
     return (*COLUMNS, *CALIBRATION_COLUMNS) if calibration else COLUMNS
 
 
 def values_of(row: Row, calibration: Calibration | None) -> tuple[str | int | float | None, ...]:
-    """In the order of `columns`."""
+    """The cells of a row, in the order of `columns`."""
     return (*row.values(), *calibration.values(row.probabilities)) if calibration else row.values()
 
 
@@ -51,11 +51,11 @@ def write_table(
     """Write a whole table.
 
     Args:
-        path: the file, whatever its name.
-        suffix: ".csv" or ".parquet"; in Parquet the specification stands in the schema's metadata.
-        rows: in the order of the table; few of them are in memory at once.
-        spec: of the engine that made the rows.
-        calibration: of the same engine; it adds its columns.
+        path: the file to write, under any name.
+        suffix: ".csv" or ".parquet". A Parquet file has the specification in the metadata of its schema.
+        rows: the rows in order; only a few of them are in memory at once.
+        spec: the specification of the engine that made the rows.
+        calibration: the calibration of that engine, whose columns are added, or None.
     """
     if suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as stream:

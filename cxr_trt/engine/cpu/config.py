@@ -1,4 +1,4 @@
-"""How a CPU engine uses the processors, and what the CPU backends share."""
+"""How a CPU engine uses the processors, and what both CPU backends have in common."""
 
 import os
 from collections.abc import Mapping
@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 
 class CpuConfig(NamedTuple):
-    """How a CPU engine uses the processors; the fields are named as in a manifest's `settings`.
+    """How a CPU engine uses the processors. The fields have the same names as in a manifest's `settings`.
 
-    streams: batches side by side. max_batch: the most X-rays in a call, divided among the streams. hyper_threading:
-    whether each logical processor has a thread, else each core. layout: one of `Backend.layouts`; empty: the first.
+    streams: how many parts of a batch are computed side by side.
+    max_batch: the largest number of X-rays per call, which are divided among the streams.
+    hyper_threading: whether there is one thread per logical processor; otherwise there is one per core.
+    layout: one of `Backend.layouts`; empty means the first.
     """
 
     streams: int
@@ -20,17 +22,17 @@ class CpuConfig(NamedTuple):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "CpuConfig":
-        """What `settings` say; fields that have a default may be missing."""
+        """The configuration in a manifest's settings. Fields that have a default may be missing."""
         return cls(**{name: settings[name] for name in cls._fields if name in settings})
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Fields that differ from their defaults, so that an engine has the same fingerprint whether timed or not."""
+        """The fields that differ from their defaults. Without the others, fingerprints do not depend on timing."""
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name)}
 
 
 class CpuBackend:
-    """What the CPU backends share: they are part of the base installation, and bound to no device."""
+    """What both CPU backends have in common: they are always installed, and their engines fit any processor."""
 
     default_max_batch = 1
     share_crops = True
@@ -46,16 +48,16 @@ class CpuBackend:
     def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
         layout = settings.get("layout")
         known = not layout or layout in self.layouts
-        return None if known else f"made for the unknown layout {layout!r}"
+        return None if known else f"the engine was built for the layout {layout!r}, which this version does not know"
 
 
 def processors() -> int:
-    """Logical processors that this process may use."""
+    """The number of logical processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def cores(system: Path = Path("/sys/devices/system/cpu")) -> int:
-    """Cores that this process may use; where Linux does not say which processors share one, as many as processors."""
+    """The number of cores that this process may use, as far as Linux tells; otherwise the number of processors."""
     found = set()
     for number in os.sched_getaffinity(0):
         try:

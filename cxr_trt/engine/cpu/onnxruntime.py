@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: runs the graph as it is, and float16 in float32 with each result rounded."""
+"""ONNX Runtime on the CPU: runs the graph as it is; float16 is computed in float32, with each result rounded."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from cxr_trt.precision.float16 import rounded_to_float16
 from cxr_trt.spec import Specification
 
 ENGINE_FILE = "engine.onnx"
-# Feature maps as ONNX Runtime reorders them (channels in blocks of a vector's width, or last), or as in the graph.
+# Layout of feature maps: as ONNX Runtime reorders them (channels in blocks of a vector's width, or last), or unchanged.
 REORDERED, NCHW = "reordered", "nchw"
 
 
@@ -29,7 +29,7 @@ class OnnxRuntimeBackend(CpuBackend):
     """See `Backend`."""
 
     name = "onnxruntime"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # float16 shows what it does to the scores; it is slower
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # fp16 is slow here, but shows its effect on the scores
     layouts: tuple[str, ...] = (REORDERED, NCHW)
 
     def version(self) -> str:
@@ -44,13 +44,13 @@ class OnnxRuntimeBackend(CpuBackend):
 
 
 class OnnxRuntimeRunner(StreamRunner):
-    """An inference session for each stream, and a thread that waits for it."""
+    """One inference session per stream, each with a thread that waits for it."""
 
     def __init__(self, path: Path, config: CpuConfig) -> None:
         super().__init__(config)
         self._path = path
         try:
-            self._model = path.read_bytes()  # once: the file may be another when more sessions are needed
+            self._model = path.read_bytes()  # kept, because the file may change before more sessions are needed
             outputs = onnx.load_model_from_string(self._model).graph.output
         except (OSError, DecodeError) as error:
             raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
@@ -59,8 +59,9 @@ class OnnxRuntimeRunner(StreamRunner):
 
     def compile(self, streams: int, largest_part: int) -> Streams:
         options = onnxruntime.SessionOptions()
-        has_all = processors() == os.cpu_count()
-        if streams > 1 or self.config.hyper_threading or not has_all:  # else one for each core, each kept on its own
+        may_use_all = processors() == os.cpu_count()
+        # Otherwise ONNX Runtime starts one thread per core and pins each to its core.
+        if streams > 1 or self.config.hyper_threading or not may_use_all:
             threads = processors() if self.config.hyper_threading else cores()
             options.intra_op_num_threads = max(1, threads // streams)
         if self.config.layout == NCHW:
@@ -88,7 +89,7 @@ class OnnxRuntimeRunner(StreamRunner):
             return [future.result() for future in running]
         except Exception as error:
             raise BackendError(
-                f"ONNX Runtime failed; build with a lower --max-batch if memory is short: {error}"
+                f"ONNX Runtime failed ({error}); build with a lower --max-batch if memory is short"
             ) from error
 
     def close(self) -> None:

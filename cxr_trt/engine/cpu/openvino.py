@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: runs its own form of the graph, with the pooling inlined."""
+"""OpenVINO on the CPU: converts the graph to its own format, with the pooling inlined."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +19,7 @@ from cxr_trt.engine.cpu.streams import StreamRunner, Streams
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
 
-ENGINE_FILE = "openvino.xml"  # openvino.bin lies beside it
+ENGINE_FILE = "openvino.xml"  # with openvino.bin beside it
 
 # Without the precision hint OpenVINO computes in bfloat16 or float16 on processors that have them.
 COMPILE_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -35,7 +35,7 @@ class OpenVinoBackend(CpuBackend):
         return version("openvino")
 
     def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> dict[str, Any]:
-        """OpenVINO does not know model-local functions, so the pooling is inlined before the conversion."""
+        """Inline the pooling and convert the graph: OpenVINO does not support model-local functions."""
         options.on_progress("convert", 0.0)
         inlined = folder / "inlined.onnx"
         try:
@@ -56,17 +56,17 @@ class OpenVinoBackend(CpuBackend):
 
 @cache
 def _core() -> openvino.Core:
-    """The process's only Core, never released.
+    """The only Core of the process, which is never released.
 
-    The CPU plugin of each Core puts an alternate signal stack in place and at its end restores what it found. Where
-    Cores do not end in the reverse order of their creation, that is memory given back, and the next signal that
-    Python handles (Ctrl-C, say) ends the process with SIGSEGV.
+    The CPU plugin of each Core installs an alternate signal stack and restores the previous one when it ends. If Cores
+    do not end in reverse order of their creation, the restored stack is memory that was freed, and the next signal that
+    Python handles (such as Ctrl-C) ends the process with SIGSEGV.
     """
     return openvino.Core()
 
 
 class OpenVinoRunner(StreamRunner):
-    """A model, compiled with a request for each stream."""
+    """A compiled model with one inference request per stream."""
 
     def __init__(self, ir: Path, spec: Specification, config: CpuConfig) -> None:
         super().__init__(config)
@@ -88,7 +88,7 @@ class OpenVinoRunner(StreamRunner):
             requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:
             raise BackendError(
-                f"OpenVINO cannot compile {self._ir}; build with a lower --max-batch if memory is short: {error}"
+                f"OpenVINO cannot compile {self._ir} ({error}); build with a lower --max-batch if memory is short"
             ) from error
         return partial(_run, requests)
 
@@ -110,5 +110,5 @@ def _run(
         for request in running:
             with suppress(RuntimeError):
                 request.wait()  # it may still be reading its part
-        raise BackendError(f"OpenVINO failed; build with a lower --max-batch if memory is short: {error}") from error
+        raise BackendError(f"OpenVINO failed ({error}); build with a lower --max-batch if memory is short") from error
     return [[request.get_tensor(name).data.copy() for name in names] for request in running]

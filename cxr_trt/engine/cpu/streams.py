@@ -1,4 +1,4 @@
-"""How a CPU engine runs a batch: divided among streams that work side by side, each on its share of the processors."""
+"""How a CPU engine runs a batch: divided among streams that run side by side, each on its share of the processors."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,16 +10,16 @@ from cxr_trt.engine.backend import Outputs, Pending, concat_outputs
 from cxr_trt.engine.cpu.config import CpuConfig
 
 Streams = Callable[[Sequence[npt.NDArray[np.uint8]], Sequence[str]], list[list[npt.NDArray[np.float32]]]]
-"""Runs parts of a batch, each uint8 [n, 1, size, size] and on a stream of its own. Gives, for each part, the outputs of
-these names. Raises BackendError."""
+"""Runs the parts of a batch, each uint8 [n, 1, size, size] and on its own stream. Returns the named outputs of each
+part. Raises BackendError."""
 
 
 class StreamRunner(ABC):
     """A `cxr_trt.engine.backend.Runner` that divides each batch among streams and waits for it.
 
-    A batch that would leave half of the streams or more idle, such as a single X-ray, runs on one stream that has all
+    A batch that would leave at least half of the streams idle, such as a single X-ray, runs on one stream that has all
     processors. Both forms, for small and for full batches, are compiled when they are first needed. The first small
-    batch after full ones is taken to be the end of a folder, which is not worth compiling for.
+    batch after full ones is taken to be the end of a folder: compiling for it would not pay.
     """
 
     in_flight = 1
@@ -32,13 +32,13 @@ class StreamRunner(ABC):
 
     @abstractmethod
     def compile(self, streams: int, largest_part: int) -> Streams:
-        """For 1 to `streams` parts of 1 to `largest_part` images. Raises BackendError."""
+        """Compile for 1 to `streams` parts of 1 to `largest_part` images each. Raises BackendError."""
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
         streams = self._streams_for(len(images))
         if streams not in self._compiled:
-            few = streams < self.config.streams
-            largest_part = self.config.streams // 2 if few else -(-self.max_batch // self.config.streams)
+            is_small = streams < self.config.streams
+            largest_part = self.config.streams // 2 if is_small else -(-self.max_batch // self.config.streams)
             self._compiled[streams] = self.compile(streams, largest_part)
         parts = np.array_split(np.stack(images)[:, None], min(len(images), streams))
         names = ["probabilities", "class_maps"] if class_maps else ["probabilities"]
@@ -50,8 +50,8 @@ class StreamRunner(ABC):
         if 2 * images > self.config.streams:
             return self.config.streams
         self._small_batches += 1
-        is_end = self._small_batches == 1 and self.config.streams in self._compiled
-        return self.config.streams if is_end else 1
+        is_end_of_folder = self._small_batches == 1 and self.config.streams in self._compiled
+        return self.config.streams if is_end_of_folder else 1
 
     def close(self) -> None:
         self._compiled = {}

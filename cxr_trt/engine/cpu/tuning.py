@@ -1,4 +1,4 @@
-"""How a CPU engine uses the processors: timed on the machine that it is built on."""
+"""Tuning a CPU engine: several ways to use the processors are timed on the machine on which it is built."""
 
 import statistics
 import time
@@ -15,17 +15,17 @@ from cxr_trt.spec import Specification
 
 MAX_STREAMS = 8
 TIMED_ROUNDS = 3
-MAX_TIME_RATIO = 0.95  # to the usual configuration: another one must take less of its time
+MAX_TIME_RATIO = 0.95  # another configuration is chosen only if it takes at most this share of the first one's time
 
 
 def cpu_configs(max_batch: int | None) -> list[CpuConfig]:
-    """The configurations that are timed, one stream first: streams that divide the cores evenly, an X-ray for each.
+    """The configurations to time, one stream first: streams that divide the cores evenly, with one X-ray per stream.
 
     Args:
-        max_batch: X-rays in a call, if that is fixed; the numbers of streams then divide it.
+        max_batch: the number of X-rays per call if it is fixed; numbers of streams that do not divide it are left out.
     """
-    here = cores()
-    streams = [n for n in range(1, MAX_STREAMS + 1) if here % n == 0]
+    core_count = cores()
+    streams = [n for n in range(1, MAX_STREAMS + 1) if core_count % n == 0]
     if max_batch is None:
         return [CpuConfig(1, 1), CpuConfig(1, 2), *(CpuConfig(n, n) for n in streams[1:])]
     return [CpuConfig(n, max_batch) for n in streams if max_batch % n == 0]
@@ -39,13 +39,13 @@ def tune(
     configs: Sequence[CpuConfig],
     on_progress: ProgressCallback,
 ) -> dict[str, Any]:
-    """Time an engine that was built into `folder`: all of `configs`, then the fastest with more threads and layouts.
+    """Time an engine that was built into `folder`: all of `configs`, then the fastest with hyper-threading and layouts.
 
     Returns:
-        `settings` with the fastest configuration, and `tuning`: the median seconds per X-ray of all that was timed.
+        `settings` with the fastest configuration, and with `tuning`: the median seconds per X-ray of everything timed.
 
     Raises:
-        BackendError: the engine cannot be opened, or fails.
+        BackendError: the engine cannot be opened, or it fails.
     """
     tuning = {}
 
@@ -78,7 +78,7 @@ def time_configs(
     configs: Mapping[str, CpuConfig],
     on_progress: Callable[[float], None],
 ) -> dict[str, float]:
-    """Median seconds per X-ray of each configuration in full batches, in turn, after a round that does not count."""
+    """Median seconds per X-ray of each configuration, with full batches. They take turns, after one warm-up round."""
     picture = check_pictures(spec.image_size)[0, 0]
     seconds: dict[str, list[float]] = {label: [] for label in configs}
     with ExitStack() as stack:
@@ -86,17 +86,17 @@ def time_configs(
         for label, config in configs.items():
             runners[label] = backend.open(folder, spec, {**settings, **config._asdict()})
             stack.callback(runners[label].close)
-        for number in range(TIMED_ROUNDS + 1):
+        for timed_round in range(TIMED_ROUNDS + 1):
             for label, runner in runners.items():
                 start = time.perf_counter()
                 runner.submit([picture] * runner.max_batch, False)()
-                if number:
+                if timed_round > 0:
                     seconds[label].append((time.perf_counter() - start) / runner.max_batch)
-            on_progress((number + 1) / (TIMED_ROUNDS + 1))
+            on_progress((timed_round + 1) / (TIMED_ROUNDS + 1))
     return {label: round(statistics.median(values), 6) for label, values in seconds.items()}
 
 
 def fastest(seconds: Mapping[str, float]) -> str:
-    """The label of the least time, if that is at least 5 % less than the first's; else the first."""
+    """The label of the shortest time if it is at least 5 % shorter than the first one's; otherwise the first label."""
     first, best = next(iter(seconds)), min(seconds, key=seconds.__getitem__)
     return best if seconds[best] <= MAX_TIME_RATIO * seconds[first] else first

@@ -1,13 +1,15 @@
-"""The little of CUDA that an engine needs: GPUs, streams, events, graphs, and memory on both sides of the bus.
+"""The part of CUDA that an engine needs: GPUs, streams, events, graphs, device memory and page-locked host memory.
 
-Two implementations, PyCUDA where it can be imported and cuda-core everywhere else. Both use a GPU's primary context,
+Two implementations: cuda-core, and PyCUDA where CXR_TRT_CUDA=pycuda asks for it. Both use a GPU's primary context,
 which is also PyTorch's and TensorRT's, so that their pointers and streams can be mixed. CUDA counts only the GPUs that
 CUDA_VISIBLE_DEVICES leaves visible.
 """
 
 import functools
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,18 +19,19 @@ import numpy.typing as npt
 from cxr_trt.errors import BackendError
 
 DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))  # on a card's machine, on a Jetson
+LIBRARY_VARIABLE, LIBRARIES = "CXR_TRT_CUDA", ("cuda-core", "pycuda")
 NO_GPU = "the NVIDIA driver shows no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
 
 
 class Memory(NamedTuple):
-    """Device memory in bytes; `free` is what the driver says, and other processes share it."""
+    """Device memory in bytes. `free` is what the driver reports; other processes use the same memory."""
 
     total: int
     free: int
 
 
 class Block(Protocol):
-    """Device memory at an address; gone after `close`."""
+    """A block of device memory at an address, until `close`."""
 
     pointer: int
 
@@ -36,7 +39,7 @@ class Block(Protocol):
 
 
 class HostBlock(Protocol):
-    """Page-locked memory of the host, uint8 [size]; gone after `close`."""
+    """A block of page-locked host memory, uint8 [size], until `close`."""
 
     array: npt.NDArray[np.uint8]
 
@@ -44,17 +47,17 @@ class HostBlock(Protocol):
 
 
 class Event(Protocol):
-    """A mark in a stream. Nothing waits for one that was never recorded."""
+    """A mark in a stream. Waiting for an event that was never recorded returns at once."""
 
     def synchronize(self) -> None:
-        """Wait until all that was in the stream before the mark is done."""
+        """Wait until all work that precedes the mark in its stream is done."""
         ...
 
     def close(self) -> None: ...
 
 
 class Graph(Protocol):
-    """Work that was captured once, to be launched with one call."""
+    """Captured work that is launched with one call."""
 
     def launch(self, stream: "Stream") -> None: ...
 
@@ -62,7 +65,7 @@ class Graph(Protocol):
 
 
 class Stream(Protocol):
-    """A CUDA stream; `handle` is its cudaStream_t. All but `synchronize` returns before it is done."""
+    """A CUDA stream; `handle` is its cudaStream_t. All methods but `synchronize` return before the work is done."""
 
     handle: int
 
@@ -77,13 +80,13 @@ class Stream(Protocol):
     def record(self, event: Event) -> None: ...
 
     def wait(self, event: Event) -> None:
-        """Let what follows in this stream wait until the event's mark is reached."""
+        """Make later work in this stream wait until the event's mark is reached."""
         ...
 
     def capture(self, work: Callable[[], None]) -> Graph | None:
-        """What `work` puts into this stream, as a graph, not done yet; None where graphs cannot be had.
+        """Record what `work` puts into this stream as a graph, without running it; None where graphs are not supported.
 
-        Raises what `work` raises; nothing is then captured.
+        Raises what `work` raises; in that case nothing is captured.
         """
         ...
 
@@ -95,14 +98,14 @@ class Stream(Protocol):
 
 
 class Gpu(Protocol):
-    """One GPU. Everything below but its names is to be called, and closed, within `with gpu.current():`."""
+    """One GPU. Everything except its attributes must be called, and closed, inside `with gpu.current():`."""
 
     name: str
     compute_capability: str  # such as "8.9"
     pci_bus_id: str  # such as "0000:65:00.0"
 
     def current(self) -> AbstractContextManager[None]:
-        """Make the GPU current in this thread. CUDA's errors inside it become BackendError."""
+        """Make the GPU current in this thread. CUDA errors inside the block become BackendError."""
         ...
 
     def memory(self) -> Memory: ...
@@ -112,7 +115,7 @@ class Gpu(Protocol):
     def event(self) -> Event: ...
 
     def device_block(self, size: int) -> Block:
-        """Device memory of `size` bytes, aligned to at least 256."""
+        """Device memory of `size` bytes, aligned to at least 256 bytes."""
         ...
 
     def host_block(self, size: int) -> HostBlock: ...
@@ -120,16 +123,28 @@ class Gpu(Protocol):
 
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:
-    """All GPUs, at least one. Raises BackendError: no driver, no GPU, or no cuda-core."""
+    """All GPUs, at least one, by cuda-core; by PyCUDA if CXR_TRT_CUDA asks for it, or if it alone is installed.
+
+    Raises:
+        BackendError: no driver, no GPU, or neither library.
+    """
+    asked = os.environ.get(LIBRARY_VARIABLE, "")
+    if asked not in ("", *LIBRARIES):
+        raise BackendError(f"{LIBRARY_VARIABLE} is {asked!r}; it must be {' or '.join(LIBRARIES)}")
+    if asked == "pycuda" or (not asked and _is_installed("pycuda.driver") and not _is_installed("cuda.core")):
+        from cxr_trt.engine.gpu import py_cuda
+
+        return py_cuda.gpus()
+    from cxr_trt.engine.gpu import cuda_core
+
+    return cuda_core.gpus()
+
+
+def _is_installed(module: str) -> bool:
     try:
-        import pycuda.driver
-    except ImportError:
-        from cxr_trt.engine.gpu import cuda_core
-
-        return cuda_core.gpus()
-    from cxr_trt.engine.gpu import py_cuda
-
-    return py_cuda.gpus(pycuda.driver)
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its package
+        return False
 
 
 def gpu() -> Gpu:
@@ -138,7 +153,7 @@ def gpu() -> Gpu:
 
 
 def why_no_gpu() -> str | None:
-    """None if there is a GPU to compute on; else one sentence that says what is missing."""
+    """None if there is a GPU to compute on; otherwise one sentence that says what is missing."""
     try:
         gpus()
     except BackendError as error:
@@ -147,12 +162,12 @@ def why_no_gpu() -> str | None:
 
 
 def driver_is_here() -> bool:
-    """Whether there is an NVIDIA driver, as far as files tell: without cuda-core, `gpus` cannot say."""
+    """Whether an NVIDIA driver is installed, judged by its files: without cuda-core, `gpus` cannot tell."""
     return any(path.exists() for path in DRIVER_FILES)
 
 
 def failed(reason: str) -> BackendError:
-    """The error for a call of CUDA's that failed, with what to do if memory ran out."""
-    short = "memory" in reason.replace("_", " ").lower()
-    hint = ": close what else uses the GPU, or build with a lower --max-batch" if short else ""
-    return BackendError(f"CUDA failed, {reason.rstrip('.')}{hint}")
+    """The error for a CUDA call that failed; if memory ran out, it says what to do."""
+    is_out_of_memory = "memory" in reason.replace("_", " ").lower()
+    hint = "; close other programs that use the GPU, or build with a lower --max-batch" if is_out_of_memory else ""
+    return BackendError(f"CUDA failed: {reason.rstrip('.')}{hint}")

@@ -1,4 +1,4 @@
-"""CUDA by cuda-core, for devices and memory, and by the driver's own functions. See `cxr_trt.engine.gpu.cuda`."""
+"""CUDA through cuda-core (devices and memory) and the driver API (everything else). See `cxr_trt.engine.gpu.cuda`."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ from cxr_trt.engine.gpu.cuda import NO_GPU, Graph, Memory, Stream, failed
 from cxr_trt.errors import BackendError
 
 NO_CUDA_CORE = "cuda-core cannot be imported ({}): run pip install 'cxr-trt[tensorrt]'"
-NO_DRIVER = "no NVIDIA driver was found: install it, or start the container with its GPUs (docker run --gpus all)"
+NO_DRIVER = "no NVIDIA driver was found: install it, or give the container access to the GPUs (docker run --gpus all)"
 
 
 def gpus() -> tuple["CudaCoreGpu", ...]:
@@ -25,7 +25,7 @@ def gpus() -> tuple["CudaCoreGpu", ...]:
         raise BackendError(NO_CUDA_CORE.format(error)) from error
     try:
         (status,) = driver.cuInit(0)
-    except RuntimeError as error:  # libcuda is not there
+    except RuntimeError as error:  # libcuda is missing
         raise BackendError(NO_DRIVER) from error
     if status == driver.CUresult.CUDA_ERROR_NO_DEVICE:
         raise BackendError(NO_GPU)
@@ -39,7 +39,7 @@ def gpus() -> tuple["CudaCoreGpu", ...]:
 
 
 def check(driver: Any, result: tuple[Any, ...]) -> Any:
-    """What a function of cuda.bindings.driver returned, without its status: one value or a tuple.
+    """Check the status in what a function of cuda.bindings.driver returned, and return the rest: one value or a tuple.
 
     Raises:
         BackendError: the status is not CUDA_SUCCESS.
@@ -163,7 +163,7 @@ class CudaCoreBlock:
 
     def __init__(self, device: Any, size: int) -> None:
         self._memory = device.allocate(size, stream=device.default_stream)
-        device.default_stream.sync()  # the allocation is ordered by that stream, its use by others
+        device.default_stream.sync()  # the memory is allocated in this stream's order, but used in other streams
         self.pointer = int(self._memory.handle)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Batches in flight on a GPU: one is copied in, one computed and one copied out at the same time.
+"""Batches in flight on a GPU: at any time one is copied in, one is computed and one is copied out.
 
-Three streams, in order by events. Each batch goes through a slot, which has page-locked and device memory of its own;
-the slots are used in turn. All memory is taken once, when the engine is opened.
+There is one stream for each of the three steps, and events keep them in order. Each batch occupies a slot with its own
+page-locked and device memory; the slots take turns. All memory is allocated once, when the engine is opened.
 """
 
 import contextlib
@@ -23,79 +23,80 @@ from cxr_trt.errors import BackendError
 LOGGER = logging.getLogger(__name__)
 
 INPUT, PROBABILITIES, CLASS_MAPS = "images", "probabilities", "class_maps"
-BATCHES_IN_FLIGHT = 3  # batches in flight: one for each stream
-ALIGNMENT_BYTES = 256  # bytes, of every tensor and of the plan's workspace
+BATCHES_IN_FLIGHT = 3  # one per stream
+ALIGNMENT_BYTES = 256  # alignment of every tensor and of the plan's workspace
 MAX_SHARE_OF_FREE_MEMORY = 0.9  # of the device memory that is free when an engine is opened
 
 
 class Tensor(NamedTuple):
-    """Of one image: its shape and type."""
+    """Shape and type of a tensor for one image, without the batch dimension."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 class LoadedPlan(Protocol):
-    """A loaded plan on one GPU, which owns no memory for activations. Raises BackendError.
+    """A loaded plan on one GPU, which does not own memory for activations. Its methods raise BackendError.
 
-    max_batch: images that the plan takes at most. tensors: inputs and outputs by name, INPUT among them.
+    max_batch: the largest number of images that the plan takes.
+    tensors: inputs and outputs by name, including INPUT.
     """
 
     max_batch: int
     tensors: Mapping[str, Tensor]
 
     def workspace_size(self, batch: int) -> int:
-        """Bytes that activations of a batch need."""
+        """Bytes of memory that the activations of a batch need."""
         ...
 
     def use_workspace(self, pointer: int, size: int) -> None: ...
 
     def enqueue(self, batch: int, addresses: Mapping[str, int], stream: Stream) -> None:
-        """Put the computation of `batch` images into a stream; `addresses` are device pointers of all tensors."""
+        """Put the computation of `batch` images into a stream; `addresses` holds the device pointers of all tensors."""
         ...
 
     def close(self) -> None: ...
 
 
 class GpuRunner:
-    """A plan on one GPU, with up to `in_flight` batches on their way. See `cxr_trt.engine.backend.Runner`."""
+    """A plan on one GPU, with up to `in_flight` batches in flight. See `cxr_trt.engine.backend.Runner`."""
 
     in_flight = BATCHES_IN_FLIGHT
 
     def __init__(self, gpu: Gpu, plan: LoadedPlan) -> None:
-        """Take the memory. Raises BackendError: not even a batch of one image fits, or CUDA failed."""
+        """Allocate the memory. Raises BackendError: not even a batch of one image fits, or CUDA failed."""
         self._gpu, self._plan = gpu, plan
         self._tensors = plan.tensors
         self._images_shape = self._tensors[INPUT].shape
         self.has_class_maps = CLASS_MAPS in self._tensors
-        self._flushed = 0  # the batch of the latest computation that was put into the stream without a graph
-        self._captures = True
-        with gpu.current(), ExitStack() as held:
-            held.callback(plan.close)
+        self._last_count = 0  # size of the last batch that was computed without a graph
+        self._uses_graphs = True
+        with gpu.current(), ExitStack() as resources:
+            resources.callback(plan.close)
             self.max_batch = batch_that_fits(plan, gpu.memory().free)
             workspace, slot_size = plan.workspace_size(self.max_batch), _slot_size(self._tensors, self.max_batch)
-            host = _closed_by(held, gpu.host_block(BATCHES_IN_FLIGHT * slot_size))
-            device = _closed_by(held, gpu.device_block(BATCHES_IN_FLIGHT * slot_size + workspace))
+            host = _closed_by(resources, gpu.host_block(BATCHES_IN_FLIGHT * slot_size))
+            device = _closed_by(resources, gpu.device_block(BATCHES_IN_FLIGHT * slot_size + workspace))
             plan.use_workspace(device.pointer + BATCHES_IN_FLIGHT * slot_size, workspace)
-            self._upload, self._compute, self._download = (_closed_by(held, gpu.stream()) for _ in range(3))
+            self._upload, self._compute, self._download = (_closed_by(resources, gpu.stream()) for _ in range(3))
             slots = [
-                _Slot(held, gpu, self._tensors, self.max_batch, host, device, i * slot_size)
+                _Slot(resources, gpu, self._tensors, self.max_batch, host, device, i * slot_size)
                 for i in range(BATCHES_IN_FLIGHT)
             ]
-            held.callback(self._settle)  # before any of the above is given back
+            resources.callback(self._wait_for_streams)  # runs first, before anything above is freed
             self._free = deque(slots)
-            self._held = held.pop_all()
+            self._resources = resources.pop_all()
 
     @property
     def free(self) -> int:
-        """Batches that can be submitted before one must be collected."""
+        """How many batches can be submitted before one must be collected."""
         return len(self._free)
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start with a batch; to be collected by calling what is returned, once, in any order.
+        """Start a batch. Call the returned function once to collect it; batches may be collected in any order.
 
         Raises:
-            BackendError: other images than the engine takes, more batches than `in_flight`, or CUDA failed.
+            BackendError: the images do not fit the engine, `in_flight` batches are in flight already, or CUDA failed.
         """
         count, size = len(images), self._images_shape[-2:]
         if not 1 <= count <= self.max_batch or any(i.dtype != np.uint8 or i.shape[-2:] != size for i in images):
@@ -103,7 +104,7 @@ class GpuRunner:
             given = f"{count} of {images[0].dtype} {list(images[0].shape)}" if count else "none"
             raise BackendError(f"the engine takes {takes}, not {given}")
         if not self._free:
-            raise BackendError(f"{BATCHES_IN_FLIGHT} batches are in flight; collect one before the next is submitted")
+            raise BackendError(f"{BATCHES_IN_FLIGHT} batches are in flight; collect one before submitting the next")
         names = [PROBABILITIES] + [CLASS_MAPS] * (class_maps and self.has_class_maps)
         slot = self._free.popleft()
         try:
@@ -114,21 +115,21 @@ class GpuRunner:
                 self._upload.upload(source, slot.addresses[INPUT])
                 self._upload.record(slot.uploaded)
                 self._compute.wait(slot.uploaded)
-                self._put(slot, count)
+                self._enqueue(slot, count)
                 self._compute.record(slot.computed)
                 self._download.wait(slot.computed)
                 for name in names:
                     self._download.download(slot.addresses[name], slot.arrays[name][:count])
                 self._download.record(slot.downloaded)
         except BaseException:
-            self._free.append(slot)  # streams keep their order: what is left of this batch is overwritten by the next
+            self._free.append(slot)  # safe, because work for the next batch in this slot follows in the same streams
             raise
         return partial(self._collect, slot, count, names)
 
     def close(self) -> None:
-        """Wait for what is in flight, and give everything back."""
+        """Wait for the batches in flight, and free everything."""
         with self._gpu.current():
-            self._held.close()
+            self._resources.close()
 
     def _collect(self, slot: "_Slot", count: int, names: list[str]) -> Outputs:
         self._free.append(slot)
@@ -137,13 +138,13 @@ class GpuRunner:
         results = [slot.arrays[name][:count].copy() for name in names]
         return Outputs(results[0], results[1] if len(results) > 1 else None)
 
-    def _put(self, slot: "_Slot", count: int) -> None:
-        """Put the computation into its stream: as a graph where one can be had, from the second time on.
+    def _enqueue(self, slot: "_Slot", count: int) -> None:
+        """Put the computation into its stream: from the second time on as a graph, where graphs are supported.
 
-        TensorRT wants the computation run once after a change of shape before it is captured.
+        TensorRT requires that the computation has run once with the same shapes before it is captured.
         """
         enqueue = partial(self._plan.enqueue, count, slot.addresses, self._compute)
-        if count not in slot.graphs and self._captures and self._flushed == count:
+        if count not in slot.graphs and self._uses_graphs and self._last_count == count:
             try:
                 graph = self._compute.capture(enqueue)
             except BackendError as error:
@@ -151,25 +152,25 @@ class GpuRunner:
                 graph = None
             if graph:
                 slot.graphs[count] = graph
-            self._captures = graph is not None
+            self._uses_graphs = graph is not None
         if count in slot.graphs:
             slot.graphs[count].launch(self._compute)
         else:
             enqueue()
-            self._flushed = count
+            self._last_count = count
 
-    def _settle(self) -> None:
+    def _wait_for_streams(self) -> None:
         for stream in (self._upload, self._compute, self._download):
             with contextlib.suppress(BackendError):
                 stream.synchronize()
 
 
 class _Slot:
-    """Memory and events for one batch in flight, and a graph for each size of batch that came twice."""
+    """Memory and events for one batch in flight, and a graph for each batch size that came twice in a row."""
 
     def __init__(
         self,
-        held: ExitStack,
+        resources: ExitStack,
         gpu: Gpu,
         tensors: Mapping[str, Tensor],
         batch: int,
@@ -180,17 +181,17 @@ class _Slot:
         self.arrays: dict[str, npt.NDArray[Any]] = {}
         self.addresses: dict[str, int] = {}
         self.graphs: dict[int, Graph] = {}
-        held.callback(self._close_graphs)
-        self.uploaded: Event = _closed_by(held, gpu.event())
-        self.computed: Event = _closed_by(held, gpu.event())
-        self.downloaded: Event = _closed_by(held, gpu.event())
+        resources.callback(self._close_graphs)
+        self.uploaded: Event = _closed_by(resources, gpu.event())
+        self.computed: Event = _closed_by(resources, gpu.event())
+        self.downloaded: Event = _closed_by(resources, gpu.event())
         for name, tensor in tensors.items():
             size = _size(tensor, batch)
             values = host.array[offset : offset + size].view(tensor.dtype)
             self.arrays[name] = values.reshape(batch, *tensor.shape)
             self.addresses[name] = device.pointer + offset
             offset += _aligned(size)
-        held.callback(self.arrays.clear)
+        resources.callback(self.arrays.clear)
 
     def _close_graphs(self) -> None:
         for graph in self.graphs.values():
@@ -198,7 +199,7 @@ class _Slot:
 
 
 class MultiGpuRunner:
-    """The same plan on several GPUs: each batch goes to the one that has the fewest on their way."""
+    """The same plan on several GPUs: each batch goes to the GPU with the fewest batches in flight."""
 
     def __init__(self, runners: Sequence[GpuRunner]) -> None:
         self._runners = runners
@@ -210,22 +211,26 @@ class MultiGpuRunner:
         return max(self._runners, key=lambda runner: runner.free).submit(images, class_maps)
 
     def close(self) -> None:
-        with ExitStack() as each:
+        with ExitStack() as stack:  # so that all are closed even if one fails
             for runner in self._runners:
-                each.callback(runner.close)
+                stack.callback(runner.close)
 
 
 def batch_that_fits(plan: LoadedPlan, free: int) -> int:
     """The plan's largest batch, halved until it needs at most MAX_SHARE_OF_FREE_MEMORY of `free` bytes; at least 1."""
     batch = plan.max_batch
-    while batch > 1 and _needed(plan, batch) > MAX_SHARE_OF_FREE_MEMORY * free:
+    while batch > 1 and _bytes_needed(plan, batch) > MAX_SHARE_OF_FREE_MEMORY * free:
         batch //= 2
     if batch < plan.max_batch:
-        LOGGER.warning("batches of %d, not of %d: no more fits into the GPU's free memory", batch, plan.max_batch)
+        LOGGER.warning(
+            "batches have at most %d X-rays instead of %d, because the GPU has too little free memory",
+            batch,
+            plan.max_batch,
+        )
     return batch
 
 
-def _needed(plan: LoadedPlan, batch: int) -> int:
+def _bytes_needed(plan: LoadedPlan, batch: int) -> int:
     return BATCHES_IN_FLIGHT * _slot_size(plan.tensors, batch) + plan.workspace_size(batch)
 
 
@@ -241,6 +246,6 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-def _closed_by(held: ExitStack, thing: Any) -> Any:
-    held.callback(thing.close)
-    return thing
+def _closed_by(resources: ExitStack, resource: Any) -> Any:
+    resources.callback(resource.close)
+    return resource

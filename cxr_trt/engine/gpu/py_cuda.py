@@ -1,6 +1,6 @@
-"""CUDA by PyCUDA. See `cxr_trt.engine.gpu.cuda`.
+"""CUDA through PyCUDA. See `cxr_trt.engine.gpu.cuda`.
 
-Its streams and blocks must be freed where the context is current, so they are never left to the garbage collector.
+PyCUDA's streams and memory must be freed while the context is current, so they are never left to the garbage collector.
 """
 
 import contextlib
@@ -13,9 +13,15 @@ import numpy.typing as npt
 from cxr_trt.engine.gpu.cuda import NO_GPU, Memory, failed
 from cxr_trt.errors import BackendError
 
+NO_PYCUDA = "PyCUDA cannot be imported ({}): run pip install 'cxr-trt[pycuda]'"
 
-def gpus(driver: Any) -> tuple["PyCudaGpu", ...]:
-    """All GPUs. Raises BackendError: there is none that can be used."""
+
+def gpus() -> tuple["PyCudaGpu", ...]:
+    """All GPUs. Raises BackendError: no PyCUDA, or no GPU that can be used."""
+    try:
+        import pycuda.driver as driver
+    except ImportError as error:
+        raise BackendError(NO_PYCUDA.format(error)) from error
     try:
         driver.init()
         found = tuple(PyCudaGpu(driver, index) for index in range(driver.Device.count()))
@@ -85,7 +91,7 @@ class PyCudaStream:
         self._stream.wait_for_event(event.event)
 
     def capture(self, work: Callable[[], None]) -> None:
-        """PyCUDA does not wrap CUDA's graphs."""
+        """Return None: PyCUDA does not support CUDA graphs."""
         return
 
     def synchronize(self) -> None:

@@ -1,8 +1,8 @@
-"""TensorRT and TensorRT-RTX: two packages with one Python interface, so one builder for both.
+"""TensorRT and TensorRT-RTX: two packages with the same Python interface, so one builder serves both.
 
-They differ in what an engine is. TensorRT times kernels on the GPU that is present, and its plan runs on that GPU model
-only. TensorRT-RTX compiles on the CPU and, when a plan is opened, for the GPU there, if it is one for graphics: on an
-H100 it refuses its own plans and names the compute capabilities of RTX_CAPABILITIES.
+They differ in what an engine is. TensorRT times kernels on the GPU at hand, and its plan runs only on that GPU model.
+TensorRT-RTX builds a plan without a GPU, and compiles it for the GPU at hand when it is opened, which must be one for
+graphics: on an H100 it refuses its own plans and names the compute capabilities of RTX_CAPABILITIES.
 """
 
 import contextlib
@@ -30,15 +30,15 @@ from cxr_trt.spec import Specification
 LOGGER = logging.getLogger(__name__)
 
 ENGINE_FILE = "engine.plan"
-RTX_CAPABILITIES = ("8.0", "8.6", "8.9")  # of GPUs that run a plan of TensorRT-RTX; and all from RTX_FROM on
+RTX_CAPABILITIES = ("8.0", "8.6", "8.9")  # GPUs with these, and with RTX_FROM or newer, run plans of TensorRT-RTX
 RTX_FROM = (12, 0)
-SHOWN_ERRORS = 3  # of the parser's errors in one message
+SHOWN_ERRORS = 3  # how many of the parser's errors a message quotes
 
 
 class TensorRTBackend:
-    """TensorRT, or TensorRT-RTX; imported only when asked something that needs it."""
+    """TensorRT or TensorRT-RTX; the package is imported only when it is needed."""
 
-    share_crops = False  # no GPU has shown yet that it is faster there
+    share_crops = False  # not yet measured to be faster on any GPU
     default_max_batch = 8
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
     layouts: tuple[str, ...] = ()
@@ -66,13 +66,13 @@ class TensorRTBackend:
         """Write engine.plan.
 
         Returns:
-            plan, a file name; max_batch; gpu and compute_capability, both None for TensorRT-RTX; activation_bytes, the
-            device memory for one execution context, None if TensorRT did not say; plugin, the name, version and hash
-            of the plugin that the plan embeds, or None.
+            max_batch; gpu and compute_capability, both None for TensorRT-RTX; activation_bytes, the device memory of
+            one execution context, None if TensorRT did not report it; plugin, the name, version and hash of the plugin
+            that the plan embeds, or None.
 
         Raises:
-            BackendError: nothing to build with, a node that the parser refuses, or a build that fails.
-            UsageError: a plugin library was named that is not there.
+            BackendError: the package or a GPU is missing, the parser refuses a node, or the build fails.
+            UsageError: CXR_TRT_PLUGIN names a library that cannot be read.
         """
         if reason := self.why_not_build():
             raise BackendError(reason)
@@ -97,7 +97,7 @@ class TensorRTBackend:
         return why_other_gpu(settings, gpu.name, gpu.compute_capability)
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> GpuRunner | MultiGpuRunner:
-        """On all GPUs of the first one's model."""
+        """Open the engine on all GPUs of the same model as the first one."""
         if reason := self.why_not_run():
             raise BackendError(reason)
         plan, first = (folder / ENGINE_FILE).read_bytes(), cuda.gpu()
@@ -116,7 +116,7 @@ class TensorRTBackend:
             return f"{self._title} is not installed: run {install}"
         try:
             self._module()
-        except (ImportError, OSError) as error:  # a library of it is missing
+        except (ImportError, OSError) as error:  # one of its libraries is missing
             return f"{self._title} is installed but cannot be imported ({error}): run {install}"
         return None
 
@@ -124,7 +124,7 @@ class TensorRTBackend:
         return importlib.import_module(self._package)
 
     def _plugin(self, options: BuildOptions) -> Plugin | None:
-        """The plugin to use. TensorRT-RTX takes none: it parses the node, and then ends the process."""
+        """The plugin to use. None for TensorRT-RTX, which parses the plugin's node and then aborts the process."""
         if self._package == "tensorrt_rtx" or not options.plugin:
             return None
         plugin = find_plugin()
@@ -135,7 +135,7 @@ class TensorRTBackend:
     def _build(
         self, graph: onnx.ModelProto, gpu: cuda.Gpu | None, plugin: Plugin | None, options: BuildOptions
     ) -> tuple[Log, Any]:
-        """The log and the plan, a buffer of bytes."""
+        """Build the plan, and return the log and the plan as a buffer of bytes."""
         trt = self._module()
         log = Log(trt)
         builder = log.make(f"{self._title}'s builder", trt.Builder)
@@ -152,7 +152,7 @@ class TensorRTBackend:
         config = builder.create_builder_config()
         if plugin:
             config.plugins_to_serialize = [str(plugin.path)]
-        if hasattr(trt.BuilderFlag, "TF32"):  # float32 is to mean float32; float16 is there for speed
+        if hasattr(trt.BuilderFlag, "TF32"):  # float32 must really mean float32; float16 exists for speed
             config.clear_flag(trt.BuilderFlag.TF32)
         if config.add_optimization_profile(batch_profile(builder, network, options.max_batch)) < 0:
             raise log.failure(f"{self._title} does not take batches of 1 to {options.max_batch}")
@@ -161,7 +161,7 @@ class TensorRTBackend:
             limit = min(config.get_memory_pool_limit(workspace), gpu.memory().free)
             config.set_memory_pool_limit(workspace, limit)
         cache = None
-        if gpu and self._needs_gpu_to_build:  # in TensorRT-RTX the timing cache is deprecated and does nothing
+        if gpu and self._needs_gpu_to_build:  # TensorRT-RTX deprecated the timing cache, and ignores it
             cache = timing_cache_path(self.version(), gpu.name, gpu.compute_capability)
             load_timing_cache(config, cache)
 
@@ -178,7 +178,7 @@ class TensorRTBackend:
         return log, plan
 
     def _refused(self, parser: Any, log: Log) -> BackendError:
-        """The parser's errors as one sentence that names the nodes."""
+        """An error that names the nodes that the parser refused, in one sentence."""
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         if not errors:
             return log.failure(f"{self._title} cannot read the graph")
@@ -187,36 +187,36 @@ class TensorRTBackend:
             for e in errors[:SHOWN_ERRORS]
         ]
         more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-        return BackendError(f"{self._title} refuses the graph's node {'; node '.join(nodes)}{more}")
+        return BackendError(f"{self._title} refuses the graph at node {'; node '.join(nodes)}{more}")
 
 
 def why_not_rtx(name: str, compute_capability: str) -> str | None:
-    """None if that GPU runs plans of TensorRT-RTX; else one sentence."""
+    """None if that GPU runs plans of TensorRT-RTX; otherwise one sentence that says which GPUs do."""
     if compute_capability in RTX_CAPABILITIES or tuple(map(int, compute_capability.split("."))) >= RTX_FROM:
         return None
     return (
-        f"TensorRT-RTX runs on compute capability {', '.join(RTX_CAPABILITIES)}, and {'.'.join(map(str, RTX_FROM))} or "
-        f"newer; this GPU is {name} ({compute_capability}): use --backend tensorrt"
+        f"TensorRT-RTX needs compute capability {', '.join(RTX_CAPABILITIES)}, or {'.'.join(map(str, RTX_FROM))} and "
+        f"newer, but this GPU is {name} ({compute_capability}): use --backend tensorrt"
     )
 
 
 def why_other_gpu(settings: Mapping[str, Any], name: str, compute_capability: str) -> str | None:
-    """None if an engine with these settings was built for that GPU model or for any; else one sentence."""
+    """None if an engine with these settings runs on that GPU model; otherwise one sentence that names both models."""
     built_for = settings["gpu"], settings["compute_capability"]
     if built_for in ((None, None), (name, compute_capability)):
         return None
     here = f"this GPU is {name} (compute capability {compute_capability})"
-    return f"the engine was built for {built_for[0]} (compute capability {built_for[1]}) and {here}"
+    return f"the engine was built for {built_for[0]} (compute capability {built_for[1]}), but {here}"
 
 
 def first_reason(description: str) -> str:
-    """One line of a parser error's description: the first that says more than that a node is invalid."""
+    """The first line of a parser error's description that says more than that a node is invalid."""
     lines = [line for line in description.splitlines() if line.strip()] or ["no description"]
     return lines[1] if len(lines) > 1 and lines[0].startswith("Invalid Node") else lines[0]
 
 
 def network_flags(trt: Any) -> int:
-    """Strongly typed: the graph's casts decide every precision. TensorRT 11 knows nothing else, flag or not."""
+    """Strongly typed: the graph's casts decide every precision. TensorRT 11 is always so, and has no flag for it."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
@@ -225,7 +225,8 @@ def batch_profile(builder: Any, network: Any, max_batch: int) -> Any:
     """An optimization profile for 1 to `max_batch` images, tuned for `max_batch`."""
     shapes = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
     if set(shapes) != {INPUT}:
-        raise BackendError(f"a scoring graph has one input, `{INPUT}`; this graph has {', '.join(shapes) or 'none'}")
+        found = ", ".join(shapes) or "none"
+        raise BackendError(f"a scoring graph has one input, `{INPUT}`, but this graph has {found}")
     _, *image = shapes[INPUT]
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT, (1, *image), (max_batch, *image), (max_batch, *image))
@@ -236,9 +237,9 @@ class BuildProgress:
     """Turns TensorRT's nested phases into one fraction that never falls.
 
     Attributes:
-        monitor: the IProgressMonitor to hand to TensorRT.
-        error: what `on_progress` raised, if it did, as it cannot pass through TensorRT's own code. The build is then
-            cancelled.
+        monitor: the IProgressMonitor for TensorRT.
+        error: the exception that `on_progress` raised, if any: it cannot pass through TensorRT's own code. The build is
+            then cancelled.
     """
 
     def __init__(self, trt: Any, on_progress: ProgressCallback) -> None:
@@ -274,11 +275,11 @@ class BuildProgress:
         return self.error is None
 
     def _done(self, name: str) -> float:
-        """The whole build's fraction done: a phase's steps count within the step that its parent has begun."""
-        fraction, at = 0.0, self._phases.get(name)
-        for _ in range(len(self._phases)):  # names repeat, so the chain of parents might be a circle
-            if at is None:
+        """The fraction of the whole build that is done: a phase is part of the current step of its parent phase."""
+        fraction, phase = 0.0, self._phases.get(name)
+        for _ in range(len(self._phases)):  # bounded: names repeat, so the chain of parents might be a circle
+            if phase is None:
                 break
-            parent, steps, done = at
-            fraction, at = (done + fraction) / max(steps, 1), self._phases.get(parent)
+            parent, steps, done = phase
+            fraction, phase = (done + fraction) / max(steps, 1), self._phases.get(parent)
         return fraction

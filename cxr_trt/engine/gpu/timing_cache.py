@@ -1,4 +1,4 @@
-"""TensorRT's timings of kernels, kept from one build to the next."""
+"""TensorRT's kernel timings, kept from one build to the next."""
 
 import logging
 import os
@@ -10,14 +10,14 @@ LOGGER = logging.getLogger(__name__)
 
 
 def timing_cache_path(version: str, gpu: str, compute_capability: str) -> Path:
-    """A file for each version and GPU model, under XDG_CACHE_HOME or ~/.cache."""
+    """The cache file of a TensorRT version and GPU model, under XDG_CACHE_HOME or ~/.cache."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxr-trt"
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{version} {gpu} {compute_capability}")
     return folder / f"timing-{name}.cache"
 
 
 def load_timing_cache(config: Any, path: Path) -> None:
-    """Give the builder the timings of earlier builds; an empty cache if there are none that it takes."""
+    """Give the builder the timings of earlier builds, or an empty cache if there are none that it accepts."""
     try:
         timings = path.read_bytes()
     except OSError:
@@ -29,7 +29,7 @@ def load_timing_cache(config: Any, path: Path) -> None:
 
 
 def save_timing_cache(config: Any, path: Path) -> None:
-    """Keep the timings for later builds. A cache that cannot be written costs time only, so it is no error."""
+    """Keep the timings for later builds. It is no error if they cannot be written: later builds only take longer."""
     cache = config.get_timing_cache()
     if cache is None:
         return
@@ -39,4 +39,4 @@ def save_timing_cache(config: Any, path: Path) -> None:
         temporary.write_bytes(cache.serialize())
         temporary.replace(path)
     except OSError as error:
-        LOGGER.warning("the timing cache %s cannot be written: %s", path, error)
+        LOGGER.warning("the timing cache %s cannot be written, so the next build takes as long again: %s", path, error)

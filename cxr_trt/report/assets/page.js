@@ -1,9 +1,9 @@
 "use strict";
-/* The page of `cxr-trt report`. All text from tables and file names enters the document as text, never as HTML. */
+/* The page of `cxr-trt report`. Texts of the table, such as file names, enter the document as text, never as HTML. */
 (() => {
-  const PRINTED = 500;
-  const STRONGEST = 0.6; // opacity where a map is highest, as in the heat maps
-  const FINE = 8; // pixels of an overlay to a cell, down and across
+  const MAX_PRINTED_ROWS = 500;
+  const MAX_OPACITY = 0.6; // where a map is highest, as in the heat maps
+  const CELL_PIXELS = 8; // side of a map's cell in the overlay
   const data = JSON.parse(byId("data").textContent);
   const palette = bytes(data.palette);
   const rows = data.cases.map((item, number) => ({ ...item, number, notes: [...item.warnings].join("; ") }));
@@ -35,7 +35,7 @@
     return value === null || value === undefined ? "" : value.toFixed(3);
   }
 
-  /* What the chosen finding, or a row's highest, is for each row. */
+  /* Give each row the values of the chosen finding, or of its highest one. */
   function choose() {
     const chosen = controls.finding.value === "" ? null : Number(controls.finding.value);
     for (const row of rows) {
@@ -61,7 +61,7 @@
     );
   }
 
-  /* A map in its colours on a canvas of the picture's shape, transparent where it is low. */
+  /* Paint a map in its colours on a canvas with the picture's shape, transparent where the map is low. */
   function paint(canvas, row, map, background) {
     const [height, width] = row.shape;
     Object.assign(canvas, { width, height });
@@ -69,14 +69,14 @@
     if (background) context.drawImage(background, 0, 0, width, height);
     if (!map) return;
     const cells = bytes(map.cells);
-    const small = make("canvas", { width: map.columns * FINE, height: map.rows * FINE });
+    const small = make("canvas", { width: map.columns * CELL_PIXELS, height: map.rows * CELL_PIXELS });
     const pixels = new ImageData(small.width, small.height);
     for (let y = 0; y < small.height; y++) {
       for (let x = 0; x < small.width; x++) {
-        const heat = between(cells, map, (y + 0.5) / FINE - 0.5, (x + 0.5) / FINE - 0.5);
+        const heat = interpolate(cells, map, (y + 0.5) / CELL_PIXELS - 0.5, (x + 0.5) / CELL_PIXELS - 0.5);
         const at = 4 * (y * small.width + x);
         pixels.data.set(palette.subarray(3 * Math.round(heat), 3 * Math.round(heat) + 3), at);
-        pixels.data[at + 3] = STRONGEST * heat;
+        pixels.data[at + 3] = MAX_OPACITY * heat;
       }
     }
     small.getContext("2d").putImageData(pixels, 0, 0);
@@ -85,8 +85,8 @@
     context.drawImage(small, left * width, top * height, across * width, down * height);
   }
 
-  /* Bilinear interpolation of cells at (y, x), constant beyond the outermost. */
-  function between(cells, map, y, x) {
+  /* Interpolate the cells at (y, x) bilinearly; constant beyond the outermost cells. */
+  function interpolate(cells, map, y, x) {
     const clamp = (value, most) => Math.min(Math.max(value, 0), most);
     const [top, left] = [clamp(Math.floor(y), map.rows - 1), clamp(Math.floor(x), map.columns - 1)];
     const [bottom, right] = [clamp(top + 1, map.rows - 1), clamp(left + 1, map.columns - 1)];
@@ -101,7 +101,7 @@
     return `data:image/jpeg;base64,${row.picture}`;
   }
 
-  /* The picture of a row as a button: its map on hover or focus, the case on click or Enter, arrows to its neighbours. */
+  /* The picture of a row as a button: hover or focus shows its map, click or Enter opens it, arrow keys move on. */
   function thumb(cell) {
     const row = cell.getData();
     const button = make("button", { type: "button", className: "thumb" });
@@ -167,7 +167,7 @@
         title: "Calibrated", field: "calibratedValue", formatter: (cell) => bar(cell.getValue()), sorter: "number",
         minWidth: 130, visible: data.calibrated,
       },
-      { title: "Yes or no", field: "answer", formatter: text, sorter: "string", width: 125, visible: data.calibrated },
+      { title: "Positive", field: "answer", formatter: text, sorter: "string", width: 125, visible: data.calibrated },
       { title: "Warnings", field: "notes", formatter: text, sorter: "string", widthGrow: 2, minWidth: 120 },
     ],
   });
@@ -214,7 +214,7 @@
     });
   }
 
-  /* The dialog with a case. */
+  /* The dialog with one X-ray. */
   const dialog = byId("case");
   function open(target) {
     if (target === undefined) return;
@@ -232,14 +232,14 @@
   }
 
   function figures(row) {
-    if (!row.picture) return [make("p", { className: "hint", textContent: "This page has no picture of it." })];
+    if (!row.picture) return [make("p", { className: "hint", textContent: "This page has no picture of this X-ray." })];
     const image = make("img", { src: picture(row), alt: `X-ray ${row.path}` });
-    const original = make("figure", {}, image, make("figcaption", { textContent: "as it is" }));
+    const original = make("figure", {}, image, make("figcaption", { textContent: "without a map" }));
     const maps = row.maps.map((map) => {
       const canvas = make("canvas");
       const caption = describe(row, map.finding);
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `Map of ${caption}`);
+      canvas.setAttribute("aria-label", `Heat map of ${caption}`);
       image.decode().then(() => paint(canvas, row, map, image));
       return make("figure", {}, canvas, ramp(map), make("figcaption", { textContent: caption }));
     });
@@ -261,7 +261,7 @@
   }
 
   function scoreRows(row) {
-    const heads = ["Finding", "Score", ...(data.calibrated ? ["Calibrated", "Yes or no"] : [])];
+    const heads = ["Finding", "Score", ...(data.calibrated ? ["Calibrated", "Positive"] : [])];
     const head = make("tr", {}, ...heads.map((textContent) => make("th", { scope: "col", textContent })));
     const ranked = row.scores.map((_, place) => place).sort((a, b) => row.scores[b] - row.scores[a]);
     return [
@@ -286,11 +286,11 @@
   });
   dialog.addEventListener("close", () => focusThumb(shown));
 
-  /* On paper: the rows that the table shows, in its order, the first PRINTED of them. */
+  /* On paper: the rows that the table shows, in its order, at most MAX_PRINTED_ROWS of them. */
   addEventListener("beforeprint", () => {
-    const heads = ["", "File", "Finding", "Score", ...(data.calibrated ? ["Calibrated", ""] : []), "Warnings"];
+    const heads = ["", "File", "Finding", "Score", ...(data.calibrated ? ["Calibrated", "Positive"] : []), "Warnings"];
     const head = make("tr", {}, ...heads.map((textContent) => make("th", { textContent })));
-    const lines = order.slice(0, PRINTED).map((target) => {
+    const lines = order.slice(0, MAX_PRINTED_ROWS).map((target) => {
       const row = rows[target];
       const image = row.picture ? [make("img", { src: picture(row), alt: "" })] : [];
       const calibrated = data.calibrated ? [number(row.calibratedValue), row.answer] : [];
@@ -298,7 +298,8 @@
       const cells = texts.map((textContent) => make("td", { textContent }));
       return make("tr", {}, make("td", {}, ...image), ...cells);
     });
-    const rest = order.length > PRINTED ? [make("caption", { textContent: `the first ${PRINTED} of ${order.length}` })] : [];
+    const textContent = `the first ${MAX_PRINTED_ROWS} of ${order.length} X-rays`;
+    const rest = order.length > MAX_PRINTED_ROWS ? [make("caption", { textContent })] : [];
     byId("print").replaceChildren(...rest, make("thead", {}, head), make("tbody", {}, ...lines));
   });
 })();

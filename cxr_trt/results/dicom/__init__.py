@@ -1,1 +1,1 @@
-"""Results for DICOM files as DICOM objects, which carry the identifiers of their source; only where asked for."""
+"""Results of DICOM files as DICOM objects. They carry the identifiers of their source, and are made only on request."""

@@ -15,7 +15,7 @@ from cxr_trt.results.dicom.codes import SOURCE_IMAGE
 from cxr_trt.results.dicom.source import MAKER, VERSION, SourceImage
 from cxr_trt.tables.rows import NOTICE, Row
 
-SERIES = 9002  # Series Number, after the report's
+SERIES_NUMBER = 9002  # after that of the report
 
 
 def secondary_capture(
@@ -29,12 +29,12 @@ def secondary_capture(
     """Make the image of one finding.
 
     Args:
-        source: of the row.
-        row: that was scored.
-        picture: uint8 [H, W, 3], RGB, with the notice in it.
-        finding: its name.
-        rank: 1 for the most probable finding; becomes Instance Number.
-        made: becomes Content Date and Time.
+        source: the DICOM file that was scored.
+        row: its row.
+        picture: the heat map with the notice in it, uint8 [H, W, 3], RGB.
+        finding: name of the finding.
+        rank: 1 for the most probable finding; it becomes the Instance Number.
+        made: date and time of the image, for Content Date and Time.
     """
     pixels = hashlib.sha256(picture.tobytes()).hexdigest()
     image = SCImage.from_ref_dataset(
@@ -43,9 +43,9 @@ def secondary_capture(
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        patient_orientation=("L", "F"),  # highdicom wants one; the file's own, or none, takes its place below
+        patient_orientation=("L", "F"),  # highdicom requires one; replaced below by that of the file, or none
         series_instance_uid=source.uid(row.engine, "capture series"),
-        series_number=SERIES,
+        series_number=SERIES_NUMBER,
         sop_instance_uid=source.uid(row.engine, "capture", VERSION, finding, str(rank), pixels),
         instance_number=rank,
         manufacturer=MAKER,
@@ -59,7 +59,7 @@ def secondary_capture(
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     image.PatientOrientation = source.orientation
-    image.Laterality = ""  # Type 2C; of no use for a chest, and empty is allowed (PS3.3 C.7.3.1)
+    image.Laterality = ""  # Type 2C: may be empty, and a chest has none (PS3.3 C.7.3.1)
     image.ConversionType = "WSD"  # workstation (PS3.3 C.8.6.1)
     image.DerivationDescription = f"Heat map of {finding}, engine {row.engine}. {NOTICE}"
     image.SourceImageSequence = [_source_item(source)]

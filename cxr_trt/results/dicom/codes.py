@@ -1,8 +1,8 @@
 """The codes that a structured report uses, and where each comes from.
 
-A finding has a standard code where the dictionary that pydicom makes of PS3.16 (`pydicom.sr.codedict`) has one with the
-meaning that the finding has in ChestX-ray14. No near match stands in for a missing one: pydicom's "Cardiomegaly"
-(287272002) is listed there as "Enlarged septal foramen of heart" too, and "Mediastinal emphysema" is not of the lung.
+A finding has a standard code if pydicom's dictionary of PS3.16 (`pydicom.sr.codedict`) has one with the meaning that
+the finding has in ChestX-ray14. A near match never stands in for a missing code: pydicom's "Cardiomegaly" (287272002)
+is also listed there as "Enlarged septal foramen of heart", and "Mediastinal emphysema" is not an emphysema of the lung.
 """
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -14,7 +14,7 @@ PRIVATE = "99CXRTRT"  # PS3.16 8.2: designators of private coding schemes start 
 PRIVATE_SCHEME = CodingSchemeIdentificationItem(
     designator=PRIVATE, name="Findings of ChestX-ray14", responsible_organization="cxr-trt"
 )
-"""Says in a report what PRIVATE is (PS3.3 C.12.1.1.7, Coding Scheme Identification Sequence)."""
+"""Explains PRIVATE in a report (PS3.3 C.12.1.1.7, Coding Scheme Identification Sequence)."""
 
 FINDING_CODES: dict[str, Code] = {
     "Atelectasis": Code("ATELECTASIS", PRIVATE, "Atelectasis"),
@@ -36,6 +36,6 @@ FINDING_CODES: dict[str, Code] = {
 
 PROBABILITY: Code = codes.DCM.Probability  # PS3.16 annex D
 NO_UNITS: Code = codes.UCUM.NoUnits  # PS3.16 CID 7181
-PROCEDURE: Code = codes.cid100.XRUnspecifiedBodyRegion  # of a chest X-ray, if it is one, which nobody checked
+PROCEDURE: Code = codes.cid100.XRUnspecifiedBodyRegion  # nobody has checked that it is a chest
 COMMENT: Code = codes.DCM.Comment
 SOURCE_IMAGE: Code = codes.DCM.SourceImageForImageProcessingOperation  # PS3.16 CID 7202

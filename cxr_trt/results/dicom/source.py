@@ -1,4 +1,4 @@
-"""The DICOM file that was scored, as far as its results refer to it."""
+"""What the results of a DICOM file repeat of the file: patient, study and reference."""
 
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -25,13 +25,11 @@ from cxr_trt.images.image import Identity
 
 MAKER, VERSION = "cxr-trt", version("cxr-trt")
 
-REQUIRED = (
-    "StudyInstanceUID",
-    *REFERENCE_KEYWORDS,
-)  # Type 1: a value must be there; all others may be empty (PS3.5 7.4)
-SEXES = ("", "M", "F", "O")  # PS3.3 C.7.1.1
-UNDECODABLE = "\N{REPLACEMENT CHARACTER}"  # what pydicom makes of bytes that the file's character set does not have
-RADIOGRAPHS = (
+REQUIRED_KEYWORDS = ("StudyInstanceUID", *REFERENCE_KEYWORDS)
+"""Type 1: they must have a value, while all others may be empty (PS3.5 7.4)."""
+ALLOWED_SEXES = ("", "M", "F", "O")  # PS3.3 C.7.1.1
+UNDECODABLE = "\N{REPLACEMENT CHARACTER}"  # pydicom's replacement for bytes that are not in the file's character set
+RADIOGRAPH_CLASSES = (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
@@ -41,7 +39,7 @@ RADIOGRAPHS = (
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     XRayRadiofluoroscopicImageStorage,
 )
-"""SOP classes that a projection X-ray may be stored as."""
+"""SOP classes in which a projection X-ray may be stored."""
 
 
 @dataclass(frozen=True)
@@ -51,57 +49,57 @@ class SourceImage:
     values: dict[str, str] = field(repr=False)
 
     def reference(self) -> Dataset:
-        """What highdicom makes a result from: UIDs alone. It quotes names in warnings, so it does not get them."""
+        """The dataset that highdicom makes a result from: UIDs, and no names, as highdicom quotes names in warnings."""
         reference = Dataset()
         for keyword in PATIENT_AND_STUDY:
             setattr(reference, keyword, None)
-        for keyword in REQUIRED:
+        for keyword in REQUIRED_KEYWORDS:
             setattr(reference, keyword, self.values[keyword])
         return reference
 
     def identify(self, result: Dataset) -> None:
-        """Write the patient and the study into a result (PS3.3 C.7.1.1 and C.7.2.1)."""
+        """Write patient and study into a result (PS3.3 C.7.1.1 and C.7.2.1)."""
         result.SpecificCharacterSet = "ISO_IR 192"
         for keyword in PATIENT_AND_STUDY:
             setattr(result, keyword, self.values[keyword])
 
     @property
     def orientation(self) -> list[str]:
-        """Patient Orientation: of rows and of columns; empty if the file does not say."""
+        """Patient Orientation of rows and columns; empty if the file does not say."""
         return [part for part in self.values[ORIENTATION_KEYWORD].split("\\") if part]
 
     def uid(self, *parts: str) -> UID:
-        """A UID for what `parts` say of this file, always the same: derived from a UUID (PS3.5 B.2) of version 5."""
+        """A UID that follows from the file and `parts` alone: derived from a UUID of version 5 (PS3.5 B.2)."""
         text = "/".join((MAKER, self.values["SOPInstanceUID"], *parts))
         return UID(f"2.25.{uuid5(NAMESPACE_OID, text).int}")
 
 
 def source_image(identity: Identity) -> SourceImage:
-    """Check what a decoding process has read of a file, which nobody else has.
+    """Check what a decoding process has read from a file; nothing has checked it before.
 
     Raises:
-        DicomHeaderError: a result would not conform; the sentence has the attribute's name and never its value.
+        DicomHeaderError: a result would not conform; the sentence names the attribute and never quotes its value.
     """
     values = {keyword: identity.get(keyword) for keyword in IDENTITY_KEYWORDS}
-    missing = [keyword for keyword in REQUIRED if values[keyword] == ""]
+    missing = [keyword for keyword in REQUIRED_KEYWORDS if values[keyword] == ""]
     if missing:
         raise DicomHeaderError(f"its header has no {' and no '.join(missing)}, which a DICOM result must name")
     damaged = [keyword for keyword, value in values.items() if not _is_allowed(keyword, value)]
     if damaged:
         names = ", ".join(damaged)
-        raise DicomHeaderError(f"its header has what the standard does not allow in {names}; export it again")
-    if values["SOPClassUID"] not in RADIOGRAPHS:
-        raise DicomHeaderError("its SOPClassUID is not that of CR, DX, fluoroscopy or a secondary capture")
+        raise DicomHeaderError(f"its header has a value that the standard does not allow in {names}; export it again")
+    if values["SOPClassUID"] not in RADIOGRAPH_CLASSES:
+        raise DicomHeaderError("its SOPClassUID is not that of a CR, a DX, a fluoroscopy or a secondary capture")
     return SourceImage({keyword: value for keyword, value in values.items() if value is not None})
 
 
 def _is_allowed(keyword: str, value: object) -> bool:
-    """Whether it is text of the keyword's value representation (PS3.5 6.2), and of its values where those are few."""
+    """Whether a value has the keyword's value representation (PS3.5 6.2) and is one of its defined terms, if any."""
     if not isinstance(value, str) or not value.isprintable() or UNDECODABLE in value:
         return False
     parts = value.split("\\")
     if len(parts) != (2 if keyword == ORIENTATION_KEYWORD and value else 1) or (
-        keyword == "PatientSex" and value not in SEXES
+        keyword == "PatientSex" and value not in ALLOWED_SEXES
     ):
         return False
     try:

@@ -32,21 +32,21 @@ from cxr_trt.results.dicom.codes import (
 from cxr_trt.results.dicom.source import MAKER, VERSION, SourceImage
 from cxr_trt.tables.rows import NOTICE, Row
 
-SERIES = 9001  # Series Number, after those of the modality
+SERIES_NUMBER = 9001  # above the numbers that modalities give
 
 
 def structured_report(source: SourceImage, row: Row, made: datetime.datetime) -> EnhancedSR:
     """Make the report of a scored file.
 
-    A measurement group (TID 1501) for each finding: its code, the algorithm with version and engine fingerprint
-    (TID 4019), its probability as NUM without units (TID 300), and the image that it is of. The notice and the row's
-    warnings are comments at the root, which TID 1500 may be extended by. The report is complete, not verified and
-    preliminary (PS3.3 C.17.2); its content is qualified as RESEARCH (PS3.3 C.12.1).
+    It has a measurement group (TID 1501) per finding: the finding's code, the algorithm with version and engine
+    fingerprint (TID 4019), the probability as NUM without units (TID 300), and the image that was measured. The notice
+    and the row's warnings are comments at the root, an extension that TID 1500 allows. The report is complete, not
+    verified and preliminary (PS3.3 C.17.2); its content is qualified as RESEARCH (PS3.3 C.12.1).
 
     Args:
-        source: of the row.
-        row: with probabilities.
-        made: becomes Content Date and Time.
+        source: the DICOM file that was scored.
+        row: its row, with probabilities.
+        made: date and time of the report, for Content Date and Time.
     """
     assert row.probabilities is not None  # noqa: S101
     content = repr((row.probabilities, row.warnings, VERSION, row.sha256))
@@ -89,7 +89,7 @@ def structured_report(source: SourceImage, row: Row, made: datetime.datetime) ->
         evidence=[reference],
         content=measured[0],
         series_instance_uid=source.uid(row.engine, "report series"),
-        series_number=SERIES,
+        series_number=SERIES_NUMBER,
         sop_instance_uid=source.uid(row.engine, "report", content),
         instance_number=1,
         is_complete=True,
