@@ -1,13 +1,10 @@
-"""Why dense views score otherwise than ten crops: the gates' means over the image, or the padding of the crops?
-
-    make dense-gap     wants CXR14_DIR; ten minutes on two processors; writes docs/dense-gap.md and its JSON
+"""Why dense views score differently from ten crops: the gates' means over the image, or the padding of the crops?
 
 Between the two lie two mixtures, in PyTorch: the ten crops with the gates (paper, eqs. 1-3) of the whole image, which
 differ from the ten crops by the gates alone; and the whole image with the gates of each crop, pooled where that crop
 lies, which differs from them by the padding alone.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,55 +15,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.contestants import load_network
-from benchmarks.frontier import read_test_side
-from benchmarks.result import ROOT, made_by, provenance, table, write
+from benchmarks.study import DEMO_MODEL, Result, cxr14_option
+from benchmarks.tools.networks import load_network
+from benchmarks.views import read_test_side
 from cxr_trt.evaluate.auc import Floats
 from cxr_trt.evaluate.comparison import compare_probabilities
 from cxr_trt.images.load import load_images
+from cxr_trt.markdown import markdown_table
 from cxr_trt.model.network import Network, SqueezeExcitation
 from cxr_trt.spec import Specification
 
+PACKAGES = ("torch",)
 MIXTURES = ("ten crops", "crops, gates of the image", "image, gates of the crops", "dense")
-COMMAND = "make dense-gap"
-RESULT = ROOT / "benchmarks" / "results" / "dense-gap.json"
 TEXT = """\
-# Why dense views score otherwise
+# Why dense views score differently
 
-Dense views ([what they cost](views.md)) differ from ten crops in two things: a gate (squeeze-and-excitation) weighs
-channels by their means over the whole image, not over the crop; and beside a crop's border lie the picture's next
-pixels, where the crop itself is padded with zeros. Two mixtures tell them apart: the crops with the gates of the whole
-image differ from ten crops by the gates alone; the whole image with the gates of each crop, by the padding alone.
+**{headline}**
 
-{images} test images of the ChestX-ray14 subset, every {step}th, in PyTorch, with the demonstration model.
+Dense views ([what they cost](views.md)) differ from ten crops in two things. A gate (squeeze-and-excitation) weighs
+channels by their means over the whole image instead of the crop. And what lies beyond a crop's border are the next
+pixels of the picture, where the crop itself is padded with zeros. Two mixtures tell these apart: the crops with the
+gates of the whole image differ from ten crops by the gates alone; the whole image with the gates of each crop by the
+padding alone.
+
+{images} test images of the ChestX-ray14 subset (every {step}th), in PyTorch, with the demonstration model.
 
 {rows}
-`moved`: root mean square of the difference from ten crops in log odds, in per cent of their spread over the images; the
-mean over the findings.
 
+**moved**: root mean square of the difference from ten crops in log odds, relative to their standard deviation over the
+images; the mean over the findings. **rank correlation**: with ten crops, the mean over the findings.
 """
 
 
 @click.command()
-@click.option("--model", type=click.Path(path_type=Path), default=ROOT / "cxr_trt" / "models" / "demo.onnx")
-@click.option("--data", type=click.Path(path_type=Path), default=os.environ.get("CXR14_DIR"), required=True)
-@click.option("--step", type=click.IntRange(1), default=45, show_default=True, help="Take each so-manieth test image.")
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results/dense-gap.json"
-)
-@click.option("--page", type=click.Path(path_type=Path), default=ROOT / "docs" / "dense-gap.md")
-def main(model: Path, data: Path, step: int, json_path: Path, page: Path) -> None:
-    """Measure, and write both files."""
-    made = provenance(("torch",))
-    network, spec = load_network(model), Specification()
+@cxr14_option
+@click.option("--step", type=click.IntRange(1), default=45, help="Take one test image in so many.")
+def measure(data: Path, step: int) -> Result:
+    """Score test images with ten crops, dense views and the two mixtures."""
+    network, spec = load_network(DEMO_MODEL), Specification()
     names, _, _ = read_test_side(data / "labels.csv", None)
     names = names[::step]
     images = load_images([data / "images" / name for name in names], spec.image_size)
     scores = np.stack([mixtures(network, spec, image) for image in images], 1)  # [mixtures, N, 14]
     rows = {name: difference(scores[0], own, names) for name, own in zip(MIXTURES, scores, strict=True)}
-    result = {**made, "images": len(names), "step": step, "mixtures": rows}
-    write(result, json_path, to_markdown(result), page)
-    click.echo(page.read_text(encoding="utf-8"))
+    return {"images": len(names), "step": step, "mixtures": rows}
 
 
 def difference(exact: Floats, own: Floats, names: list[str]) -> dict[str, float]:
@@ -77,16 +69,21 @@ def difference(exact: Floats, own: Floats, names: list[str]) -> dict[str, float]
     return {"moved": float(moved.mean()), "rank_correlation": float(np.mean(ranks))}
 
 
-def to_markdown(result: dict[str, Any]) -> str:
+def page(result: Result) -> str:
     """The page of a result."""
-    rows = [
-        (name, f"{100 * own['moved']:.1f}", f"{own['rank_correlation']:.4f}")
-        for name, own in result["mixtures"].items()
-    ]
-    text = TEXT.format(
-        images=result["images"], step=result["step"], rows=table(("", "moved", "rank correlation"), rows)
+    measured: dict[str, dict[str, float]] = result["mixtures"]
+    rows = [(name, f"{100 * own['moved']:.1f} %", f"{own['rank_correlation']:.4f}") for name, own in measured.items()]
+    gates, padding, dense = (100 * measured[name]["moved"] for name in MIXTURES[1:])
+    return TEXT.format(
+        headline=f"Padding moves the scores more than the gates do: by {padding:.0f} % and {gates:.0f} % of their "
+        f"spread, both together by {dense:.0f} %."
+        if padding > gates
+        else f"The gates move the scores more than padding does: by {gates:.0f} % and {padding:.0f} % of their "
+        f"spread, both together by {dense:.0f} %.",
+        images=result["images"],
+        step=result["step"],
+        rows=markdown_table(("", "moved", "rank correlation"), rows),
     )
-    return f"{text}{made_by(COMMAND, result)}"
 
 
 @torch.inference_mode()
@@ -158,7 +155,3 @@ def _hooked(network: Network, hook: Callable[[SqueezeExcitation, int], Any]) -> 
         for number, module in enumerate(modules):
             stack.callback(module.register_forward_hook(hook(module, number)).remove)
         yield
-
-
-if __name__ == "__main__":
-    main(prog_name="python -m benchmarks.dense_gap")

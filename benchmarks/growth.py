@@ -1,56 +1,49 @@
-"""Time and peak memory of `cxr-trt score` with the number of files, and an engine that costs nothing: docs/growth.md.
-
-make growth     20 minutes on two idle processors
-"""
+"""Time and peak memory of `cxr-trt score` by the number of files, with an engine that costs nothing."""
 
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 import cv2
 import numpy as np
+from cheap_engine import cheap_bundle
 
-from benchmarks.memory import PeakMemory
-from benchmarks.pictures import radiograph
-from benchmarks.result import ROOT, made_by, provenance, table, write
-from tests.studies.cheap_engine import cheap_bundle
+from benchmarks.study import ROOT, Result
+from benchmarks.tools.memory import PeakMemory
+from benchmarks.tools.pictures import radiograph
+from cxr_trt.markdown import markdown_table
 
+PACKAGES = ("onnxruntime", "opencv-python-headless")
 COUNTS = (100, 1_000, 10_000, 100_000)
 SIDE = 256  # pixels of the pictures: small, so that what is counted is what a file costs besides decoding
-COMMAND = "make growth"
 TEXT = """\
 # Growth
 
-`cxr-trt score` on so many PNG files of {side} x {side} pixels to a CSV, with an engine that costs nothing: what a file
-costs whatever the network is. Files a second are those beyond the first {first}, for which starting counts; memory is
-the most that it and its decoders have together.
+**From {low:,} to {high:,} files the time per file changes by a factor of {factor:.2f}, and peak memory by {growth:+.0f}
+MiB.**
+
+`cxr-trt score` on PNG files of {side} x {side} pixels to a CSV table, with an engine that costs nothing: what a file
+costs whatever the network is. "Files per second" leaves out the first {first} files and with them the start. Memory is
+the peak of the process and its decoders together.
 
 {rows}
-From {low:,} to {high:,} files, seconds a file change by the factor {factor:.2f}, and peak memory by {growth:+.0f} MiB.
 """
 
 
 @click.command()
-@click.option("--most", type=click.IntRange(100), default=COUNTS[-1], show_default=True, help="Leave out larger runs.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results/growth.json")
-@click.option("--page", type=click.Path(path_type=Path), default=ROOT / "docs" / "growth.md")
-def main(most: int, json_path: Path, page: Path) -> None:
-    """Measure, and write both files."""
-    result: dict[str, Any] = {**provenance(("onnxruntime", "opencv-python-headless")), "side": SIDE, "runs": []}
+@click.option("--most", type=click.IntRange(COUNTS[0]), default=COUNTS[-1], help="Leave out runs with more files.")
+def measure(most: int) -> Result:
+    """Score 100 files, 1,000 and so on."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = cheap_bundle(folder / "cheap.cxr")
-        for count in (count for count in COUNTS if count <= most):
-            result["runs"].append(run(bundle, folder / str(count), count))
-    write(result, json_path, to_markdown(result), page)
-    click.echo(page.read_text(encoding="utf-8"))
+        return {"side": SIDE, "runs": [run(bundle, folder / str(n), n) for n in COUNTS if n <= most]}
 
 
-def run(bundle: Path, folder: Path, count: int) -> dict[str, Any]:
+def run(bundle: Path, folder: Path, count: int) -> Result:
     """Score `count` files, each with its own content."""
     files = folder / "files"
     files.mkdir(parents=True)
@@ -70,7 +63,7 @@ def run(bundle: Path, folder: Path, count: int) -> dict[str, Any]:
     return {"files": count, "seconds": seconds, "peak_mib": memory.mib}
 
 
-def to_markdown(result: dict[str, Any]) -> str:
+def page(result: Result) -> str:
     """The page of a result."""
     runs = result["runs"]
     first, last = runs[0], runs[-1]
@@ -84,17 +77,12 @@ def to_markdown(result: dict[str, Any]) -> str:
         for own in runs
     ]
     low = next(own for own in runs if own["files"] >= 1_000 or own is last)
-    text = TEXT.format(
+    return TEXT.format(
         side=result["side"],
         first=first["files"],
-        rows=table(("files", "seconds", "files a second", "peak memory, MiB"), rows),
+        rows=markdown_table(("files", "seconds", "files per second", "peak memory, MiB"), rows),
         low=low["files"],
         high=last["files"],
         factor=last["seconds"] / last["files"] / (low["seconds"] / low["files"]),
         growth=last["peak_mib"] - low["peak_mib"],
     )
-    return f"{text}\n{made_by(COMMAND, result)}"
-
-
-if __name__ == "__main__":
-    main(prog_name="python -m benchmarks.growth")

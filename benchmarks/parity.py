@@ -1,89 +1,120 @@
-"""The AUC of every precision and CPU backend against PyTorch, on the test images, with the shipped model and ten crops.
-
-    make parity     writes benchmarks/results/parity.json and docs/parity.md; hours; goes on where it was stopped
+"""The AUC of every precision and CPU backend beside PyTorch's, with the shipped model and ten crops.
 
 Calibration is on training images of other patients. float16 is ONNX Runtime's float32 with every result rounded: what
-a GPU's float16 does to the scores but for the order of its sums.
+a GPU's float16 does to the scores, except for the order of its sums.
 """
 
-import argparse
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import click
 import numpy as np
 import torch
 
-from benchmarks.result import ROOT, made_by, provenance, table, write
-from cxr_trt.engine.backend import BuildOptions, ScoringEngine
-from cxr_trt.score.engine import Engine
-from cxr_trt.engine.build import BuildRequest, build_bundle
-from cxr_trt.precision.calibration_images import choose_images
-from cxr_trt.precision.planning import plan_float16, plan_int8
-from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.evaluate.comparison import AreaDifferences, compare_areas, compare_probabilities
-from cxr_trt.tables.reading import Labels, read_labels
-from cxr_trt.export.scoring_graph import ScoringGraph
-from cxr_trt.precision.plan import FLOAT32, Plan
-from cxr_trt.engine.reference import Reference
-from cxr_trt.precision import CALIBRATION_METHODS
+from benchmarks.study import DEMO_MODEL, ROOT, Result, cxr14_option
 from cxr_trt.commands.progress import FileProgress
+from cxr_trt.engine.backend import ScoringEngine
+from cxr_trt.engine.build import BuildRequest, build_bundle
+from cxr_trt.engine.reference import Reference
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.evaluate.auc import Floats
+from cxr_trt.evaluate.comparison import AreaDifferences, compare_areas, compare_probabilities
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.images.files import Source, find_files
+from cxr_trt.markdown import markdown_table
+from cxr_trt.precision import CALIBRATION_METHODS, CalibrationMethod
+from cxr_trt.precision.calibration_images import CalibrationImages, choose_images
+from cxr_trt.precision.plan import FLOAT32, PrecisionPlan
+from cxr_trt.precision.planning import plan_float16, plan_int8
+from cxr_trt.progress import ignore_progress
+from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import score_files
+from cxr_trt.tables.reading import Labels, read_labels
 from train.data import read_data
 from train.split import write_split
 from train.start import start_weights
 
-MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
-MANY = 100  # positives that a finding needs for its own difference to be judged
+PACKAGES = ("torch", "onnxruntime", "openvino")
+REFERENCE = "pytorch fp32"
+MIN_POSITIVES = 100  # that a finding needs for its own difference to be judged
 RESAMPLES = 1000
+SMALLEST_SHOWN = 0.00001
+COLUMNS = ("", "mean AUC", "less PyTorch's", "95 % interval", "largest per finding", "largest of a probability")
 TEXT = """\
-{images} test images of a subset of ChestX-ray14, ten crops, the shipped demonstration model, whose AUC says nothing of
-the method. Differences to PyTorch are paired; intervals are over resampled patients. `largest of a finding`: largest
-difference in AUC of a finding with over {many} positives; `of a probability`: of any image and finding.
+# AUC of each precision beside PyTorch
+
+**{headline}**
+
+{images} test images of a subset of ChestX-ray14, ten crops, with the shipped demonstration model, whose AUC says
+nothing about the method.
+
+{table}
+
+- **less PyTorch's**: the difference of the mean AUC, paired, with its interval over resampled patients.
+- **largest per finding**: the largest difference in the AUC of a finding with more than {positives} positives.
+- **largest of a probability**: the largest difference over all images and findings.
 """
 
 
-def quiet(phase: str, fraction: float) -> None:
-    """Progress of a build that nobody looks at."""
+@click.command()
+@cxr14_option
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=ROOT / "build" / "parity",
+    help="Where engines and scores are kept, so that a study that was stopped continues.",
+)
+@click.option("--images", type=click.IntRange(1), help="For a trial: only so many of the test images.")
+def measure(data: Path, folder: Path, images: int | None) -> Result:
+    """Score the test images with every engine, and compare."""
+    test = folder / "test"
+    write_split(read_data(data / "labels.csv", None), "test", data / "images", test)
+    sources = list(find_files(test / "images").sources)
+    if images:
+        chosen = np.random.default_rng(0).permutation(len(sources))[:images]
+        sources = [sources[i] for i in sorted(chosen)]
+    found: dict[str, Floats] = {}
+    for name, opened in _engines(folder, data).items():
+        click.echo(name, err=True)
+        found[name] = _scores(opened(), sources, folder / f"{name.replace(' ', '-')}.journal")
+    labels = read_labels(test / "labels.csv")
+    rows = {name: compare_with_reference(found[REFERENCE], values, sources, labels) for name, values in found.items()}
+    return {"images": len(sources), "engines": rows}
 
 
-def engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
+def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
     """What is compared, each to be opened when its turn comes; bundles are built at their first turn."""
-    model, info = read_scoring_graph(MODEL)
+    graph = ScoringGraph.load(DEMO_MODEL)
 
-    def bundle(name: str, backend: str, plan: Callable[[], Plan]) -> ScoringEngine:
+    def bundle(name: str, backend: str, plan: Callable[[], PrecisionPlan]) -> ScoringEngine:
         target = folder / f"{name}.cxr"
         if not target.exists():
-            options = BuildOptions(1)
-            build_bundle(model, info, BACKENDS[backend], target, options, overwrite=False, plan=plan())
+            build_bundle(BuildRequest(graph, BACKENDS[backend], plan()), target)
         return Engine(target)
 
-    def int8(method: Any) -> Plan:
+    def calibration_images(count: int) -> CalibrationImages:
         exclude = folder / "test" / "labels.csv"
-        images = choose_images([data / "images"], 256, 0, info.spec, labels=data / "labels.csv", exclude=exclude)
-        return plan_int8(model, info, images, method, quiet)
+        return choose_images([data / "images"], count, 0, graph.spec, labels=data / "labels.csv", exclude=exclude)
 
-    def half() -> Plan:
-        images = choose_images(
-            [data / "images"], 16, 0, info.spec, labels=data / "labels.csv", exclude=folder / "test" / "labels.csv"
-        )
-        return plan_float16(model, info, images.pixels, quiet)
+    def float16() -> PrecisionPlan:
+        return plan_float16(graph, calibration_images(16).pixels, ignore_progress)
+
+    def int8(method: CalibrationMethod) -> PrecisionPlan:
+        return plan_int8(graph, calibration_images(256), method, ignore_progress)
 
     def reference() -> ScoringEngine:
         weights = folder / "demo.pt"
-        torch.save(start_weights(MODEL, "paper"), weights)
+        torch.save(start_weights(DEMO_MODEL, "paper"), weights)
         return Reference(weights, "paper", "ten-crop")
 
     chosen: dict[str, Callable[[], ScoringEngine]] = {
-        "pytorch fp32": reference,
+        REFERENCE: reference,
         "openvino fp32": partial(bundle, "openvino-fp32", "openvino", lambda: FLOAT32),
         "onnxruntime fp32": partial(bundle, "onnxruntime-fp32", "onnxruntime", lambda: FLOAT32),
-        "onnxruntime fp16": partial(bundle, "onnxruntime-fp16", "onnxruntime", half),
+        "onnxruntime fp16": partial(bundle, "onnxruntime-fp16", "onnxruntime", float16),
     }
     for method in CALIBRATION_METHODS:
         name = f"openvino-int8-{method}"
@@ -91,14 +122,14 @@ def engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
     return chosen
 
 
-def scores(engine: ScoringEngine, sources: list[Source], journal: Path) -> np.ndarray:
+def _scores(engine: ScoringEngine, sources: list[Source], journal: Path) -> Floats:
     """Probabilities [N, 14]; those that an earlier run has found are not computed again."""
     rows = []
     with Journal(journal, fresh=False) as known, FileProgress(len(sources)) as progress:
-        find = partial(known.row, engine=engine.fingerprint, heatmaps=None)
-        for result in score(engine, sources, known=find):
+        find = partial(known.row, engine=engine.fingerprint, artifacts_key=None)
+        for result in score_files(engine, sources, known=find):
             if result.row.probabilities is None:
-                raise SystemExit(f"{result.row.path}: {result.row.error}")
+                raise click.ClickException(f"{result.row.path}: {result.row.error}")
             if not result.is_known:
                 known.add(result.row, None)
             rows.append(result.row.probabilities)
@@ -106,71 +137,66 @@ def scores(engine: ScoringEngine, sources: list[Source], journal: Path) -> np.nd
     return np.array(rows)
 
 
-def summary(areas: AreaDifferences) -> dict[str, Any]:
-    """The mean's difference, and the largest of a finding with enough positives."""
-    judged = {
-        name: abs(area.difference)
-        for name, area in areas.findings.items()
-        if area.difference is not None and (area.positives or 0) > MANY
-    }
-    finding = max(judged, key=judged.__getitem__)
-    return {"mean": asdict(areas.mean), "largest": {"finding": finding, "difference": judged[finding]}}
-
-
-def main() -> None:
-    """Score, compare with PyTorch, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="a folder with images/ and labels.csv, as CXR14_DIR")
-    parser.add_argument("folder", type=Path, help="where bundles and journals are kept")
-    parser.add_argument("--images", type=int, help="only so many of the test images; nothing is written then")
-    arguments = parser.parse_args()
-    test = arguments.folder / "test"
-    write_split(read_data(arguments.data / "labels.csv", None), "test", arguments.data / "images", test)
-    sources = list(find_files(test / "images").sources)
-    if arguments.images:
-        chosen = np.random.default_rng(0).permutation(len(sources))[: arguments.images]
-        sources = [sources[i] for i in sorted(chosen)]
-    labels = read_labels(test / "labels.csv")
-    found: dict[str, np.ndarray] = {}
-    for name, opened in engines(arguments.folder, arguments.data).items():
-        print(name, flush=True)
-        found[name] = scores(opened(), sources, arguments.folder / f"{name.replace(' ', '-')}.journal")
-        print(json.dumps(row(found["pytorch fp32"], found[name], sources, labels), indent=1), flush=True)
-    if not arguments.images:
-        publish({name: row(found["pytorch fp32"], values, sources, labels) for name, values in found.items()}, sources)
-
-
-def row(reference: np.ndarray, values: np.ndarray, sources: list[Source], labels: Labels) -> dict[str, Any]:
-    """How one engine compares with PyTorch."""
+def compare_with_reference(reference: Floats, values: Floats, sources: list[Source], labels: Labels) -> Result:
+    """How the probabilities of one engine compare with PyTorch's."""
     paths = [source.name for source in sources]
     partners = [partner for partner in labels.rows(paths, "the test images") if partner is not None]
     if labels.patients is None or len(partners) < len(paths):
-        raise SystemExit("the test images need labels and patients")
+        raise click.ClickException("the test images need labels and patients")
     patients = [labels.patients[partner] for partner in partners]
     probabilities = compare_probabilities(reference, values, paths)
     areas = compare_areas(reference, values, labels.values[partners], patients, RESAMPLES, 0)
     return {
         "largest_difference_of_a_probability": probabilities.max_abs_diff,
         "mean_difference_of_a_probability": probabilities.mean_abs_diff,
-        "auc": summary(areas),
+        "auc": _summary(areas),
     }
 
 
-def publish(rows: dict[str, dict[str, Any]], sources: list[Source]) -> None:
-    """Write the numbers and the page."""
-    result = {**provenance(("torch", "onnxruntime", "openvino")), "images": len(sources), "engines": rows}
-    cells = []
-    for name, values in rows.items():
-        mean, largest = values["auc"]["mean"], values["auc"]["largest"]
-        interval = f"{mean['low']:+.5f} to {mean['high']:+.5f}"
-        finding = f"{largest['difference']:.5f} ({largest['finding']})"
-        probability = f"{values['largest_difference_of_a_probability']:.1e}"
-        cells.append((name, f"{mean['b']:.4f}", f"{mean['difference']:+.5f}", interval, finding, probability))
-    columns = ("engine", "mean AUC", "less PyTorch's", "95 % interval", "largest of a finding", "of a probability")
-    page = f"# AUC of each precision against PyTorch\n\n{TEXT.format(images=len(sources), many=MANY)}\n"
-    page += f"{table(columns, cells)}\n{made_by('make parity', result)}"
-    write(result, ROOT / "benchmarks" / "results" / "parity.json", page, ROOT / "docs" / "parity.md")
+def _summary(areas: AreaDifferences) -> Result:
+    """The mean's difference, and the largest of a finding with enough positives."""
+    judged = {
+        name: abs(area.difference)
+        for name, area in areas.findings.items()
+        if area.difference is not None and (area.positives or 0) > MIN_POSITIVES
+    }
+    if not judged:  # in a trial
+        return {"mean": asdict(areas.mean), "largest": {"finding": "none", "difference": 0.0}}
+    finding = max(judged, key=judged.__getitem__)
+    return {"mean": asdict(areas.mean), "largest": {"finding": finding, "difference": judged[finding]}}
 
 
-if __name__ == "__main__":
-    main()
+def comparison_cells(name: str, values: Result) -> tuple[str, ...]:
+    """A row of the table with COLUMNS."""
+    mean, largest = values["auc"]["mean"], values["auc"]["largest"]
+    return (
+        name,
+        f"{mean['b']:.4f}",
+        f"{mean['difference']:+.5f}",
+        f"{mean['low']:+.5f} to {mean['high']:+.5f}",
+        f"{largest['difference']:.5f} ({largest['finding']})",
+        f"{values['largest_difference_of_a_probability']:.1e}",
+    )
+
+
+def headline(engines: dict[str, Result]) -> str:
+    """By how much each precision moves the mean AUC, at most."""
+    largest: dict[str, float] = {}
+    for name, values in engines.items():
+        precision = name.partition(",")[0].split()[-1]
+        largest[precision] = max(largest.get(precision, 0.0), abs(values["auc"]["mean"]["difference"]))
+    found = (
+        f"{value:.5f} in {precision}" if value >= SMALLEST_SHOWN else f"less than {SMALLEST_SHOWN:.5f} in {precision}"
+        for precision, value in largest.items()
+    )
+    return f"The mean AUC differs from PyTorch's by at most: {', '.join(found)}."
+
+
+def page(result: Result) -> str:
+    """The page of a result."""
+    return TEXT.format(
+        headline=headline(result["engines"]),
+        images=result["images"],
+        positives=MIN_POSITIVES,
+        table=markdown_table(COLUMNS, [comparison_cells(*item) for item in result["engines"].items()]),
+    )

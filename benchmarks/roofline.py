@@ -1,77 +1,67 @@
-"""The least time that an X-ray can take on each GPU, for each precision and view set: docs/roofline.md.
-
-make roofline     nothing is measured: a minute on any machine
-"""
-
-from pathlib import Path
-from typing import Any
+"""The least time that an X-ray can take on each GPU, for each precision and view set. Nothing is measured."""
 
 import click
 
-from benchmarks.result import ROOT, made_by, provenance, table, write
-from cxr_trt.measure.roofline import BYTES, GPU_PEAKS, Layer, arithmetic_seconds, layers, seconds
-from cxr_trt.export.scoring_graph import ScoringGraph
+from benchmarks.study import DEMO_MODEL, Result
 from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.markdown import markdown_table
+from cxr_trt.measure.roofline import ELEMENT_BYTES, GPU_PEAKS, Layer, arithmetic_seconds, layers, seconds
 from cxr_trt.views import VIEW_SETS
 
+PACKAGES = ("onnx",)
 BATCH = 8  # X-rays that share one reading of the weights: the default of --max-batch on a GPU
-COMMAND = "make roofline"
 TEXT = """\
 # Roofline
 
-**Limit, not measured.** The least time that the graph's arithmetic and memory traffic can take at the peaks that the
-vendor publishes. No engine has run on a GPU. One kernel is assumed for each convolution, pooling and matrix product,
-with all between them at no cost and each operand through the memory once, in batches of {batch} X-rays. In brackets
-the arithmetic alone: an engine whose operands stay in the GPU's cache can beat the first number, and only one that
-convolves with fewer multiplications than the direct way, as Winograd's algorithm does, this one. In int8, all is int8.
-Graphs are those that engines are built from, and "shared" is with `--share-crops`. Float32 is without TF32, as built.
+**A limit, not a measurement: {headline}** No engine of this project has run on a GPU.
 
-## Least milliseconds an X-ray
+The least time that the arithmetic and the memory traffic of the graph can take at the peaks that the vendor publishes.
+It assumes one kernel for each convolution, pooling and matrix product, everything between them at no cost, and each
+operand through the memory once, in batches of {batch} X-rays. In brackets is the arithmetic alone. An engine whose
+operands stay in the GPU's cache can beat the first number; only one that convolves with fewer multiplications than the
+direct way, such as Winograd's algorithm, can beat the second. In int8, everything is int8. The graphs are those that
+engines are built from; "shared" means `--share-crops`. Float32 is without TF32, as engines are built.
+
+## Least milliseconds per X-ray
 
 {limits}
+
 ## What the graphs do
 
-Multiplications, and least bytes through the memory, for one X-ray.
+Multiplications, and least bytes through the memory, per X-ray.
 
 {totals}
+
 ## Where, for ten crops
 
 {stages}
+
 ## Peaks
 
-Operations a second (a multiplication with its addition is two) and bytes a second, dense. They were taken from pages
-that quote the data sheets, and derived from sparse peaks where it says so: hold them against the sheets before you rely
-on a limit.
+Operations per second (a multiplication with its addition is two) and bytes per second, dense. The peaks were taken
+from pages that quote the data sheets, and derived from sparse peaks where the source says so: check them with the data
+sheets before you rely on a limit.
 
 {peaks}
 """
 
 
 @click.command()
-@click.option("--json", "json_path", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results/roofline.json")
-@click.option("--page", type=click.Path(path_type=Path), default=ROOT / "docs" / "roofline.md")
-def main(json_path: Path, page: Path) -> None:
-    """Compute, and write both files."""
-    result, page_text = roofline()
-    write(result, json_path, page_text, page)
-    click.echo(page_text)
-
-
-def roofline() -> tuple[dict[str, Any], str]:
-    """The numbers and the page."""
-    made = provenance(("onnx",))
-    model, info = read_scoring_graph(ROOT / "cxr_trt" / "models" / "demo.onnx")
-    graphs = {}
+def measure() -> Result:
+    """Compute the limits of the shipped model."""
+    graph = ScoringGraph.load(DEMO_MODEL)
+    graphs: dict[str, list[Layer]] = {}
     for view_set in VIEW_SETS:
-        viewed, viewed_info = with_views(model, info, view_set)
-        graphs[view_set] = layers(optimised(viewed, viewed_info, Rewrites(share_crops=False)))
+        viewed = graph.with_views(view_set)
+        graphs[view_set] = layers(viewed.rewritten(Rewrites(share_crops=False)))
         if view_set in ("ten-crop", "five-crop"):
-            graphs[f"{view_set}, shared"] = layers(optimised(viewed, viewed_info, Rewrites()))
-    result = {
-        **made,
+            graphs[f"{view_set}, shared"] = layers(viewed.rewritten(Rewrites()))
+    return {
         "label": "limit, not measured",
         "batch": BATCH,
         "graphs": {name: _totals(found) for name, found in graphs.items()},
+        "stages": _stages(graphs["ten-crop"]),
         "seconds": {
             gpu.name: {
                 precision: {
@@ -81,24 +71,31 @@ def roofline() -> tuple[dict[str, Any], str]:
                     }
                     for name, found in graphs.items()
                 }
-                for precision in BYTES
+                for precision in ELEMENT_BYTES
             }
             for gpu in GPU_PEAKS
         },
         "peaks": {gpu.name: vars(gpu) for gpu in GPU_PEAKS},
     }
-    return result, to_markdown(result, graphs["ten-crop"])
 
 
-def _totals(found: list[Layer]) -> dict[str, Any]:
+def _totals(found: list[Layer]) -> Result:
     return {
         "kernels": len(found),
         "multiplications": sum(layer.multiplications for layer in found),
-        "bytes": {precision: sum(layer.bytes(precision, BATCH) for layer in found) for precision in BYTES},
+        "bytes": {precision: sum(layer.bytes(precision, BATCH) for layer in found) for precision in ELEMENT_BYTES},
     }
 
 
-def to_markdown(result: dict[str, Any], ten_crop: list[Layer]) -> str:
+def _stages(found: list[Layer]) -> Result:
+    """Multiplications and bytes of the network's stages."""
+    by_stage: dict[str, list[Layer]] = {}
+    for layer in found:
+        by_stage.setdefault(layer.name.removeprefix("features.").partition(".")[0], []).append(layer)
+    return {stage: _totals(own) for stage, own in by_stage.items()}
+
+
+def page(result: Result) -> str:
     """The page of a result."""
     names = list(result["graphs"])
     limits = [
@@ -107,41 +104,44 @@ def to_markdown(result: dict[str, Any], ten_crop: list[Layer]) -> str:
         for precision, own in by_precision.items()
     ]
     totals = [
-        (
-            f"`{name.replace(',', '`,')}" if "," in name else f"`{name}`",
-            own["kernels"],
-            f"{own['multiplications'] / 1e9:.2f} G",
-            *(f"{own['bytes'][precision] / 1e6:.0f} MB" for precision in BYTES),
-        )
+        (_code(name), str(own["kernels"]), f"{own['multiplications'] / 1e9:.2f} G", *_megabytes(own, 0))
         for name, own in result["graphs"].items()
     ]
-    peaks = [
-        (gpu.name, *(f"{gpu.operations[p] / 1e12:g} T" for p in BYTES), f"{gpu.bandwidth / 1e9:g} GB/s", gpu.source)
-        for gpu in GPU_PEAKS
+    multiplications = result["graphs"]["ten-crop"]["multiplications"]
+    stages = [
+        (
+            stage,
+            f"{own['multiplications'] / 1e9:.2f} G",
+            f"{100 * own['multiplications'] / multiplications:.1f} %",
+            *_megabytes(own, 1),
+        )
+        for stage, own in result["stages"].items()
     ]
-    text = TEXT.format(
+    peaks = [
+        (
+            gpu,
+            *(f"{own['operations'][precision] / 1e12:g} T" for precision in ELEMENT_BYTES),
+            f"{own['bandwidth'] / 1e9:g} GB/s",
+            own["source"],
+        )
+        for gpu, own in result["peaks"].items()
+    ]
+    h100 = {precision: 1e3 * own["ten-crop"]["limit"] for precision, own in result["seconds"]["H100"].items()}
+    return TEXT.format(
+        headline=f"ten crops take at least {h100['fp32']:.2f} ms on an H100 in float32 and {h100['fp16']:.2f} ms in "
+        "float16.",
         batch=result["batch"],
-        limits=table(("GPU", "precision", *names), limits),
-        totals=table(("views", "kernels", "multiplications", *BYTES), totals),
-        stages=table(("stage", "multiplications", "share", *BYTES), _stages(ten_crop)),
-        peaks=table(("GPU", *BYTES, "memory", "source"), peaks),
+        limits=markdown_table(("GPU", "precision", *names), limits),
+        totals=markdown_table(("views", "kernels", "multiplications", *ELEMENT_BYTES), totals),
+        stages=markdown_table(("stage", "multiplications", "share", *ELEMENT_BYTES), stages),
+        peaks=markdown_table(("GPU", *ELEMENT_BYTES, "memory", "source"), peaks),
     )
-    return f"{text}\n{made_by(COMMAND, result)}"
 
 
-def _stages(found: list[Layer]) -> list[tuple[str, ...]]:
-    """Multiplications and bytes of the network's stages."""
-    by_stage: dict[str, list[Layer]] = {}
-    for layer in found:
-        by_stage.setdefault(layer.name.removeprefix("features.").partition(".")[0], []).append(layer)
-    total = sum(layer.multiplications for layer in found)
-    rows = []
-    for stage, own in by_stage.items():
-        multiplications = sum(layer.multiplications for layer in own)
-        traffic = (f"{sum(layer.bytes(precision, BATCH) for layer in own) / 1e6:.1f} MB" for precision in BYTES)
-        rows.append((stage, f"{multiplications / 1e9:.2f} G", f"{100 * multiplications / total:.1f} %", *traffic))
-    return rows
+def _code(name: str) -> str:
+    views, comma, rest = name.partition(",")
+    return f"`{views}`{comma}{rest}"
 
 
-if __name__ == "__main__":
-    main(prog_name="python -m benchmarks.roofline")
+def _megabytes(own: Result, digits: int) -> list[str]:
+    return [f"{own['bytes'][precision] / 1e6:.{digits}f} MB" for precision in ELEMENT_BYTES]

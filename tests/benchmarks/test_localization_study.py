@@ -7,7 +7,9 @@ from cxr_trt.spec import Specification
 
 pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
 
-from benchmarks.localization import WANG, centre_crop_maps, torch_network
+from benchmarks.localization import WANG, centre_crop_maps
+from benchmarks.study import DEMO_MODEL
+from benchmarks.tools.networks import load_network
 from cxr_trt.score.engine import Engine
 
 
@@ -17,15 +19,15 @@ def image(radiographs):
 
 
 def test_the_class_maps_are_the_engines(image, center_bundle):
-    own, _ = centre_crop_maps(torch_network(), image, Specification(views="center"))
+    own, _ = centre_crop_maps(load_network(DEMO_MODEL), image, Specification(views="center"))
     with Engine(center_bundle) as engine:
         expected = engine.run(image[None], class_maps=True).class_maps[0]
     np.testing.assert_allclose(own, expected, atol=1e-3)
 
 
 def test_grad_cam_is_the_class_map_without_bias_cut_at_zero(image):
-    """Exactly so for max-min pooling of a map that is linear in the features: see docs/localization.md."""
-    network = torch_network()
+    """Exactly so for max-min pooling of a map that is linear in the features: see docs/studies/localization.md."""
+    network = load_network(DEMO_MODEL)
     maps, cams = centre_crop_maps(network, image, Specification(views="center"))
     settings = network.settings
     biases = network.transfer.conv.bias.detach().numpy().reshape(14, settings.maps_per_finding).mean(1)

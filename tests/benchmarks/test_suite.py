@@ -1,4 +1,4 @@
-"""The parts of the benchmark suite, each on as little as it takes."""
+"""The parts of the measurements, each on as little as it takes."""
 
 import json
 import subprocess
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import growth
-from benchmarks.memory import PeakMemory
-from benchmarks.pictures import FORMATS, LARGE, SIZE, make_pictures
+from benchmarks.study import ROOT
+from benchmarks.tools.memory import PeakMemory
+from benchmarks.tools.pictures import DICOM_SIZE, FORMATS, PNG_SIDE, make_pictures
 from cxr_trt.images import decode
 
 
@@ -19,22 +20,19 @@ def test_every_format_shows_the_same_radiograph(kind, tmp_path):
     files = sorted(make_pictures(tmp_path / "files", kind, 2).iterdir())
     assert len(files) == 2
     picture = decode(files[1].read_bytes())
-    assert picture.pixels.shape == ((SIZE, SIZE) if kind in ("PNG", "JPEG") else LARGE)
+    assert picture.pixels.shape == ((PNG_SIDE, PNG_SIDE) if kind in ("PNG", "JPEG") else DICOM_SIZE)
     small = picture.pixels[:: picture.pixels.shape[0] // 8, :: picture.pixels.shape[1] // 8][:8, :8]
     assert np.ptp(small) > 100
 
 
 def test_every_format_is_timed_with_every_number_of_workers(tmp_path):
     pytest.importorskip("torchvision")
-    from benchmarks import feed
+    from benchmarks import feed_rate
 
-    own = feed.rates("PNG", tmp_path, seconds=0.01, rounds=1)
+    own = feed_rate.rates("PNG", tmp_path, seconds=0.01, rounds=1)
     assert set(own["rates"]) == {"library", "cxr-trt, 1", "PIL, 1", "cxr-trt, 2", "PIL, 2"}
     assert all(values["median"] > 0 for values in own["rates"].values())
-    page = feed.to_markdown(
-        {"rounds": 1, "rates": {"PNG": own}, "versions": {}, "date": "", "commit": "", "machine": ""}
-    )
-    assert "| PNG |" in page
+    assert "| PNG |" in feed_rate.page({"rounds": 1, "rates": {"PNG": own}})
 
 
 def test_memory_is_of_the_process_and_its_child():
@@ -52,27 +50,25 @@ def test_growth_counts_rows_and_memory(cheap_bundle, tmp_path):
     own = growth.run(cheap_bundle, tmp_path / "run", 12)
     assert own["files"] == 12
     assert own["peak_mib"] > 20
-    result = {"side": 256, "runs": [own, {**own, "files": 112, "seconds": own["seconds"] + 1}]}
-    page = growth.to_markdown({**result, "versions": {}, "date": "", "commit": "", "machine": ""})
+    page = growth.page({"side": 256, "runs": [own, {**own, "files": 112, "seconds": own["seconds"] + 1}]})
     assert "| 112 |" in page
-    assert "| 100 |" in page  # files a second beyond the first
+    assert "| 100 |" in page  # files per second beyond the first
 
 
 @pytest.mark.slow
-def test_peers_agree_and_take_turns(cxr14, tmp_path):
+def test_contestants_agree_and_take_turns(cxr14, tmp_path):
     pytest.importorskip("torchvision")
     rows = ("ONNX", "OpenVINO", "cxr-trt openvino, ten-crop", "cxr-trt openvino, center")
     arguments = [part for name in rows for part in ("--only", name)]
-    arguments += ["--calibrate", cxr14 / "images", "--files", 1, "--rounds", 1]
-    arguments += ["--json", tmp_path / "p.json", "--page", tmp_path / "p.md"]
-    command = [sys.executable, "-m", "benchmarks.peers", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    arguments += ["--calibrate", cxr14 / "images", "--files", 1, "--rounds", 1, "--output", tmp_path]
+    command = [sys.executable, "-m", "benchmarks", "benchmark", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "p.json").read_text())["rows"]
+    rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
     exact = [own["difference"] for own in rows.values() if own["exact"]]
     assert len(exact) == 4
     assert max(exact) < 1e-4
     assert rows["cxr-trt openvino, center"]["difference"] > 1e-4
     assert 1e-4 < rows["cxr-trt openvino, ten-crop, int8"]["difference"] < 0.1
     assert not any("GPU" in name for name in rows)
-    assert (tmp_path / "p.png").stat().st_size > 1000
+    assert (tmp_path / "benchmark.png").stat().st_size > 1000

@@ -1,0 +1,111 @@
+"""All studies."""
+
+from benchmarks.study import Study
+
+_ALL = (
+    Study(
+        "benchmark",
+        "How fast the engines are beside PyTorch, torch.compile, ONNX Runtime and OpenVINO.",
+        "PyTorch, ChestX-ray14 for int8",
+        "30 minutes",
+    ),
+    Study(
+        "benchmark-avx2",
+        "The same without the instructions that AVX-512 and later brought.",
+        "PyTorch, ChestX-ray14 for int8",
+        "40 minutes",
+        module="benchmark",
+        options={"avx2": True},
+    ),
+    Study(
+        "benchmark-gpu",
+        "The same on an NVIDIA GPU.",
+        "PyTorch, an NVIDIA GPU",
+        "5 minutes",
+        module="benchmark",
+        options={"gpu": True, "rounds": 3, "files": 4},
+    ),
+    Study(
+        "start-time",
+        "How long a user waits for one X-ray, from command to table.",
+        "the base dependencies",
+        "2 minutes",
+    ),
+    Study(
+        "rewrites", "What each rewrite of the graph brings on the CPU backends.", "the base dependencies", "5 minutes"
+    ),
+    Study("sizes", "How large engines are in each precision.", "tensorrt-rtx for its rows", "2 minutes"),
+    Study("heatmap-cost", "What heat maps add to the time of scoring.", "the base dependencies", "3 minutes"),
+    Study(
+        "feed-rate",
+        "How many files per second are read and decoded, beside PIL and torchvision.",
+        "PyTorch",
+        "20 minutes",
+    ),
+    Study("growth", "Time and memory from 100 to 100,000 files.", "the base dependencies", "20 minutes"),
+    Study("views", "What each view set costs and how well it scores.", "ChestX-ray14", "30 minutes"),
+    Study(
+        "views-dense",
+        "The same for a model that was trained on crops of varying size.",
+        "PyTorch, ChestX-ray14",
+        "an hour, most of it training",
+        module="views",
+        options={"recipe": "demo-dense", "view_sets": ["dense"]},
+    ),
+    Study("dense-gap", "Why dense views score differently from ten crops.", "PyTorch, ChestX-ray14", "10 minutes"),
+    Study(
+        "parity",
+        "The AUC of every precision and CPU backend beside PyTorch's.",
+        "PyTorch, ChestX-ray14",
+        "hours; it continues where it was stopped",
+    ),
+    Study(
+        "parity-gpu",
+        "The AUC of every precision on a GPU, by ONNX Runtime.",
+        "PyTorch, onnxruntime-gpu, ChestX-ray14, an NVIDIA GPU",
+        "5 minutes",
+    ),
+    Study(
+        "localization",
+        "How well class maps agree with radiologists' boxes, beside Grad-CAM and two controls.",
+        "PyTorch, ChestX-ray14 with boxes",
+        "20 minutes",
+    ),
+    Study(
+        "reliability",
+        "How well calibrated probabilities hold on other images.",
+        "ChestX-ray14, matplotlib",
+        "20 minutes",
+    ),
+    Study("hostile-inputs", "What becomes of bombs, damaged files and odd ones.", "Pillow", "1 minute"),
+    Study("fuzzing", "Mutated images, manifests, graphs and checkpoints.", "PyTorch", "10 minutes"),
+    Study(
+        "faults",
+        "Runs that are killed, run out of disk, or lose their files or their decoders.",
+        "gcc, and root, for one fault each",
+        "15 minutes",
+    ),
+    Study(
+        "false-alarms",
+        "How often a real chest X-ray is doubted, and a wrong picture is not.",
+        "ChestX-ray14",
+        "1 minute",
+    ),
+    Study("soak", "Memory, open files and threads over a long run.", "matplotlib", "5 minutes"),
+    Study(
+        "roofline",
+        "The least time an X-ray can take on a GPU: a limit, not measured.",
+        "the base dependencies",
+        "1 minute",
+    ),
+    Study("plugin-budget", "What the compiled CUDA kernel takes from each GPU.", "g++, nvcc, nvdisasm", "2 minutes"),
+    Study("plugin-mutants", "Bugs planted in the CUDA kernel, and which tests see them.", "g++, nvcc", "an hour"),
+    Study(
+        "pooling-on-gpu",
+        "How fast the CUDA kernel is beside PyTorch and TensorRT.",
+        "PyTorch, nvcc, an NVIDIA GPU",
+        "1 minute",
+    ),
+)
+STUDIES = {study.name: study for study in _ALL}
+"""By name."""

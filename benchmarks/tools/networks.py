@@ -1,0 +1,22 @@
+"""The network inside a scoring graph, in PyTorch, which is imported when it is needed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr_trt.export.scoring_graph import ScoringGraph
+
+if TYPE_CHECKING:
+    from cxr_trt.model.network import Network
+
+
+def load_network(path: Path) -> "Network":
+    """The network of the scoring graph at `path`, ready to score."""
+    import torch
+
+    from cxr_trt.model.network import Network
+
+    weights, settings = ScoringGraph.load(path).network()
+    network = Network(settings)
+    own = network.state_dict()
+    network.load_state_dict(own | {key: torch.tensor(weights[key]) for key in own if key in weights})
+    return network.eval()
