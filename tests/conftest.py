@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import pytest
 from cheap_engine import cheap_bundle as build_cheap_bundle
+from random_networks import random_graph
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.build import BuildRequest, build_bundle
@@ -39,7 +40,7 @@ def cxr14() -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cli() -> "Callable[..., Result]":
     """Calls the command line in this process: `cli("score", folder, "-o", table)` gives exit code and output."""
     from click.testing import CliRunner
@@ -93,8 +94,14 @@ def network(demo_weights: dict[str, npt.NDArray[Any]]) -> "Network":
 @pytest.fixture(scope="session")
 def center_graph(demo_weights: dict[str, npt.NDArray[Any]]) -> ScoringGraph:
     """The shipped model for the centre crop: a tenth of the time of ten crops."""
-    info = GraphInfo.of(Specification(views="center"), "untrained", "0" * 64)
+    info = GraphInfo.of_this_version(Specification(views="center"), "untrained", "0" * 64)
     return ScoringGraph.from_network(demo_weights, SETTINGS["paper"], info)
+
+
+@pytest.fixture(scope="session")
+def small_graph() -> ScoringGraph:
+    """Ten crops of half the size, with random weights. Copy its model before changing it."""
+    return random_graph("paper")
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,19 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
+import cxr_trt
+
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_scoring_path_imports_neither_torch_nor_tensorrt_nor_reads_dicom_itself(center_bundle, radiographs):
     code = """
 import sys
-from cxr_trt.api import Engine, find_files, score
-import cxr_trt.cli, cxr_trt.commands.doctor, cxr_trt.commands.score
-with Engine(sys.argv[1]) as engine:
-    assert len(list(score(engine, find_files([sys.argv[2]]).sources))) == 1
+import cxr_trt, cxr_trt.cli, cxr_trt.commands.doctor, cxr_trt.commands.score
+with cxr_trt.Engine(sys.argv[1]) as engine:
+    assert len(list(engine.score(sys.argv[2]))) == 1
 print(sorted({"torch", "torchvision", "tensorrt", "tensorrt_rtx", "cuda", "pycuda", "safetensors",
     "highdicom", "pydicom"} & set(sys.modules)))
 """
@@ -22,9 +25,23 @@ print(sorted({"torch", "torchvision", "tensorrt", "tensorrt_rtx", "cuda", "pycud
     assert subprocess.run(arguments, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_help_imports_nothing_heavy():
-    code = "import sys, cxr_trt.cli; print(sorted({'numpy', 'cv2', 'onnx', 'openvino', 'rich'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+def test_importing_the_package_imports_nothing_heavy():
+    code = """
+import sys, cxr_trt
+heavy = {"torch", "onnxruntime", "openvino", "numpy", "cv2", "onnx"}
+imported = {name for name, module in sys.modules.items() if module is not None}
+assert not heavy & imported, heavy & imported
+assert cxr_trt.FINDINGS[0] == "Atelectasis"
+assert "numpy" in sys.modules and "torch" not in sys.modules
+assert all(getattr(cxr_trt, name) for name in cxr_trt.__all__)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'cxr_trt' has no attribute 'Enigne'"):
+        cxr_trt.Enigne  # noqa: B018
 
 
 def test_the_wheel_installs_only_cxr_trt(tmp_path):

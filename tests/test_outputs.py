@@ -1,5 +1,6 @@
-import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,28 +38,49 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert (tmp_path / "a").read_text() == "new"
 
 
-def test_a_lock_is_refused_while_it_is_held_and_leaves_no_file(tmp_path):
+def test_only_one_writer_gets_in_at_a_time(tmp_path):
     for _ in range(2):
-        sentence = rf"a\.csv: process {os.getpid()} is writing there"
-        with locked(tmp_path / "lock", tmp_path / "a.csv"), pytest.raises(UsageError, match=sentence):
-            locked(tmp_path / "lock", tmp_path / "a.csv").__enter__()
-        assert not list(tmp_path.iterdir())
+        with (
+            locked(tmp_path / "lock", tmp_path / "a.csv"),
+            pytest.raises(UsageError, match=r"a\.csv: another process is writing there; wait for it or stop it$"),
+            locked(tmp_path / "lock", tmp_path / "a.csv"),
+        ):
+            pass
 
 
-def test_a_lock_that_was_removed_in_the_moment_it_was_taken_is_taken_anew(tmp_path, monkeypatch):
-    """Else its holder and whoever makes the file again would both go on."""
-    real, calls = fcntl.flock, []
+HOLD = """
+import sys, time
+from pathlib import Path
+from cxr_trt.outputs import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
-    def flock(stream, operation):
-        real(stream, operation)
-        calls.append(os.fstat(stream.fileno()).st_ino)
-        if len(calls) == 1:
-            (tmp_path / "lock").unlink()
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+def test_another_process_holds_the_lock_until_it_is_killed(tmp_path):
+    other = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "lock"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"^{tmp_path}: another process"), locked(tmp_path / "lock"):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
     with locked(tmp_path / "lock"):
-        assert len(calls) == 2
-        assert Path(tmp_path / "lock").stat().st_ino == calls[-1]
+        assert (tmp_path / "lock").exists()
+
+
+def test_what_cannot_be_locked_is_not_taken_for_another_writer(as_nobody):
+    (as_nobody / "readable").mkdir(mode=0o500)
+    (as_nobody / "owned").touch(mode=0o400)
+    for path, sentence in (
+        (as_nobody / "readable" / "lock", "readable: not writable"),
+        (Path("/proc/lock"), "/proc: not writable"),
+        (as_nobody / "owned", "owned: cannot be written"),
+    ):
+        with pytest.raises(UsageError, match=sentence), locked(path):
+            pass
 
 
 def test_a_fixed_partial_name_is_used_again(tmp_path):

@@ -4,22 +4,22 @@ import shutil
 import numpy as np
 import pytest
 
-from cxr_trt.calibrate.calibration import COLUMNS, NAME, calibrate, read_calibration
-from cxr_trt.calibrate.fit import Aim
-from cxr_trt.score.engine import Engine
+from cxr_trt.calibrate.calibration import CALIBRATION_COLUMNS, CALIBRATION_FILE, fit_calibration, read_calibration
+from cxr_trt.calibrate.fit import ThresholdGoal
 from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import BundleError
 from cxr_trt.findings import FINDINGS
+from cxr_trt.score.engine import Engine
 
 
-def fitted(engine, method="platt", aim=Aim("youden")):  # noqa: B008 - it is frozen
+def fitted(engine, method="platt", goal=ThresholdGoal("youden")):  # noqa: B008 - it is frozen
     """300 images; Hernia has too few positives, and the scores of Nodule fall with the finding."""
     rng = np.random.default_rng(0)
     labels = rng.random((300, 14)) < 0.3
     labels[:, 13] = np.arange(300) < 3
     scores = np.clip(rng.normal(0.4 + 0.2 * labels, 0.15), 0, 1)
     scores[:, 5] = 1 - scores[:, 5]
-    return calibrate(scores, labels, method, aim, engine), scores.astype(np.float32).astype(float)
+    return fit_calibration(scores, labels, method, goal, engine), scores.astype(np.float32).astype(float)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def bundle(cheap_bundle, tmp_path):
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_what_is_written_is_what_is_read(bundle, method):
     calibration, scores = fitted(read_manifest(bundle).fingerprint, method)
-    (bundle / NAME).write_text(calibration.to_json())
+    (bundle / CALIBRATION_FILE).write_text(calibration.to_json())
     with Engine(bundle) as engine:
         read = engine.calibration
     assert read == calibration
@@ -41,13 +41,13 @@ def test_what_is_written_is_what_is_read(bundle, method):
 
 def test_the_engine_stays_the_same(bundle):
     before = read_manifest(bundle).fingerprint
-    (bundle / NAME).write_text(fitted(before)[0].to_json())
+    (bundle / CALIBRATION_FILE).write_text(fitted(before)[0].to_json())
     assert read_manifest(bundle).fingerprint == before
 
 
 def test_values_stand_in_the_order_of_the_columns():
     calibration, scores = fitted("e")
-    row = dict(zip(COLUMNS, calibration.values(tuple(scores[0])), strict=True))
+    row = dict(zip(CALIBRATION_COLUMNS, calibration.values(tuple(scores[0])), strict=True))
     assert row["calibration"] == calibration.fingerprint
     for i, name in enumerate(FINDINGS):
         if name in ("Nodule", "Hernia"):
@@ -60,7 +60,7 @@ def test_values_stand_in_the_order_of_the_columns():
 
 
 def test_the_image_that_the_threshold_was_read_from_is_positive():
-    calibration, scores = fitted("e", aim=Aim("sensitivity", 0.8))
+    calibration, scores = fitted("e", goal=ThresholdGoal("sensitivity", 0.8))
     threshold = calibration.fits["Mass"].threshold
     row = scores[np.flatnonzero(scores[:, 4] == threshold.score)[0]]
     assert calibration.values(tuple(row))[1 + 14 + 4] == "yes"
@@ -85,13 +85,13 @@ def test_a_calibration_that_is_not_as_it_was_written_is_refused(bundle):
     engine = read_manifest(bundle).fingerprint
     text = fitted(engine)[0].to_json()
     for content, sentence in damaged(text):
-        (bundle / NAME).write_text(content)
+        (bundle / CALIBRATION_FILE).write_text(content)
         with pytest.raises(BundleError, match=sentence):
             Engine(bundle)
-    (bundle / NAME).write_text(fitted("another")[0].to_json())
+    (bundle / CALIBRATION_FILE).write_text(fitted("another")[0].to_json())
     with pytest.raises(BundleError, match=f"fitted for the engine another, but this is {engine}"):
         read_calibration(bundle, engine)
-    (bundle / NAME).rename(bundle.parent / "elsewhere")
-    (bundle / NAME).symlink_to(bundle.parent / "elsewhere")
+    (bundle / CALIBRATION_FILE).rename(bundle.parent / "elsewhere")
+    (bundle / CALIBRATION_FILE).symlink_to(bundle.parent / "elsewhere")
     with pytest.raises(BundleError, match="is a link"):
         read_calibration(bundle, engine)

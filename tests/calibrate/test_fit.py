@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from cxr_trt.calibrate.fit import (
-    Aim,
     Platt,
+    ThresholdGoal,
     choose_threshold,
     fit_isotonic,
     fit_platt,
     logit,
-    why_not,
+    why_not_fit,
 )
 
 
@@ -72,13 +72,13 @@ def test_thresholds_by_trying_all(seed, value):
     scores, labels = case(80, 0.3, seed)
     scores = scores.astype(np.float32)
     rates = {t: ((scores >= t)[labels].mean(), (scores < t)[~labels].mean()) for t in (*np.unique(scores), 2)}
-    sensitive = choose_threshold(scores, labels, Aim("sensitivity", value))
+    sensitive = choose_threshold(scores, labels, ThresholdGoal("sensitivity", value))
     assert sensitive.sensitivity >= value
     assert sensitive.specificity == max(rejected for found, rejected in rates.values() if found >= value)
-    specific = choose_threshold(scores, labels, Aim("specificity", value))
+    specific = choose_threshold(scores, labels, ThresholdGoal("specificity", value))
     assert specific.specificity >= value
     assert specific.sensitivity == max(found for found, rejected in rates.values() if rejected >= value)
-    youden = choose_threshold(scores, labels, Aim("youden"))
+    youden = choose_threshold(scores, labels, ThresholdGoal("youden"))
     assert sum(youden[1:]) == pytest.approx(max(map(sum, rates.values())))
     for chosen in (sensitive, specific, youden):
         called = scores >= np.float32(chosen.score)
@@ -88,8 +88,8 @@ def test_thresholds_by_trying_all(seed, value):
 def test_nothing_is_fitted_where_nothing_can_be_said():
     rng = np.random.default_rng(0)
     scores = rng.random(100)
-    assert why_not(scores, np.arange(100) < 9) == "9 positives, and a fit needs 10"
-    assert why_not(scores, np.arange(100) >= 9) == "9 negatives, and a fit needs 10"
-    assert why_not(np.full(100, 0.3), np.arange(100) < 50) == "all scores are equal"
-    assert "do not rise with the finding" in why_not(scores, scores < 0.5)
-    assert why_not(scores, scores > 0.5) is None
+    assert why_not_fit(scores, np.arange(100) < 9) == "9 positives, and a fit needs 10"
+    assert why_not_fit(scores, np.arange(100) >= 9) == "9 negatives, and a fit needs 10"
+    assert why_not_fit(np.full(100, 0.3), np.arange(100) < 50) == "all scores are equal"
+    assert "do not rise with the finding" in why_not_fit(scores, scores < 0.5)
+    assert why_not_fit(scores, scores > 0.5) is None

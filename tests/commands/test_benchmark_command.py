@@ -1,40 +1,34 @@
 import json
 
-from click.testing import CliRunner
 
-from cxr_trt.cli import main
-
-
-def benchmark(*arguments):
-    return CliRunner().invoke(main, ["benchmark", *map(str, arguments)])
-
-
-def test_engine_and_files_are_timed(cheap_bundle, radiographs, tmp_path):
+def test_engine_and_files_are_timed(cli, cheap_bundle, radiographs, tmp_path):
     (tmp_path / "xrays").mkdir()
     for name in ("RG1_UNCR.dcm", "RG1_J2KR.dcm"):
         (tmp_path / "xrays" / name).symlink_to(radiographs / name)
     (tmp_path / "xrays" / "broken.png").write_bytes(b"no image")
-    done = benchmark(cheap_bundle, tmp_path / "xrays", "--runs", 5, "--workers", 1, "--json", tmp_path / "b.json")
+    done = cli(
+        "benchmark", cheap_bundle, tmp_path / "xrays", "--runs", 5, "--workers", 1, "--json", tmp_path / "b.json"
+    )
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "b.json").read_text())
     assert (result["files"], result["files_with_errors"], result["workers"]) == (3, 1, 1)
     single = result["seconds_of_one_xray"]
     assert 0 < single["min"] <= single["median"] <= single["p95"] <= single["p99"] <= single["max"]
-    assert result["files_a_second_to_the_table"] > 0
+    assert result["files_per_second_to_the_table"] > 0
     assert result["engine"].count("-") == 1
     assert "gpu" not in done.stdout.lower()  # not a word of a GPU where the engine is not one's
-    assert "files a second to the table" in done.stdout
+    assert "files per second to the table" in done.stdout
 
 
-def test_without_files_the_engine_alone_is_timed(cheap_bundle):
-    done = benchmark(cheap_bundle, "--runs", 1)
+def test_without_files_the_engine_alone_is_timed(cli, cheap_bundle):
+    done = cli("benchmark", cheap_bundle, "--runs", 1)
     assert done.exit_code == 0, done.output
-    assert "seconds an xray" in done.stdout
+    assert "seconds per xray" in done.stdout
     assert "files" not in done.stdout
 
 
-def test_files_that_cannot_be_read_are_no_measurement(cheap_bundle, tmp_path):
+def test_files_that_cannot_be_read_are_no_measurement(cli, cheap_bundle, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
-    done = benchmark(cheap_bundle, tmp_path, "--runs", 1)
+    done = cli("benchmark", cheap_bundle, tmp_path, "--runs", 1)
     assert done.exit_code == 2
     assert "none of the 1 files could be read" in done.output

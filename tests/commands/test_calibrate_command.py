@@ -10,10 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from cheap_engine import cheap_bundle as build_cheap_bundle
-from click.testing import CliRunner
 
-from cxr_trt.calibrate.calibration import NAME
-from cxr_trt.cli import main
+from cxr_trt.calibrate.calibration import CALIBRATION_FILE
 from cxr_trt.evaluate.reliability import calibration_error
 from cxr_trt.findings import FINDINGS
 from cxr_trt.tables.rows import COLUMNS
@@ -21,10 +19,14 @@ from cxr_trt.tables.rows import COLUMNS
 COUNT = 60
 
 
-def call(*arguments, code=0):
-    result = CliRunner().invoke(main, [*map(str, arguments)])
-    assert result.exit_code == code, result.output
-    return result
+@pytest.fixture
+def call(cli):
+    def call(*arguments, code=0):
+        result = cli(*arguments)
+        assert result.exit_code == code, result.output
+        return result
+
+    return call
 
 
 def read(path):
@@ -35,7 +37,7 @@ def read(path):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(call, tmp_path, monkeypatch):
     """Pictures of rising grey, which is what the engine scores, and labels that go with it; Hernia occurs twice."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "xrays").mkdir()
@@ -54,7 +56,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_from_scores_to_a_calibrated_table(here):
+def test_from_scores_to_a_calibrated_table(call, here):
     before = read(here / "s.csv")
     result = call("calibrate", "s.csv", "labels.csv", "-e", "e.cxr", "--specificity", 0.8)
     assert "not fitted: Hernia: 2 positives, and a fit needs 10" in result.stderr
@@ -65,7 +67,7 @@ def test_from_scores_to_a_calibrated_table(here):
     assert f"{COUNT} of them in an earlier run" in result.stderr
     after = read(here / "s.csv")
     assert [[row[name] for name in COLUMNS] for row in after] == [[row[name] for name in COLUMNS] for row in before]
-    calibration = json.loads((here / "e.cxr" / NAME).read_text())
+    calibration = json.loads((here / "e.cxr" / CALIBRATION_FILE).read_text())
     assert {row["calibration"] for row in after} == {result.stderr.split("calibration ")[1][:16]}
     threshold = calibration["fits"]["Mass"]["threshold"]["score"]
     for row in after:
@@ -81,7 +83,7 @@ def test_from_scores_to_a_calibrated_table(here):
     assert piped.stdout == (here / "s.csv").read_text()
 
 
-def test_the_error_falls_and_is_drawn(here):
+def test_the_error_falls_and_is_drawn(call, here):
     pytest.importorskip("matplotlib", reason="needs pip install 'cxr-trt[plots]'")
     evaluate = ("evaluate", "s.csv", "labels.csv", "--resamples", 0, "--overwrite")
     result = call(*evaluate, "--reliability", "raw.png")
@@ -104,25 +106,25 @@ def test_the_error_falls_and_is_drawn(here):
     assert cv2.imread("r.png").std() > 10
 
 
-def test_what_does_not_fit_is_refused(here):
+def test_what_does_not_fit_is_refused(call, here):
     calibrate = ("calibrate", "s.csv", "labels.csv", "-e", "e.cxr")
     assert "exclude each other" in call(*calibrate, "--sensitivity", 0.9, "--specificity", 0.9, code=2).stderr
     text = (here / "s.csv").read_text()
     header, first, *rest = text.splitlines()
     (here / "s.csv").write_text("\n".join((header, first[:-1] + "x", *rest)))
-    assert "scores of the engine" in call(*calibrate, code=2).stderr
+    assert "was made by engine" in call(*calibrate, code=2).stderr
     (here / "s.csv").write_text("\n".join(line.rpartition(",")[0] for line in text.splitlines()))
     assert "has no column engine" in call(*calibrate, code=2).stderr
     (here / "s.csv").write_text("\n".join((header, first.replace(",0.", ",1.", 1), *rest)))
     assert "above 1; calibration needs probabilities" in call(*calibrate, code=2).stderr
     (here / "s.csv").write_text("\n".join((header, *rest[:12])))
     assert "no finding can be fitted" in call(*calibrate, code=2).stderr
-    assert not (here / "e.cxr" / NAME).exists()
+    assert not (here / "e.cxr" / CALIBRATION_FILE).exists()
     (here / "s.csv").write_text(text)
     call(*calibrate)
     assert "add --overwrite" in call(*calibrate, code=2).stderr
     call(*calibrate, "--overwrite", "--method", "isotonic")
-    assert json.loads((here / "e.cxr" / NAME).read_text())["method"] == "isotonic"
+    assert json.loads((here / "e.cxr" / CALIBRATION_FILE).read_text())["method"] == "isotonic"
 
 
 def test_the_calibration_error_by_hand():

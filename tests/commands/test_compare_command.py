@@ -6,11 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cheap_engine import cheap_bundle as build_cheap_bundle
-from click.testing import CliRunner
 
-from cxr_trt.cli import main
-from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.commands.compare import _verdict
+from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.evaluate.comparison import compare_areas, compare_probabilities, spearman, to_markdown
 from cxr_trt.findings import FINDINGS
 
@@ -31,11 +29,11 @@ def test_the_image_and_finding_that_differ_most_come_first():
     b[7, 3] += 0.25
     b[9, 13] -= 0.5
     found = compare_probabilities(A, b, [f"{i}.png" for i in range(60)])
-    assert [(item.path, item.finding) for item in found.furthest[:2]] == [
+    assert [(item.path, item.finding) for item in found.largest_differences[:2]] == [
         ("9.png", "Hernia"),
         ("7.png", "Infiltration"),
     ]
-    assert (found.furthest[0].a, found.furthest[0].b) == (A[9, 13], A[9, 13] - 0.5)
+    assert (found.largest_differences[0].a, found.largest_differences[0].b) == (A[9, 13], A[9, 13] - 0.5)
     assert found.max_abs_diff == pytest.approx(0.5)
     assert found.mean_abs_diff == pytest.approx(0.75 / (60 * 14))
     assert found.rank_correlation["Mass"] == pytest.approx(1)
@@ -66,7 +64,7 @@ def test_a_finding_of_one_class_is_undefined_and_not_in_the_mean():
 
 
 @pytest.fixture(scope="module")
-def folder(radiographs, center_bundle, build, center_model, tmp_path_factory):
+def folder(radiographs, center_bundle, build, center_graph, tmp_path_factory):
     """Two radiographs and a text file that calls itself an image, their labels, and two bundles."""
     folder = tmp_path_factory.mktemp("compare")
     (folder / "xrays").mkdir()
@@ -79,27 +77,18 @@ def folder(radiographs, center_bundle, build, center_model, tmp_path_factory):
         writer.writerow(["RG1_UNCR", *[1] * 14])
         writer.writerow(["RG3_UNCR", *[0] * 14])
     shutil.copytree(center_bundle, folder / "openvino.cxr")
-    shutil.copytree(build(center_model, "onnxruntime"), folder / "onnxruntime.cxr")
+    shutil.copytree(build(center_graph, "onnxruntime"), folder / "onnxruntime.cxr")
     return folder
 
 
-def compare(folder, a, b, *options):
-    arguments = ["compare", folder / a, folder / b, folder / "xrays", "--resamples", 10, *options]
-    return CliRunner().invoke(main, [*map(str, arguments)])
+@pytest.fixture
+def compare(cli, folder):
+    return lambda a, b, *options: cli("compare", folder / a, folder / b, folder / "xrays", "--resamples", 10, *options)
 
 
-def test_two_engines_with_labels(folder):
-    result = compare(
-        folder,
-        "openvino.cxr",
-        "onnxruntime.cxr",
-        "--labels",
-        folder / "labels.csv",
-        "--max-auc-drop",
-        0,
-        "--json",
-        folder / "result.json",
-    )
+def test_two_engines_with_labels(compare, folder):
+    options = ("--labels", folder / "labels.csv", "--max-auc-drop", 0, "--json", folder / "result.json")
+    result = compare("openvino.cxr", "onnxruntime.cxr", *options)
     assert result.exit_code == 0, result.output
     assert "broken.png: the file is not a PNG" in result.stderr
     found = json.loads((folder / "result.json").read_text())
@@ -111,20 +100,19 @@ def test_two_engines_with_labels(folder):
     assert "| **mean** |" in result.stdout
 
 
-def test_an_engine_and_its_checkpoint(folder, network):
+def test_an_engine_and_its_checkpoint(compare, folder, network):
     checkpoint = pytest.importorskip("cxr_trt.model.checkpoint", reason="needs pip install 'cxr-trt[export]'")
     checkpoint.save_checkpoint(network, folder / "weights.safetensors", weights="untrained")
-    result = compare(folder, "weights.safetensors", "openvino.cxr", "--json", folder / "checkpoint.json")
+    result = compare("weights.safetensors", "openvino.cxr", "--json", folder / "checkpoint.json")
     assert result.exit_code == 0, result.output
     found = json.loads((folder / "checkpoint.json").read_text())
     assert 0 < found["max_abs_diff"] < 1e-4
     assert found["auc"] is None
 
 
-def test_bundles_of_different_views(cheap_bundle, tmp_path, radiographs):
+def test_bundles_of_different_views(cli, cheap_bundle, tmp_path, radiographs):
     other = build_cheap_bundle(tmp_path / "other.cxr", views="ten-crop")
-    arguments = (cheap_bundle, other, radiographs / "RG1_UNCR.dcm", "--json", tmp_path / "result.json")
-    result = CliRunner().invoke(main, ["compare", *map(str, arguments)])
+    result = cli("compare", cheap_bundle, other, radiographs / "RG1_UNCR.dcm", "--json", tmp_path / "result.json")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "result.json").read_text())["max_abs_diff"] == 0
 
@@ -147,7 +135,7 @@ def test_a_fall_of_the_auc_is_exit_code_1():
         (["--json", "result.txt"], "result.txt: the name must end in .json"),
     ],
 )
-def test_mistakes_are_one_sentence(folder, options, sentence):
-    result = compare(folder, "openvino.cxr", "onnxruntime.cxr", *options)
+def test_mistakes_are_one_sentence(compare, options, sentence):
+    result = compare("openvino.cxr", "onnxruntime.cxr", *options)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert sentence in result.stderr

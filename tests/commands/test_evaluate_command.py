@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 
 from cxr_trt.errors import UsageError
-from cxr_trt.commands.evaluate import run
-from cxr_trt.tables.reading import read_labelled_scores
 from cxr_trt.findings import FINDINGS
+from cxr_trt.spec import Specification
+from cxr_trt.tables.reading import read_labelled_scores
 from cxr_trt.tables.rows import COLUMNS, Row
 from cxr_trt.tables.writing import write_table
-from cxr_trt.spec import Specification
 
 RNG = np.random.default_rng(0)
 PROBABILITIES = RNG.random((40, 14)).astype(np.float32)
@@ -63,43 +62,44 @@ def test_equal_names_in_two_folders_need_equal_paths(tmp_path):
     names = [f"{folder}/{i}.png" for folder in "ab" for i in range(20)]
     truth = write_labels(tmp_path / "l.csv", names)
     np.testing.assert_array_equal(read_labelled_scores(write_scores(tmp_path / "s.csv", names), truth).labels, LABELS)
-    with pytest.raises(UsageError, match=r"l\.csv: '0' is the name of 2 images, so it is unclear .* '0\.png'"):
+    with pytest.raises(UsageError, match=r"l\.csv: 2 images have the name '0', so it is unclear .* '0\.png'"):
         read_labelled_scores(write_scores(tmp_path / "s.csv", ["0.png"]), truth)
-    with pytest.raises(UsageError, match=r"s\.csv: '0' is the name of 2 images"):
-        read_labelled_scores(write_scores(tmp_path / "s.csv", ["a/0.png", "b/0.png"]), write_labels(tmp_path / "l.csv", ["0"]))
-    with pytest.raises(UsageError, match="is the name of 2 images"):
+    with pytest.raises(UsageError, match=r"s\.csv: 2 images have the name '0'"):
+        read_labelled_scores(
+            write_scores(tmp_path / "s.csv", ["a/0.png", "b/0.png"]), write_labels(tmp_path / "l.csv", ["0"])
+        )
+    with pytest.raises(UsageError, match="2 images have the name '0'"):
         read_labelled_scores(
             write_scores(tmp_path / "s.csv", ["0.png", "b/0.png"]), write_labels(tmp_path / "l.csv", ["0.png"])
         )
 
 
-def test_the_command(tmp_path, labels, capsys):
+def test_areas_are_printed_and_written(cli, tmp_path, labels):
     names = [f"{n}.png" for n in NAMES[:-1]] + ["unknown.png"]
     scores = write_scores(tmp_path / "s.csv", names, errors=names[:3])
-    assert run(scores, labels, tmp_path / "r" / "result.json", None, None, None, None, 100, 3, False) == 1
-    result = json.loads((tmp_path / "r" / "result.json").read_text())
-    assert (result["n"], result["patients"], result["seed"], result["resamples"]) == (36, 19, 3, 100)
-    assert (result["scores_with_errors"], result["scores_without_labels"], result["labels_without_scores"]) == (3, 1, 4)
-    assert list(result["findings"]) == list(FINDINGS)
-    assert result["mean_low"] < result["mean_auc"] < result["mean_high"]
-    assert result["findings"]["Mass"]["positives"] == LABELS[3:39, 4].sum()
-    out, err = capsys.readouterr()
-    assert f"| **mean** |  | {result['mean_auc']:.4f} | " in out
-    assert "100 resamples of 19 patients, seed 3" in err
-    assert "1 rows of SCORES left out: not in LABELS" in err
-    with pytest.raises(UsageError, match="--overwrite"):
-        run(scores, labels, tmp_path / "r" / "result.json", None, None, None, None, 100, 3, False)
+    arguments = ("evaluate", scores, labels, "--json", tmp_path / "r" / "result.json", "--resamples", 100, "--seed", 3)
+    result = cli(*arguments)
+    assert result.exit_code == 1, result.output
+    found = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert (found["n"], found["patients"], found["seed"], found["resamples"]) == (36, 19, 3, 100)
+    assert (found["scores_with_errors"], found["scores_without_labels"], found["labels_without_scores"]) == (3, 1, 4)
+    assert list(found["findings"]) == list(FINDINGS)
+    assert found["mean_low"] < found["mean_auc"] < found["mean_high"]
+    assert found["findings"]["Mass"]["positives"] == LABELS[3:39, 4].sum()
+    assert f"| **mean** |  | {found['mean_auc']:.4f} | " in result.stdout
+    assert "100 resamples of 19 patients, seed 3" in result.stderr
+    assert "1 rows of SCORES were left out: they are not in LABELS" in result.stderr
+    again = cli(*arguments)
+    assert (again.exit_code, "--overwrite" in again.stderr) == (2, True)
 
 
-def test_without_patients_images_are_resampled_and_it_says_so(tmp_path, capsys):
+def test_without_patients_images_are_resampled_and_it_says_so(cli, tmp_path):
     names = [f"{n}.png" for n in NAMES]
-    scores = write_scores(tmp_path / "s.csv", names)
-    assert (
-        run(scores, write_labels(tmp_path / "l.csv", names), tmp_path / "r.json", None, None, None, None, 10, 0, False)
-        == 0
-    )
+    scores, labels = write_scores(tmp_path / "s.csv", names), write_labels(tmp_path / "l.csv", names)
+    result = cli("evaluate", scores, labels, "--json", tmp_path / "r.json", "--resamples", 10)
+    assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "r.json").read_text())["resampled"] == "images"
-    assert "resamples of images, as no patient_id is given" in capsys.readouterr().err
+    assert "resamples of images, as there is no patient_id" in result.stderr
 
 
 def changed(row, column, value):
@@ -118,7 +118,7 @@ def test_bad_tables_are_refused_in_one_sentence(tmp_path):
         (names, {"labels": changed(1, 4, "yes")}, "cannot be read as a table"),
         (names, {"columns": FINDINGS[:-1]}, r"l.csv: has no column Hernia"),
         (names, {"patients": ["", *range(39)]}, "patient_id of '00000000_000.png' is empty"),
-        ([names[0], *names[:-1]], {}, "'00000000_000.png' stands in 2 rows"),
+        ([names[0], *names[:-1]], {}, "'00000000_000.png' has 2 rows"),
         ([], {}, "has no rows"),
         ([f"x{n}" for n in names], {}, "no image of .*s.csv is in .*l.csv"),
     ):

@@ -1,4 +1,4 @@
-"""The command line as its users meet it: real processes, real files."""
+"""The commands from a checkpoint to a table of scores, and what they say of mistakes."""
 
 import csv
 import shutil
@@ -62,13 +62,18 @@ def test_a_broken_file_costs_one_row_and_exit_code_1(scored):
     assert (rows["more/chest.png"]["width"], rows["more/chest.png"]["height"]) == ("600", "500")
     assert all(0 <= float(rows["chest.dcm"][finding]) <= 1 for finding in FINDINGS)
     assert rows["chest.dcm"]["error"] == ""
-    assert sorted(path.name for path in out.iterdir()) == ["maps", "scores.csv", "scores.csv.journal"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".scores.csv.lock",
+        "maps",
+        "scores.csv",
+        "scores.csv.journal",
+    ]
 
 
 def test_messages_say_what_happened(scored):
     process, out = scored
     assert "scored 2 of 3 files" in process.stderr
-    assert "1 file skipped: no images" in process.stderr
+    assert "1 file skipped: not images" in process.stderr
     assert "broken.png: the" in process.stderr
     assert "warning: untrained model" in process.stderr
     assert "Research use only" in process.stdout
@@ -86,8 +91,8 @@ def test_heat_maps_are_keyed_by_path(scored):
     assert 768 < height < 870  # RG1 is 1841 x 1955 pixels, its picture 768 high, and the frame
 
 
-def test_parquet_csv_and_standard_output_hold_the_same(xrays, center_bundle, tmp_path, scored):
-    assert cxr_trt("score", xrays, "-e", center_bundle, "-o", tmp_path / "scores.parquet").returncode == 1
+def test_parquet_csv_and_standard_output_hold_the_same(cli, xrays, center_bundle, tmp_path, scored):
+    assert cli("score", xrays, "-e", center_bundle, "-o", tmp_path / "scores.parquet").exit_code == 1
     table = pq.read_table(tmp_path / "scores.parquet").to_pylist()
     piped = cxr_trt("score", xrays, "-e", center_bundle, cwd=tmp_path)
     assert piped.stdout == (scored[1] / "scores.csv").read_text()
@@ -97,27 +102,28 @@ def test_parquet_csv_and_standard_output_hold_the_same(xrays, center_bundle, tmp
             assert value == expected[name], name
 
 
-def test_the_only_bundle_here_is_the_default(xrays, center_bundle, tmp_path):
-    shutil.copytree(center_bundle, tmp_path / "engine.cxr")
-    process = cxr_trt("score", xrays / "chest.dcm", cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    shutil.copytree(center_bundle, tmp_path / "other.cxr")
-    process = cxr_trt("score", xrays / "chest.dcm", cwd=tmp_path)
-    assert process.returncode == 2
-    assert "There are 2 .cxr folders here; name one with --engine" in process.stderr
+def test_the_only_bundle_here_is_the_default(cli, xrays, cheap_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(cheap_bundle, tmp_path / "engine.cxr")
+    result = cli("score", xrays / "chest.dcm", "-o", "a.csv")
+    assert result.exit_code == 0, result.stderr
+    shutil.copytree(cheap_bundle, tmp_path / "other.cxr")
+    result = cli("score", xrays / "chest.dcm", "-o", "a.csv")
+    assert result.exit_code == 2
+    assert "There are 2 .cxr folders here; name one with --engine" in result.stderr
 
 
-def test_encodings_of_one_radiograph_score_alike(radiographs, center_bundle, tmp_path):
+def test_encodings_of_one_radiograph_score_alike(cli, radiographs, center_bundle, tmp_path):
     files = [radiographs / "RG1_UNCR.dcm", radiographs / "RG1_J2KR.dcm"]
-    assert cxr_trt("score", *files, "-e", center_bundle, "-o", tmp_path / "a.csv").returncode == 0
+    assert cli("score", *files, "-e", center_bundle, "-o", tmp_path / "a.csv").exit_code == 0
     a, b = rows_of(tmp_path / "a.csv").values()
     for finding in FINDINGS:
         assert abs(float(a[finding]) - float(b[finding])) <= 1e-6
 
 
-def test_originals_of_chestxray14(cxr14, center_bundle, tmp_path):
-    process = cxr_trt("score", cxr14 / "originals", "-e", center_bundle, "-o", tmp_path / "a.csv")
-    assert process.returncode == 0, process.stderr
+def test_originals_of_chestxray14(cli, cxr14, center_bundle, tmp_path):
+    result = cli("score", cxr14 / "originals", "-e", center_bundle, "-o", tmp_path / "a.csv")
+    assert result.exit_code == 0, result.stderr
     rows = rows_of(tmp_path / "a.csv")
     assert len(rows) == 16
     assert not any(row["error"] for row in rows.values())
@@ -131,8 +137,8 @@ def test_originals_of_chestxray14(cxr14, center_bundle, tmp_path):
         ("| head -c 10", 0, "scoring 1 file"),
     ],
 )
-def test_standard_output_that_takes_nothing(xrays, center_bundle, redirection, code, sentence):
-    command = f"{sys.executable} -m cxr_trt score {xrays}/chest.dcm -e {center_bundle} {redirection}"
+def test_standard_output_that_takes_nothing(xrays, cheap_bundle, redirection, code, sentence):
+    command = f"{sys.executable} -m cxr_trt score {xrays}/chest.dcm -e {cheap_bundle} {redirection}"
     process = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
     assert process.returncode == code
     assert sentence in process.stderr
@@ -140,9 +146,10 @@ def test_standard_output_that_takes_nothing(xrays, center_bundle, redirection, c
 
 
 @pytest.fixture
-def here(tmp_path, center_bundle, xrays):
-    """A folder with everything the table of mistakes speaks of."""
-    shutil.copytree(center_bundle, tmp_path / "e.cxr")
+def here(tmp_path, cheap_bundle, xrays, monkeypatch):
+    """The current folder, with everything that MISTAKES names."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(cheap_bundle, tmp_path / "e.cxr")
     shutil.copytree(xrays, tmp_path / "xrays")
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
@@ -171,7 +178,7 @@ MISTAKES = {
     "score xrays -e e.cxr --heatmaps xrays/maps": "lies in xrays",
     "score xrays -e e.cxr --heatmaps broken": "broken is not empty",
     "export model.pt -o empty.csv": "must end in .onnx",
-    "build-engine e.cxr/manifest.json -o new.cxr": "neither a checkpoint",
+    "build-engine e.cxr/manifest.json -o new.cxr": "not a checkpoint",
     "score xrays -e none.cxr": "none.cxr: no such bundle",
     "score xrays -e empty": "not an engine bundle",
     "score xrays -e e.cxr --top 15": "15 is not in the range",
@@ -182,7 +189,7 @@ MISTAKES = {
     "build-engine e.cxr -o e.cxr": "add --overwrite",
     "build-engine e.cxr -o xrays --overwrite": "not an engine bundle",
     "build-engine e.cxr -o new.cxr --views sideways": "'sideways' is not one of",
-    "build-engine e.cxr -o new.cxr --setting paper": "give the checkpoint instead",
+    "build-engine e.cxr -o new.cxr --setting paper": "build from the checkpoint instead",
     "build-engine e.cxr -o new.cxr --backend coreml": "'coreml' is not one of",
     "export none.pt -o new.onnx": "no such checkpoint file",
     "export model.pt -o model.onnx": "add --overwrite",
@@ -191,68 +198,64 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("arguments", MISTAKES)
-def test_mistakes_are_one_sentence_and_exit_code_2(here, arguments):
+def test_mistakes_are_one_sentence_and_exit_code_2(cli, here, arguments):
     if ".pt" in arguments:
         pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    process = cxr_trt(*arguments.split(), cwd=here)
-    assert process.returncode == 2
-    assert MISTAKES[arguments] in process.stderr
-    assert "Traceback" not in process.stderr
-    assert len([line for line in process.stderr.splitlines() if line.startswith("Error: ")]) == 1
-    assert before == {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    result = cli(*arguments.split())
+    assert result.exit_code == 2, result.exception
+    assert MISTAKES[arguments] in result.stderr
+    assert len([line for line in result.stderr.splitlines() if line.startswith("Error: ")]) == 1
+    after = {path: path.read_bytes() for path in here.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    assert before == after
 
 
-def test_inspect_and_doctor(center_bundle):
-    inspected = cxr_trt("inspect", center_bundle)
-    assert inspected.returncode == 0
+def test_inspect_shows_what_a_bundle_is(cli, center_bundle):
+    inspected = cli("inspect", center_bundle)
+    assert inspected.exit_code == 0
     assert "untrained" in inspected.stdout
-    assert cxr_trt("inspect", center_bundle, "--json").stdout == (center_bundle / "manifest.json").read_text()
-    examined = cxr_trt("doctor")
-    assert examined.returncode == 0
-    assert "tensorrt-rtx" in examined.stdout
-    assert "TensorRT plugin" in examined.stdout
-    assert "openvino" in examined.stdout
+    assert cli("inspect", center_bundle, "--json").stdout == (center_bundle / "manifest.json").read_text()
 
 
-def test_from_checkpoint_to_scores(network, xrays, tmp_path):
+def test_from_checkpoint_to_scores(cli, network, xrays, tmp_path, monkeypatch):
     from cxr_trt.model.checkpoint import save_checkpoint
 
+    monkeypatch.chdir(tmp_path)
     save_checkpoint(network, tmp_path / "w.safetensors", weights="trained")
     chest = xrays / "chest.dcm"
-    exported = cxr_trt("export", "w.safetensors", "-o", "m.onnx", "--views", "center", "--images", chest, cwd=tmp_path)
-    assert exported.returncode == 0, exported.stderr
+    exported = cli("export", "w.safetensors", "-o", "m.onnx", "--views", "center", "--images", chest)
+    assert exported.exit_code == 0, exported.stderr
     assert "agrees with PyTorch on 3 images" in exported.stderr
-    results = []
+    rows = []
     for source, bundle, backend in (("m.onnx", "a.cxr", "onnxruntime"), ("a.cxr", "b.cxr", "openvino")):
-        built = cxr_trt("build-engine", source, "-o", bundle, "--backend", backend, cwd=tmp_path)
-        assert built.returncode == 0, built.stderr
-        process = cxr_trt("score", chest, "-e", bundle, cwd=tmp_path)
-        assert process.returncode == 0, process.stderr
-        results.append(next(csv.DictReader(process.stdout.splitlines())))
-    a, b = results
+        built = cli("build-engine", source, "-o", bundle, "--backend", backend, "--no-tune")
+        assert built.exit_code == 0, built.stderr
+        result = cli("score", chest, "-e", bundle, "-o", f"{backend}.csv")
+        assert result.exit_code == 0, result.stderr
+        rows += rows_of(tmp_path / f"{backend}.csv").values()
+    a, b = rows
     assert a["warnings"] == b["warnings"] == ""
     assert a["engine"] != b["engine"]
     assert all(abs(float(a[finding]) - float(b[finding])) <= 1e-5 for finding in FINDINGS)
 
 
-def test_a_checkpoint_of_another_resolution_is_scored_at_its_own(network, tmp_path):
+def test_a_checkpoint_of_another_resolution_is_scored_at_its_own(cli, network, tmp_path):
     from cxr_trt.model.checkpoint import save_checkpoint
 
     save_checkpoint(network, tmp_path / "half.safetensors", weights="trained", sizes=(256, 224))
-    process = cxr_trt("export", "half.safetensors", "-o", "m.onnx", cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    spec = read_scoring_graph(tmp_path / "m.onnx")[1].spec
+    result = cli("export", tmp_path / "half.safetensors", "-o", tmp_path / "m.onnx")
+    assert result.exit_code == 0, result.stderr
+    spec = ScoringGraph.load(tmp_path / "m.onnx").spec
     assert (spec.image_size, spec.crop_size, spec.class_map_cell) == (256, 224, 16)
 
 
-def test_weights_that_are_not_finite_are_not_exported(network, tmp_path):
+def test_weights_that_are_not_finite_are_not_exported(cli, network, tmp_path):
     import torch
 
     weights = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     weights["features.conv0.weight"][0] = torch.nan
     torch.save(weights, tmp_path / "nan.pt")
-    process = cxr_trt("export", "nan.pt", "--setting", "paper", "--views", "center", "-o", "m.onnx", cwd=tmp_path)
-    assert process.returncode == 2
-    assert "nothing was written" in process.stderr
+    result = cli("export", tmp_path / "nan.pt", "--setting", "paper", "--views", "center", "-o", tmp_path / "m.onnx")
+    assert result.exit_code == 2, result.exception
+    assert "nothing was written" in result.stderr
     assert not (tmp_path / "m.onnx").exists()

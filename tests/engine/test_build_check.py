@@ -9,22 +9,21 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.build import BuildRequest, build_bundle
-from cxr_trt.engine.cpu.openvino import OpenVinoBackend
 from cxr_trt.engine.build_check import check_parity
+from cxr_trt.engine.cpu.openvino import OpenVinoBackend
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError
-from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.scoring_graph import ScoringGraph
 
 
 @pytest.fixture
 def runner(center_bundle):
     settings = json.loads((center_bundle / "manifest.json").read_text())["settings"]
-    model, info = read_scoring_graph(center_bundle / "model.onnx")
-    runner = BACKENDS["openvino"].open(center_bundle, info.spec, settings)
-    yield runner, model, info.spec, settings
+    graph = ScoringGraph.load(center_bundle / "model.onnx")
+    runner = BACKENDS["openvino"].open(center_bundle, graph.spec, settings)
+    yield runner, graph, settings
     runner.close()
 
 
@@ -38,8 +37,8 @@ def changed(model, value):
 
 
 def test_the_difference_stands_in_the_manifest(runner):
-    runner, model, spec, settings = runner
-    parity = check_parity(runner, model, check_pictures(spec.image_size)[:1], "fp32")
+    runner, graph, settings = runner
+    parity = check_parity(runner, graph.model, check_pictures(graph.spec.image_size)[:1], "fp32")
     assert asdict(parity) == settings["parity"]
     assert parity.mean <= parity.largest <= 1e-5
     assert settings["share_crops"] is True
@@ -47,20 +46,22 @@ def test_the_difference_stands_in_the_manifest(runner):
 
 @pytest.mark.parametrize("value", [0.01, np.nan])
 def test_an_engine_that_differs_is_refused(runner, value):
-    runner, model, spec, _ = runner
+    runner, graph, _ = runner
     with pytest.raises(BackendError, match="nothing was written: the engine's probabilities differ"):
-        check_parity(runner, changed(model, value), check_pictures(spec.image_size)[:1], "fp32")
+        check_parity(runner, changed(graph.model, value), check_pictures(graph.spec.image_size)[:1], "fp32")
 
 
 def test_an_engine_that_differs_in_full_batches_only_is_refused(center_bundle, runner, monkeypatch):
-    _, model, spec, settings = runner
-    runner = BACKENDS["openvino"].open(center_bundle, spec, {**settings, "max_batch": 2, "streams": 2})
-    pictures = check_pictures(spec.image_size)[:1]
-    check_parity(runner, model, pictures, "fp32")
-    run = runner.run
-    monkeypatch.setattr(runner, "run", lambda images, class_maps: run(images // len(images), class_maps))
+    _, graph, settings = runner
+    runner = BACKENDS["openvino"].open(center_bundle, graph.spec, {**settings, "max_batch": 2, "streams": 2})
+    pictures = check_pictures(graph.spec.image_size)[:1]
+    check_parity(runner, graph.model, pictures, "fp32")
+    submit = runner.submit
+    monkeypatch.setattr(
+        runner, "submit", lambda images, class_maps: submit([image // len(images) for image in images], class_maps)
+    )
     with pytest.raises(BackendError, match="nothing was written"):
-        check_parity(runner, model, pictures, "fp32")
+        check_parity(runner, graph.model, pictures, "fp32")
     runner.close()
 
 
@@ -75,8 +76,7 @@ class BrokenBackend(OpenVinoBackend):
 
 def test_no_bundle_is_left_of_an_engine_that_differs(center_bundle, tmp_path):
     shutil.copy(center_bundle / "model.onnx", tmp_path)
-    model, info = read_scoring_graph(tmp_path / "model.onnx")
-    options = BuildOptions(1)
+    graph = ScoringGraph.load(tmp_path / "model.onnx")
     with pytest.raises(BackendError, match="differ from the scoring graph's"):
-        build_bundle(model, info, BrokenBackend(), tmp_path / "new.cxr", options, overwrite=False)
+        build_bundle(BuildRequest(graph, BrokenBackend()), tmp_path / "new.cxr")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 import pytest
 
-from cxr_trt.engine.backend import BuildOptions
-from cxr_trt.score.engine import Engine
 from cxr_trt.engine.build import BuildRequest, build_bundle
-from cxr_trt.engine.manifest import Manifest, hash_file, read_manifest
+from cxr_trt.engine.manifest import Manifest, read_manifest
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError, BundleError, UsageError
 from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.hashing import hash_file
+from cxr_trt.score.engine import Engine
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_manifest_that_still_makes_sense_but_was_edited_is_noticed(bundle, old
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', "null", '{"graph": 3}'])
 def test_a_damaged_manifest_is_one_sentence(bundle, content):
     (bundle / "manifest.json").write_text(content)
-    with pytest.raises(BundleError, match="damaged or of another version"):
+    with pytest.raises(BundleError, match="damaged or from another version"):
         Engine(bundle)
 
 
@@ -136,7 +136,7 @@ def test_a_graph_with_weights_elsewhere_is_refused_before_a_backend_reads_it(bun
 )
 def test_values_that_no_build_writes_are_refused(bundle, changes):
     rewritten(bundle, **changes)
-    with pytest.raises(BundleError, match="damaged or of another version"):
+    with pytest.raises(BundleError, match="damaged or from another version"):
         Engine(bundle)
 
 
@@ -145,7 +145,7 @@ def test_a_specification_that_would_fill_the_memory_is_refused(bundle, changes):
     fields = json.loads((bundle / "manifest.json").read_text())
     fields["graph"]["spec"].update(changes)
     (bundle / "manifest.json").write_text(json.dumps(fields))
-    with pytest.raises(BundleError, match="damaged or of another version"):
+    with pytest.raises(BundleError, match="damaged or from another version"):
         Engine(bundle)
 
 
@@ -153,7 +153,7 @@ def test_an_endless_or_deep_manifest_is_refused(bundle):
     whole = (bundle / "manifest.json").read_text()  # with spaces after it, it would be read and found to be changed
     for text in (whole + " " * (1 << 20), "[" * 200_000):
         (bundle / "manifest.json").write_text(text)
-        with pytest.raises(BundleError, match="damaged or of another version"):
+        with pytest.raises(BundleError, match="damaged or from another version"):
             Engine(bundle)
 
 
@@ -190,35 +190,31 @@ def test_how_long_the_engine_took_is_no_part_of_its_fingerprint(bundle):
     assert read_manifest(bundle).fingerprint == manifest.fingerprint
 
 
-def options():
-    return BuildOptions(1)
-
-
 def test_an_existing_bundle_is_replaced_only_on_request(bundle):
-    model, info = read_scoring_graph(bundle / "model.onnx")
+    request = BuildRequest(ScoringGraph.load(bundle / "model.onnx"), BACKENDS["onnxruntime"])
     before = (bundle / "manifest.json").read_text()
     with pytest.raises(UsageError, match="--overwrite"):
-        build_bundle(model, info, BACKENDS["onnxruntime"], bundle, options(), overwrite=False)
+        build_bundle(request, bundle)
     assert (bundle / "manifest.json").read_text() == before
-    build_bundle(model, info, BACKENDS["onnxruntime"], bundle, options(), overwrite=True)
+    build_bundle(request, bundle, overwrite=True)
     assert sorted(path.name for path in bundle.iterdir()) == ["engine.onnx", "manifest.json", "model.onnx"]
 
 
 def test_a_folder_that_is_no_bundle_is_never_replaced(bundle, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
-    model, info = read_scoring_graph(bundle / "model.onnx")
+    request = BuildRequest(ScoringGraph.load(bundle / "model.onnx"), BACKENDS["onnxruntime"])
     with pytest.raises(UsageError, match="not an engine bundle"):
-        build_bundle(model, info, BACKENDS["onnxruntime"], tmp_path / "photos", options(), overwrite=True)
+        build_bundle(request, tmp_path / "photos", overwrite=True)
     assert (tmp_path / "photos" / "a.jpg").exists()
 
 
 def test_a_failed_build_leaves_nothing(bundle, tmp_path):
-    model, info = read_scoring_graph(bundle / "model.onnx")
-    stem = next(tensor for tensor in model.graph.initializer if tensor.name == "features.conv0.weight")
+    graph = ScoringGraph.load(bundle / "model.onnx")
+    stem = next(tensor for tensor in graph.model.graph.initializer if tensor.name == "features.conv0.weight")
     stem.name = "lost"
     with pytest.raises(BackendError, match="OpenVINO cannot convert"):
-        build_bundle(model, info, BACKENDS["openvino"], tmp_path / "new.cxr", options(), overwrite=False)
+        build_bundle(BuildRequest(graph, BACKENDS["openvino"]), tmp_path / "new.cxr")
     assert [path.name for path in tmp_path.iterdir()] == ["copy.cxr"]
 
 

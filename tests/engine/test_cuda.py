@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from cxr_trt.engine.gpu import cuda, cuda_core
+from cxr_trt.engine.gpu import cuda, cuda_core, py_cuda
 from cxr_trt.errors import BackendError
 
 
@@ -38,6 +38,39 @@ def test_without_cuda_core_the_install_command_is_named(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pycuda", None)
     monkeypatch.setitem(sys.modules, "cuda", None)
     assert "pip install 'cxr-trt[tensorrt]'" in (cuda.why_no_gpu() or "")
+
+
+@pytest.mark.usefixtures("fresh_gpu")
+def test_pycuda_is_used_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.core", reason="cuda-core is not installed")
+    used = []
+    monkeypatch.setattr(cuda_core, "gpus", lambda: used.append("cuda-core"))
+    monkeypatch.setattr(py_cuda, "gpus", lambda: used.append("pycuda"))
+    monkeypatch.setattr(cuda, "_is_installed", lambda module: True)
+    for asked in ("", "cuda-core", "pycuda"):
+        monkeypatch.setenv("CXR_TRT_CUDA", asked)
+        cuda.gpus.cache_clear()
+        cuda.gpus()
+    assert used == ["cuda-core", "cuda-core", "pycuda"]
+    monkeypatch.setenv("CXR_TRT_CUDA", "")
+    monkeypatch.setattr(cuda, "_is_installed", lambda module: module == "pycuda.driver")
+    cuda.gpus.cache_clear()
+    cuda.gpus()
+    assert used[-1] == "pycuda"
+
+
+@pytest.mark.usefixtures("fresh_gpu")
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ("opencl", "CXR_TRT_CUDA is 'opencl'; it must be cuda-core or pycuda"),
+        ("pycuda", "pip install 'cxr-trt[pycuda]'"),
+    ],
+)
+def test_a_missing_library_is_one_sentence(asked: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setenv("CXR_TRT_CUDA", asked)
+    assert sentence in (cuda.why_no_gpu() or "")
 
 
 def test_a_status_other_than_success_is_an_error_that_names_it() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_gpu import SimulatedGpu, SimulatedNetwork, expected
 
-from cxr_trt.engine.gpu.pipeline import BATCHES_IN_FLIGHT, GpuRunner, SeveralGpus, batch_that_fits
+from cxr_trt.engine.gpu.pipeline import BATCHES_IN_FLIGHT, GpuRunner, MultiGpuRunner, batch_that_fits
 from cxr_trt.errors import BackendError
-from tests.engine.simulated_gpu import SimulatedGpu, SimulatedNetwork, expected
 
 SIZE = 16
 
@@ -67,7 +67,7 @@ def test_results_are_copies_that_later_batches_leave_alone():
     images = pictures(rng, 2)
     first = runner.submit(list(images), True)()
     for _ in range(2 * BATCHES_IN_FLIGHT):
-        runner.run(pictures(rng, 4)[:, None], True)
+        runner.submit(list(pictures(rng, 4)), True)()
     assert_right(first, images, True)
     runner.close()
     assert_right(first, images, True)
@@ -93,14 +93,14 @@ def test_a_graph_is_captured_once_for_a_slot_and_size_and_after_a_plain_run():
     rng = np.random.default_rng(3)
     gpu, network, runner = opened()
     for _ in range(5 * BATCHES_IN_FLIGHT):
-        runner.run(pictures(rng, 4)[:, None], False)
+        runner.submit(list(pictures(rng, 4)), False)()
     assert gpu.calls.count("capture") == BATCHES_IN_FLIGHT
     assert gpu.calls.index("enqueue") < gpu.calls.index("capture")
     assert gpu.calls.count("launch") == 5 * BATCHES_IN_FLIGHT - 1
     assert network.batches == [4] * (1 + BATCHES_IN_FLIGHT)
-    runner.run(pictures(rng, 3)[:, None], False)
+    runner.submit(list(pictures(rng, 3)), False)()
     assert gpu.calls.count("capture") == BATCHES_IN_FLIGHT  # the size changed: once without a graph
-    runner.run(pictures(rng, 3)[:, None], False)
+    runner.submit(list(pictures(rng, 3)), False)()
     assert gpu.calls.count("capture") == BATCHES_IN_FLIGHT + 1
     runner.close()
     assert not gpu.open
@@ -111,7 +111,7 @@ def test_without_graphs_it_asks_once():
     gpu, _, runner = opened(graphs=False)
     for _ in range(8):
         images = pictures(rng, 2)
-        assert_right(runner.run(images[:, None], True), images, True)
+        assert_right(runner.submit(list(images), True)(), images, True)
     assert gpu.calls.count("capture") == 1
     runner.close()
 
@@ -122,7 +122,7 @@ def test_a_capture_that_fails_costs_the_graphs_only():
     gpu.fails = lambda name, number: name == "capture"
     for _ in range(8):
         images = pictures(rng, 2)
-        assert_right(runner.run(images[:, None], True), images, True)
+        assert_right(runner.submit(list(images), True)(), images, True)
     assert gpu.calls.count("capture") == 1
     runner.close()
 
@@ -220,7 +220,7 @@ def test_the_batch_is_halved_until_it_fits(caplog):
         for batch in (64, 32, 16, 8, 4, 2, 1):
             assert batch_that_fits(network, int(needed(batch) / 0.9) + 1) == batch
             assert batch_that_fits(network, int(needed(batch) / 0.9) - 1) == max(batch // 2, 1)
-    assert "batches of 32, not of 64" in caplog.text
+    assert "at most 32 X-rays instead of 64" in caplog.text
 
 
 def test_too_little_memory_for_one_image_is_one_sentence():
@@ -235,7 +235,7 @@ def test_too_little_memory_for_one_image_is_one_sentence():
 def test_several_gpus_share_the_batches_and_keep_the_order():
     rng = np.random.default_rng(8)
     fast, slow = opened(latency=0.001), opened(latency=0.004)
-    runner = SeveralGpus([fast[2], slow[2]])
+    runner = MultiGpuRunner([fast[2], slow[2]])
     assert (runner.max_batch, runner.in_flight, runner.has_class_maps) == (4, 2 * BATCHES_IN_FLIGHT, True)
     for (images, class_maps), outputs in in_turn(runner, [(pictures(rng, 3), True) for _ in range(30)]):
         assert_right(outputs, images, class_maps)
@@ -248,7 +248,7 @@ def test_several_gpus_share_the_batches_and_keep_the_order():
 def test_no_thread_is_left():
     before = threading.active_count()
     _, _, runner = opened()
-    runner.run(pictures(np.random.default_rng(9), 1)[:, None], False)
+    runner.submit(list(pictures(np.random.default_rng(9), 1)), False)()
     runner.close()
     assert threading.active_count() == before
 

@@ -5,8 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from simulated_gpu import expected  # noqa: E402
+
 from cxr_trt.engine.gpu.pipeline import BATCHES_IN_FLIGHT, GpuRunner, Tensor  # noqa: E402
-from tests.engine.simulated_gpu import expected  # noqa: E402
 from tests.engine.test_gpu_pipeline import in_turn  # noqa: E402
 
 pytestmark = pytest.mark.gpu
@@ -98,7 +99,7 @@ def test_a_batch_alone(opened):
     _, runner = opened
     images = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE), np.uint8)
     for _ in range(5):
-        check(runner.run(images[:, None], True), images)
+        check(runner.submit(list(images), True)(), images)
 
 
 def test_graphs_take_over_from_the_second_batch_of_a_size(gpu_by_cuda_core):
@@ -107,7 +108,7 @@ def test_graphs_take_over_from_the_second_batch_of_a_size(gpu_by_cuda_core):
     rng = np.random.default_rng(2)
     for _ in range(12):
         images = rng.integers(0, 256, (4, SIZE, SIZE), np.uint8)
-        check(runner.run(images[:, None], True), images)
+        check(runner.submit(list(images), True)(), images)
     runner.close()
     assert network.computed == [4] * (1 + BATCHES_IN_FLIGHT)  # once, and once for each slot's graph
 
@@ -132,7 +133,7 @@ def test_what_is_closed_is_given_back(gpu):
     for _ in range(4):
         runner = GpuRunner(gpu, network)
         for _ in range(5):
-            runner.run(images[:, None], True)
+            runner.submit(list(images), True)()
         runner.close()
         torch.cuda.synchronize()
         with gpu.current():

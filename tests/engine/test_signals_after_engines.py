@@ -24,8 +24,8 @@ signal.raise_signal(signal.SIGUSR1)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_a_signal_is_handled_after_two_engines(center_model, build, backend):
+def test_a_signal_is_handled_after_two_engines(center_graph, build, backend):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, build(center_model, backend)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", SCRIPT, build(center_graph, backend)], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

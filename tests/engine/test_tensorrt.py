@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,14 @@ import onnx
 import onnx.inliner
 import onnxruntime
 import pytest
-from click.testing import CliRunner
+from click.testing import Result
 from onnx import numpy_helper, parser
 
-from cxr_trt.cli import main
-from cxr_trt.engine.gpu import tensorrt, tensorrt_plugin, tensorrt_runtime, timing_cache
 from cxr_trt.engine.backend import BuildOptions
-from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.engine.gpu import tensorrt, tensorrt_plugin, tensorrt_runtime, timing_cache
 from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
 from cxr_trt.engine.gpu.tensorrt_plugin import Plugin, find_plugin, load_plugin
+from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.export.pooling import max_min_pool_function
 from cxr_trt.spec import Specification
@@ -63,10 +63,6 @@ strange (uint8[N, 1, 64, 64] images) => (float[N, 1, 64, 64] probabilities)
     [strange_node] probabilities = elsewhere.Strange (x)
 }
 """
-
-
-def silent(phase: str, fraction: float) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +126,13 @@ class TestBuild:
         with pytest.raises(BackendError) as caught:
             RTX.build(parser.parse_model(text), tmp_path, BuildOptions(2))
         message = str(caught.value)
-        assert message.startswith("TensorRT-RTX refuses the graph's node ")
+        assert message.startswith("TensorRT-RTX refuses the graph at node ")
         assert "\n" not in message
         assert [name for name in names if name not in message] == []
 
     def test_a_graph_with_another_input_is_refused(self, tmp_path: Path) -> None:
         model = parser.parse_model(UNKNOWN_OP_GRAPH.replace("images", "pixels").replace("elsewhere.Strange", "Relu"))
-        with pytest.raises(BackendError, match="one input, `images`; this graph has pixels"):
+        with pytest.raises(BackendError, match="one input, `images`, but this graph has pixels"):
             RTX.build(model, tmp_path, BuildOptions(2))
 
     def test_the_profile_spans_one_image_to_the_largest_batch(self, trt: Any, graph: onnx.ModelProto) -> None:
@@ -182,7 +178,7 @@ class TestPlugin:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("CXR_TRT_PLUGIN", raising=False)
-        monkeypatch.setattr(tensorrt_plugin, "INSTALLED_PLUGIN\", tmp_path / "libcxr_trt_plugin.so")
+        monkeypatch.setattr(tensorrt_plugin, "INSTALLED_PLUGIN", tmp_path / "libcxr_trt_plugin.so")
         assert find_plugin() is None
         (tmp_path / "libcxr_trt_plugin.so").write_bytes(b"built")
         assert find_plugin() == Plugin(tmp_path / "libcxr_trt_plugin.so", hashlib.sha256(b"built").hexdigest())
@@ -192,7 +188,7 @@ class TestPlugin:
         assert build.INSTALLED == tensorrt_plugin.INSTALLED_PLUGIN
 
     def test_the_command_lines_option_reaches_the_backend(
-        self, cheap_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, cli: Callable[..., Result], cheap_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[bool] = []
         backend = BACKENDS["onnxruntime"]
@@ -203,8 +199,8 @@ class TestPlugin:
 
         monkeypatch.setattr(backend, "build", build)
         for option in ([], ["--no-plugin"], ["--plugin"]):
-            command = ["build-engine", str(cheap_bundle), "-o", str(tmp_path / "e.cxr"), "--backend", "onnxruntime"]
-            assert CliRunner().invoke(main, [*command, "--overwrite", *option]).exit_code == 0
+            command = ("build-engine", cheap_bundle, "-o", tmp_path / "e.cxr", "--backend", "onnxruntime")
+            assert cli(*command, "--overwrite", *option).exit_code == 0
         assert asked == [True, False, True]
 
     def test_what_is_no_plugin_library_is_refused(self, trt: Any, library: Path) -> None:
@@ -230,10 +226,10 @@ class TestPlugin:
         assert backend._plugin(BuildOptions(2, plugin=False)) is None
         assert caplog.messages == []
         monkeypatch.delenv("CXR_TRT_PLUGIN")
-        monkeypatch.setattr(tensorrt_plugin, "INSTALLED_PLUGIN\", library.with_name("nothing"))
+        monkeypatch.setattr(tensorrt_plugin, "INSTALLED_PLUGIN", library.with_name("nothing"))
         assert backend._plugin(BuildOptions(2)) is None
         (warning,) = caplog.messages
-        assert warning.startswith("the pooling plugin is not built, so TensorRT gets its standard operators: run `make")
+        assert warning.startswith("the pooling plugin is not built, so TensorRT uses standard operators instead: run `")
 
 
 @pytest.mark.parametrize(
@@ -265,7 +261,7 @@ def test_a_missing_driver_is_not_taken_for_the_cause_of_another_error(trt: Any) 
 
 def test_nested_phases_become_one_fraction(trt: Any) -> None:
     fractions: list[float] = []
-    progress = tensorrt.Progress(trt, lambda phase, fraction: fractions.append(fraction))
+    progress = tensorrt.BuildProgress(trt, lambda phase, fraction: fractions.append(fraction))
     monitor = progress.monitor
     monitor.phase_start("whole", None, 4)
     assert monitor.step_complete("whole", 0)
@@ -323,7 +319,7 @@ class TestWhichGpu:
     @pytest.mark.parametrize(("name", "capability"), [("NVIDIA L40", "8.9"), ("NVIDIA L4", "9.0")])
     def test_for_another_gpu_both_sides_are_named(self, name: str, capability: str) -> None:
         assert tensorrt.why_other_gpu(self.ADA, name, capability) == (
-            "the engine was built for NVIDIA L4 (compute capability 8.9) and this GPU is "
+            "the engine was built for NVIDIA L4 (compute capability 8.9), but this GPU is "
             f"{name} (compute capability {capability})"
         )
 
@@ -426,11 +422,11 @@ def test_probabilities_and_class_maps_are_onnx_runtimes(
     pictures = np.random.default_rng(1).integers(0, 256, (4, 1, 64, 64), np.uint8)
     for images in (pictures[:1], pictures, pictures[1:3], pictures[::-1][:3]):
         probabilities, class_maps = session.run(["probabilities", "class_maps"], {"images": images})
-        outputs = runner.run(images, class_maps=True)
+        outputs = runner.submit(list(images[:, 0]), True)()
         np.testing.assert_allclose(outputs.probabilities, probabilities, rtol=0, atol=1e-5)
         assert outputs.class_maps is not None
         np.testing.assert_allclose(outputs.class_maps, class_maps, rtol=1e-5, atol=1e-4)
-        alone = runner.run(images, class_maps=False)
+        alone = runner.submit(list(images[:, 0]), False)()
         assert alone.class_maps is None
         np.testing.assert_array_equal(alone.probabilities, outputs.probabilities)
     runner.close()
@@ -442,7 +438,7 @@ def test_a_batch_that_does_not_fit_is_refused(backend: TensorRTBackend, graph: o
     runner = backend.open(tmp_path, Specification(), settings)
     for images in (np.zeros((3, 1, 64, 64), np.uint8), np.zeros((1, 1, 32, 64), np.uint8)):
         with pytest.raises(BackendError, match=r"the engine takes uint8 \[1 to 2, 1, 64, 64\], not"):
-            runner.run(images, class_maps=False)
+            runner.submit(list(images[:, 0]), False)
     runner.close()
 
 

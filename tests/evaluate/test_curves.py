@@ -1,9 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from cxr_trt.cli import main
 from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.evaluate.curves import draw, roc_curve
 from cxr_trt.findings import FINDINGS
@@ -37,13 +35,13 @@ def write(path, key):
     rng = np.random.default_rng(0)
     rows = [[f"{i}.png", *map(str, rng.integers(0, 2, 14))] for i in range(20)]
     path.write_text("\n".join(map(",".join, [[key, *FINDINGS], *rows])))
-    return str(path)
+    return path
 
 
-def test_the_command_writes_the_picture(tmp_path):
+def test_the_command_writes_the_picture(cli, tmp_path):
     arguments = ["evaluate", write(tmp_path / "s.csv", "path"), write(tmp_path / "l.csv", "image"), "--curves"]
-    result = CliRunner().invoke(main, [*arguments, str(tmp_path / "roc.png")])
+    result = cli(*arguments, tmp_path / "roc.png")
     assert result.exit_code == 0
     assert cv2.imread(str(tmp_path / "roc.png")).std() > 10
-    result = CliRunner().invoke(main, [*arguments, str(tmp_path / "roc.bmp")])
+    result = cli(*arguments, tmp_path / "roc.bmp")
     assert (result.exit_code, "must end in .png or .svg or .pdf" in result.stderr) == (2, True)

@@ -4,14 +4,13 @@ import json
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from cxr_trt.cli import main
 from cxr_trt.errors import UsageError
-from cxr_trt.evaluate.boxes import read_boxes, read_maps
-from cxr_trt.evaluate.localization import IOBB, IOU, MEASURES, hits, localize
+from cxr_trt.evaluate.boxes import read_boxes
+from cxr_trt.evaluate.localization import IOBB_THRESHOLDS, IOU_THRESHOLDS, MEASURES, hits, localize
 from cxr_trt.findings import FINDINGS
 from cxr_trt.geometry import Rectangle, Region, strongest_region
+from cxr_trt.results.raw_maps import read_raw_maps
 
 WHOLE = Rectangle(0, 0, 1000, 800)
 
@@ -53,8 +52,8 @@ def test_measures_by_hand():
     region = Region(Rectangle(10, 20, 40, 30), (15.0, 22.0))
     found = dict(zip(MEASURES, hits(region, Rectangle(30, 30, 40, 40)), strict=True))
     both, area, other = 20 * 20, 40 * 30, 40 * 40
-    assert [found[f"IoU {t}"] for t in IOU] == [both / (area + other - both) > t for t in IOU]
-    assert [found[f"IoBB {t}"] for t in IOBB] == [both / area > t for t in IOBB]
+    assert [found[f"IoU {t}"] for t in IOU_THRESHOLDS] == [both / (area + other - both) > t for t in IOU_THRESHOLDS]
+    assert [found[f"IoBB {t}"] for t in IOBB_THRESHOLDS] == [both / area > t for t in IOBB_THRESHOLDS]
     assert found["IoU 0.1"]
     assert not found["IoU 0.2"]
     assert found["IoBB 0.3"]
@@ -91,7 +90,7 @@ def test_accuracies_and_intervals_against_a_loop_over_patients():
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, cheap_bundle):
+def here(cli, tmp_path, monkeypatch, cheap_bundle):
     """X-rays with one bright square, scored by an engine whose class maps are the grey; boxes around the squares."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "xrays").mkdir()
@@ -108,8 +107,8 @@ def here(tmp_path, monkeypatch, cheap_bundle):
     for name, rows in (("boxes.csv", boxes), ("labels.csv", labels)):
         with (tmp_path / name).open("w", newline="") as stream:
             csv.writer(stream).writerows(rows)
-    arguments = ["score", "xrays", "-e", str(cheap_bundle), "-o", "s.csv", "--heatmaps", "maps", "--raw-maps"]
-    assert CliRunner().invoke(main, arguments).exit_code == 0
+    options = ("-e", cheap_bundle, "-o", "s.csv", "--heatmaps", "maps", "--raw-maps")
+    assert cli("score", "xrays", *options).exit_code == 0
     for path in (tmp_path / "maps").rglob("maps.npz"):
         # this engine's maps cover the whole image, whatever its specification says
         with np.load(path) as file:
@@ -118,15 +117,19 @@ def here(tmp_path, monkeypatch, cheap_bundle):
     return tmp_path
 
 
-def evaluate(*arguments, code=0):
-    result = CliRunner().invoke(main, ["evaluate", "s.csv", "labels.csv", "--resamples", "20", *map(str, arguments)])
-    assert result.exit_code == code, result.output
-    return result
+@pytest.fixture
+def evaluate(cli, here):
+    def evaluate(*arguments, code=0):
+        result = cli("evaluate", "s.csv", "labels.csv", "--resamples", 20, *arguments)
+        assert result.exit_code == code, result.output
+        return result
+
+    return evaluate
 
 
-def test_the_command_finds_the_squares(here):
+def test_the_command_finds_the_squares(evaluate, here):
     result = evaluate("--boxes", "boxes.csv", "--maps", "maps", "--json", "r.json")
-    assert "1 boxes left out: their images were not scored" in result.stderr
+    assert "1 boxes were left out: their images were not scored" in result.stderr
     found = json.loads((here / "r.json").read_text())["localization"]
     assert (found["boxes"], found["patients"]) == (8, 4)
     assert list(found["findings"]) == ["Mass", "Nodule"]
@@ -162,17 +165,17 @@ def test_nihs_list_and_the_subsets_agree(cxr14, tmp_path):
         np.testing.assert_allclose(box.rectangle, expected, atol=0.01)
 
 
-def test_what_cannot_be_used_is_refused_in_one_sentence(here):
+def test_what_cannot_be_used_is_refused_in_one_sentence(evaluate, here):
     assert "go together" in evaluate("--boxes", "boxes.csv", code=2).stderr
     (here / "huge.csv").write_text("image,finding,x,y,width,height\n0.png,Mass,800,100,300,100\n")
     assert "reaches beyond its 900 x 600 pixels" in evaluate("--boxes", "huge.csv", "--maps", "maps", code=2).stderr
-    assert "makes it" in evaluate("--boxes", "boxes.csv", "--maps", "nowhere", code=2).stderr
+    assert "make it with" in evaluate("--boxes", "boxes.csv", "--maps", "nowhere", code=2).stderr
     for content, sentence in (
         ("image,finding,x,y,width\n", "has no column height"),
         ("image,finding,x,y,width,height\n0.png,Rib,1,1,5,5\n", "'Rib' of '0.png' is none of the 14 findings"),
-        ("image,finding,x,y,width,height\n0.png,Mass,1,1,0,5\n", "it must have a size"),
-        ("image,finding,x,y,width,height\n0.png,Mass,1,nan,5,5\n", "it must have a size"),
-        ("image,finding,x,y,width,height\nz.png,Mass,1,1,5,5\n", "no image of it is in s.csv"),
+        ("image,finding,x,y,width,height\n0.png,Mass,1,1,0,5\n", "its width and height must be above 0"),
+        ("image,finding,x,y,width,height\n0.png,Mass,1,nan,5,5\n", "its width and height must be above 0"),
+        ("image,finding,x,y,width,height\nz.png,Mass,1,1,5,5\n", "none of its images is in s.csv"),
         ("", "cannot be read as a table of boxes"),
     ):
         (here / "b.csv").write_text(content)
@@ -181,4 +184,4 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(here):
     for content in (b"", b"PK\x03\x04 no zip", damaged.read_bytes()[:3000]):
         damaged.write_bytes(content)
         with pytest.raises(UsageError, match="holds no class maps"):
-            read_maps(here / "maps", "0.png")
+            read_raw_maps(here / "maps", "0.png")

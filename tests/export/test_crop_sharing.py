@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cxr_trt.export import crop_sharing
-from cxr_trt.export.crop_sharing import LAYERS, crops, depth, plan, worth_sharing
+from cxr_trt.export.crop_sharing import EARLY_LAYERS, crop_parts, depth, pieces_of_views, worth_sharing
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.views import views
@@ -21,7 +21,7 @@ def computations(start, size):
     padding as another exactly if that holds for its row and for its column.
     """
     line = [hash(("pixel", position)) for position in range(start, start + size)]
-    for kernel, stride, padding in LAYERS:
+    for kernel, stride, padding in EARLY_LAYERS:
         padded = [hash("padding")] * padding + line + [hash("padding")] * padding
         line = [hash((kernel, *padded[i : i + kernel])) for i in range(0, len(padded) - kernel + 1, stride)]
     return line
@@ -31,7 +31,7 @@ def proven(image_size, crop_size):
     """Whether every cell of every view is computed as in the crop itself."""
     view_list = views("ten-crop", image_size, crop_size)
     for crop, lines in zip(
-        crops(view_list, image_size, crop_size), plan(view_list, image_size, crop_size), strict=True
+        crop_parts(view_list, image_size, crop_size), pieces_of_views(view_list, image_size, crop_size), strict=True
     ):
         rows, columns = computations(crop.y, crop_size), computations(crop.x, crop_size)
         top = 0
@@ -64,7 +64,7 @@ def test_the_proof_fails_for_cells_that_padding_reaches(monkeypatch, change):
     if change == "a cell less":
         monkeypatch.setattr(crop_sharing, "depth", lambda size: true_depth - 1)
     else:
-        monkeypatch.setattr(crop_sharing, "LAYERS", LAYERS[:2] + LAYERS[5:])
+        monkeypatch.setattr(crop_sharing, "EARLY_LAYERS", EARLY_LAYERS[:2] + EARLY_LAYERS[5:])
         assert crop_sharing.depth(448) < true_depth
     assert not proven(512, 448)
 
@@ -87,13 +87,15 @@ def test_the_layers_are_the_networks():
                 np.broadcast_to(getattr(module, name), 2)[0] for name in ("kernel_size", "stride", "padding")
             )
             found.append((int(kernel), int(stride), int(padding)))
-    assert tuple(layer for layer in found if layer != (1, 1, 0)) == LAYERS
+    assert tuple(layer for layer in found if layer != (1, 1, 0)) == EARLY_LAYERS
 
 
 def test_sharing_runs_half_of_the_pixels_for_ten_crops_and_none_less_for_one():
     def pixels(view_set, image_size, crop_size):
         lines = [
-            line for lines in plan(views(view_set, image_size, crop_size), image_size, crop_size) for line in lines
+            line
+            for lines in pieces_of_views(views(view_set, image_size, crop_size), image_size, crop_size)
+            for line in lines
         ]
         sources = {piece.source for line in lines for piece in line}
         return sum(source.height * source.width for source in sources)
@@ -106,7 +108,7 @@ def test_sharing_runs_half_of_the_pixels_for_ten_crops_and_none_less_for_one():
 
 def test_a_mirrored_view_is_cut_from_the_mirror_image():
     image = torch.arange(16 * 16).reshape(16, 16)
-    for view, part in zip(views("ten-crop", 16, 10), crops(views("ten-crop", 16, 10), 16, 10), strict=True):
+    for view, part in zip(views("ten-crop", 16, 10), crop_parts(views("ten-crop", 16, 10), 16, 10), strict=True):
         expected = image[view.y : view.y + 10, view.x : view.x + 10]
         base = image.flip(1) if part.mirrored else image
         found = base[part.y : part.y + part.height, part.x : part.x + part.width]

@@ -7,7 +7,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from cxr_trt.export.builder import IR_VERSION, OPSET
-from cxr_trt.export.pooling import POOLING_DOMAIN, POOLING_DOMAIN_VERSION, POOLING_OPERATOR, max_min_pool_function, without_body
+from cxr_trt.export.pooling import (
+    POOLING_DOMAIN,
+    POOLING_DOMAIN_VERSION,
+    POOLING_OPERATOR,
+    max_min_pool_function,
+    without_body,
+)
 
 
 def pooling_model(shape, element=TensorProto.FLOAT, **attributes):

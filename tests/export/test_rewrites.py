@@ -7,21 +7,24 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from random_networks import random_graph
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.export.scoring_graph import GraphInfo
 from cxr_trt.export.pictures import check_pictures
-from cxr_trt.export.rewrites import NONE, Rewrites, read_network
-from cxr_trt.export.graph_building import build_graph
+from cxr_trt.export.rewrites import NO_REWRITES, Rewrites
+from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
+from cxr_trt.model.settings import SETTINGS
+from cxr_trt.spec import Specification
 
 ONE_BY_ONE = {
-    "average_maps": replace(NONE, average_maps=True),
-    "fold_norms": replace(NONE, fold_norms=True),
-    "pool_first": replace(NONE, pool_first=True),
-    "share_crops": replace(NONE, pool_first=True, share_crops=True),
+    "average_maps": replace(NO_REWRITES, average_maps=True),
+    "fold_norms": replace(NO_REWRITES, fold_norms=True),
+    "pool_first": replace(NO_REWRITES, pool_first=True),
+    "share_crops": replace(NO_REWRITES, pool_first=True, share_crops=True),
     "all": Rewrites(),
 }
+SETTINGS_WITH_AND_WITHOUT_GATES = ("paper", "no-se")
 
 
 def run(model, images):
@@ -29,71 +32,80 @@ def run(model, images):
     return session.run(["probabilities", "class_maps"], {"images": images})
 
 
-def build(small_network, rewrites, **changes):
-    weights, settings, spec = small_network
-    spec = replace(spec, **changes)
-    return build_graph(weights, settings, spec, {}, class_maps=True, rewrites=rewrites)
+@pytest.fixture(scope="module", params=SETTINGS_WITH_AND_WITHOUT_GATES)
+def graph(request):
+    return random_graph(request.param)
 
 
 @pytest.fixture(scope="module")
-def plain(small_network):
-    images = check_pictures(256)
-    return images, run(build(small_network, NONE), images)
+def image():
+    return check_pictures(256)[1:]
+
+
+@pytest.fixture(scope="module")
+def results(graph, image):
+    """Probabilities and class maps without any rewrite, and with each."""
+    models = {name: graph.rewritten(rewrites) for name, rewrites in {"none": NO_REWRITES, **ONE_BY_ONE}.items()}
+    return {name: run(model, image) for name, model in models.items()}
 
 
 @pytest.mark.parametrize("name", ONE_BY_ONE)
-def test_a_rewrite_changes_rounding_alone(small_network, plain, name):
-    images, (probabilities, maps) = plain
-    found, found_maps = run(build(small_network, ONE_BY_ONE[name]), images)
+def test_a_rewrite_changes_rounding_alone(results, name):
+    probabilities, maps = results["none"]
+    found, found_maps = results[name]
     np.testing.assert_allclose(found, probabilities, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found_maps, maps, rtol=0, atol=1e-5 * np.abs(maps).max())
     assert np.ptp(probabilities) > 0.05
 
 
-def test_sharing_changes_no_bit(small_network, plain):
+def test_sharing_changes_no_bit(results):
     """The same operations on the same numbers."""
-    images, _ = plain
-    apart, shared = (
-        run(build(small_network, replace(ONE_BY_ONE[name])), images) for name in ("pool_first", "share_crops")
-    )
-    np.testing.assert_allclose(shared[0], apart[0], rtol=0, atol=1e-7)
+    np.testing.assert_allclose(results["share_crops"][0], results["pool_first"][0], rtol=0, atol=1e-7)
 
 
-def test_what_the_rewrites_leave_out(small_network):
-    weights, settings, _ = small_network
+def test_what_the_rewrites_leave_out(graph):
     before, after = (
-        Counter(node.op_type for node in build(small_network, r).graph.node)
-        for r in (NONE, Rewrites(share_crops=False))
+        Counter(node.op_type for node in graph.rewritten(rewrites).graph.node)
+        for rewrites in (NO_REWRITES, Rewrites(share_crops=False))
     )
-    assert before["BatchNormalization"] - after["BatchNormalization"] == 1 + 58  # the stem's, and one a dense layer
-    shapes = {t.name: list(t.dims) for t in build(small_network, Rewrites()).graph.initializer}
+    assert before["BatchNormalization"] - after["BatchNormalization"] == 1 + 58  # the stem's, and one per dense layer
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.rewritten(Rewrites()).graph.initializer}
     assert shapes["transfer.conv.weight"] == [14, 1024, 1, 1]
+    weights, settings = graph.network()
     assert weights["transfer.conv.weight"].shape[0] == 14 * settings.maps_per_finding
 
 
 @pytest.mark.parametrize("view_set", ["ten-crop", "center"])
-def test_all_rewrites_pass_the_full_check_of_onnx(small_network, view_set):
-    onnx.checker.check_model(build(small_network, Rewrites(), views=view_set), full_check=True)
+def test_all_rewrites_pass_the_full_check_of_onnx(graph, view_set):
+    onnx.checker.check_model(graph.with_views(view_set).rewritten(Rewrites()), full_check=True)
 
 
-def test_the_network_is_read_back_from_its_graph(small_network):
-    weights, settings, spec = small_network
-    info = GraphInfo.of(spec, "untrained", "0" * 64)
-    found, found_settings = read_network(build(small_network, NONE), info)
+def test_inputs_outputs_and_metadata_stay(graph):
+    model = graph.rewritten(Rewrites())
+    assert model.graph.input == graph.model.graph.input
+    assert model.graph.output == graph.model.graph.output
+    assert model.metadata_props == graph.model.metadata_props
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_network_is_read_back_from_its_graph(setting):
+    pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
+    from cxr_trt.model.network import Network
+
+    settings, rng = SETTINGS[setting], np.random.default_rng(0)
+    shapes = {key: value.shape for key, value in Network(settings).state_dict().items() if value.is_floating_point()}
+    weights = {key: rng.random(shape, np.float32) for key, shape in shapes.items()}
+    spec = Specification(views="center", k_max=settings.k_max, k_min=settings.k_min, alpha=settings.alpha)
+    graph = ScoringGraph.from_network(weights, settings, GraphInfo.of_this_version(spec, "untrained", "0" * 64))
+    found, found_settings = graph.network()
     assert found_settings == settings
-    for key, value in weights.items():
-        if not key.endswith("num_batches_tracked"):
-            np.testing.assert_array_equal(found[key], value)
+    for key, values in weights.items():
+        np.testing.assert_array_equal(found[key], values)
 
 
-@pytest.mark.parametrize("share_crops", [True, False])
-def test_tensorrt_rtx_builds_the_rewritten_graph(small_network, tmp_path, share_crops):
+def test_tensorrt_rtx_builds_the_graph_of_shared_crops(small_graph, tmp_path):
     backend = BACKENDS["tensorrt-rtx"]
     if reason := backend.why_not_build():
         pytest.skip(reason)
-    graph, options = (
-        build(small_network, Rewrites(share_crops=share_crops)),
-        BuildOptions(2),
-    )
-    backend.build(graph, tmp_path, options)
+    backend.build(small_graph.rewritten(Rewrites()), tmp_path, BuildOptions(2))
     assert (tmp_path / "engine.plan").stat().st_size > 20e6

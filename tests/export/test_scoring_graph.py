@@ -21,7 +21,7 @@ def refusal(model, tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     with pytest.raises(GraphError) as caught:
-        read_scoring_graph(path)
+        ScoringGraph.load(path)
     assert str(path) in str(caught.value)
     assert "cxr-trt export" in str(caught.value)
     return str(caught.value)
@@ -32,23 +32,23 @@ def property_of(model, key):
 
 
 def test_the_shipped_model_is_read(demo_model):
-    model, info = read_scoring_graph(demo_model)
-    assert info.spec == Specification()
-    assert info.weights == "demonstration"
-    assert len(model.functions) == 1
+    graph = ScoringGraph.load(demo_model)
+    assert graph.spec == Specification()
+    assert graph.info.weights == "demonstration"
+    assert len(graph.model.functions) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"not protobuf at all", b"\x08\x09"])
 def test_rubbish(tmp_path, content):
     (tmp_path / "a.onnx").write_bytes(content)
     with pytest.raises(GraphError, match=r"a\.onnx: not a"):
-        read_scoring_graph(tmp_path / "a.onnx")
+        ScoringGraph.load(tmp_path / "a.onnx")
 
 
 def test_truncated(demo_model, tmp_path):
     (tmp_path / "a.onnx").write_bytes(demo_model.read_bytes()[:-1000])
     with pytest.raises(GraphError, match="not a"):
-        read_scoring_graph(tmp_path / "a.onnx")
+        ScoringGraph.load(tmp_path / "a.onnx")
 
 
 def test_another_onnx_model(tmp_path):
@@ -76,7 +76,7 @@ def test_other_preprocessing_or_findings(demo, tmp_path, part, other):
     text, sha256 = property_of(demo, "specification"), property_of(demo, "specification_sha256")
     text.value = text.value.replace(part, other)
     sha256.value = hashlib.sha256(text.value.encode()).hexdigest()
-    assert "preprocessing or findings" in refusal(demo, tmp_path)
+    assert "its preprocessing or its findings" in refusal(demo, tmp_path)
 
 
 def test_another_input(demo, tmp_path):
@@ -88,7 +88,7 @@ def test_weights_in_other_files(demo, tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(demo, path, save_as_external_data=True, location="weights.bin")
     with pytest.raises(GraphError, match="in other files"):
-        read_scoring_graph(path)
+        ScoringGraph.load(path)
 
 
 @pytest.mark.parametrize("place", ["initializer", "attribute", "function", "sparse", "without saying so"])
@@ -109,14 +109,14 @@ def test_a_path_to_another_file_is_found_wherever_it_hides(demo, tmp_path, place
     path = tmp_path / "model.onnx"
     path.write_bytes(demo.SerializeToString())
     with pytest.raises(GraphError, match="in other files"):
-        read_scoring_graph(path)
+        ScoringGraph.load(path)
 
 
 def test_a_file_larger_than_a_protocol_buffer_is_not_read(tmp_path):
     with (tmp_path / "a.onnx").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(GraphError, match=r"1024\.0 GiB"):
-        read_scoring_graph(tmp_path / "a.onnx")
+        ScoringGraph.load(tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize(("key", "value"), [("image_size", 10**9), ("crop_size", 600), ("alpha", "0.7"), ("mean", [1])])
@@ -132,4 +132,4 @@ def test_metadata_that_are_not_utf8_are_refused(demo, tmp_path):
     content = demo.SerializeToString()
     (tmp_path / "a.onnx").write_bytes(content.replace(b"cxr_trt.weights", b"cxr_trt.\xff\xfe\xffghts"))
     with pytest.raises(GraphError, match="not a scoring graph"):
-        read_scoring_graph(tmp_path / "a.onnx")
+        ScoringGraph.load(tmp_path / "a.onnx")

@@ -4,16 +4,16 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.export.storage import pack, unpack
 
 
 @pytest.fixture(scope="module")
-def rounded(center_model):
+def rounded(center_graph):
     """The centre-crop model with weights that are float16 numbers, but for one kernel."""
     model = onnx.ModelProto()
-    model.CopyFrom(center_model)
+    model.CopyFrom(center_graph.model)
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             values = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
@@ -37,7 +37,7 @@ def test_a_packed_model_is_half_as_large_and_computes_the_same(rounded):
 
 def test_reading_a_packed_model_gives_the_model(rounded, tmp_path):
     onnx.save(pack(rounded), tmp_path / "model.onnx")
-    model, _ = read_scoring_graph(tmp_path / "model.onnx")
+    model = ScoringGraph.load(tmp_path / "model.onnx").model
     assert [node.name for node in model.graph.node] == [node.name for node in rounded.graph.node]
     expected = {tensor.name: numpy_helper.to_array(tensor) for tensor in rounded.graph.initializer}
     found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -53,8 +53,8 @@ def test_a_weight_that_is_no_float16_number_stays_as_it_is(rounded):
     assert types["transfer.conv.weight.float16"] == onnx.TensorProto.FLOAT16
 
 
-def test_a_model_that_was_not_packed_stays_as_it_is(center_model):
+def test_a_model_that_was_not_packed_stays_as_it_is(center_graph):
     model = onnx.ModelProto()
-    model.CopyFrom(center_model)
+    model.CopyFrom(center_graph.model)
     unpack(model)
-    assert model == center_model
+    assert model == center_graph.model

@@ -15,9 +15,8 @@ from pydicom.uid import JPEG2000Lossless
 from seeds import content, radiograph
 
 from cxr_trt.errors import BackendError
-from cxr_trt.images.decoders import START, Decoders, Limits, Request
+from cxr_trt.images.decoders import WORKER_CODE, Decoders, Limits, Request
 from cxr_trt.images.files import find_files
-from cxr_trt.tables.rows import Row
 
 LIMITS = Limits(seconds=30)
 
@@ -122,10 +121,10 @@ def test_the_time_for_a_file_ends_with_it(tmp_path):
     """A decoder that waits for the next file is not ended, or that file would be blamed."""
     (tmp_path / "a.png").write_bytes(picture(0))
     requests = [Request(source) for source in find_files(tmp_path).sources]
-    with Decoders(1, 64, Limits(seconds=2)) as decoders:
+    with Decoders(1, 64, Limits(seconds=1)) as decoders:
         list(decoders.map(requests, 1))
         before = children()
-        time.sleep(2.5)
+        time.sleep(1.3)
         ((_, answer),) = decoders.map(requests, 1)
         assert answer.error is None
         assert children() == before
@@ -175,8 +174,8 @@ def test_a_file_that_always_crashes_its_decoder_costs_one_row(tmp_path, monkeypa
     (tmp_path / "a.png").write_bytes(picture(0))
     (tmp_path / "b.png").write_bytes(b"crash")
     (tmp_path / "c.png").write_bytes(picture(1))
-    first, rest = START.split("; from", 1)
-    monkeypatch.setattr("cxr_trt.images.decoders.START", f"{first}\n{CRASH}\nfrom{rest}")
+    first, rest = WORKER_CODE.split("; from", 1)
+    monkeypatch.setattr("cxr_trt.images.decoders.WORKER_CODE", f"{first}\n{CRASH}\nfrom{rest}")
     found = answers(tmp_path)
     assert found["b.png"].error == "the decoder failed (SIGSEGV); export the image again"
     assert found["a.png"].image is not None
@@ -198,10 +197,10 @@ def test_a_file_that_always_crashes_its_decoder_costs_one_row(tmp_path, monkeypa
 def test_an_answer_that_makes_no_sense_is_a_failure(tmp_path, monkeypatch, reply):
     """As from a decoder that a file has taken over."""
     (tmp_path / "a.png").write_bytes(picture(0))
-    first, rest = START.split("; from", 1)
+    first, rest = WORKER_CODE.split("; from", 1)
     planted = f"import cxr_trt.images.worker as worker; worker.answer = lambda *_: ({reply})"
-    planted = planted.replace("{", "{{").replace("}", "}}")  # START is a format
-    monkeypatch.setattr("cxr_trt.images.decoders.START", f"{first}\n{planted}\nfrom{rest}")
+    planted = planted.replace("{", "{{").replace("}", "}}")  # WORKER_CODE is a format
+    monkeypatch.setattr("cxr_trt.images.decoders.WORKER_CODE", f"{first}\n{planted}\nfrom{rest}")
     assert answers(tmp_path)["a.png"].error.startswith("the decoder failed")
 
 
@@ -210,8 +209,7 @@ def test_the_same_content_is_not_decoded_again(tmp_path):
     (source,) = find_files(tmp_path).sources
     with Decoders(1, 64, LIMITS) as decoders:
         ((_, first),) = decoders.map([Request(source)], 1)
-        row = Row("a.png", first.sha256, 64, 64, "PNG", (0.5,) * 14, (), None, "engine")
-        ((_, second),) = decoders.map([Request(source, row)], 1)
+        ((_, second),) = decoders.map([Request(source, first.sha256)], 1)
     assert second.sha256 == first.sha256
     assert second.image is None
     assert second.error is None
@@ -235,7 +233,7 @@ def test_what_lies_in_the_current_folder_is_not_imported(tmp_path, monkeypatch):
 
 
 def test_closing_does_not_wait_for_what_is_being_decoded(tmp_path):
-    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((12000, 12000), np.uint8))[1].tobytes())
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((8000, 8000), np.uint8))[1].tobytes())
     requests = [Request(source) for source in find_files(tmp_path).sources] * 4
     decoders = Decoders(2, 64, LIMITS)
     results = decoders.map(requests, 4)

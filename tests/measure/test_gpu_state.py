@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from cxr_trt.measure import gpu_state
 from cxr_trt.engine.gpu.cuda import gpu, why_no_gpu
+from cxr_trt.measure import gpu_state
 
 NO_CARD = "ffff:ff:1f.0"
 
@@ -50,8 +50,8 @@ def test_a_sensor_that_cannot_be_read_is_left_out(orin):
 
 
 def test_medians_are_of_what_was_read_meanwhile(orin, monkeypatch):
-    monkeypatch.setattr(gpu_state, "SYSTEM_FOLDER\", orin)
-    monkeypatch.setattr(gpu_state, "SAMPLING_SECONDS\", 0.001)
+    monkeypatch.setattr(gpu_state, "SYSTEM_FOLDER", orin)
+    monkeypatch.setattr(gpu_state, "SAMPLING_SECONDS", 0.001)
     clock = orin / "class" / "devfreq" / "17000000.gpu" / "cur_freq"
     state = gpu_state.GpuState(NO_CARD)
     with state.watched():

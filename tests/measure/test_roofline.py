@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from cxr_trt.measure.roofline import GPU_PEAKS, Gpu, arithmetic_seconds, find_gpu, layers, seconds
+from cxr_trt.measure.roofline import GPU_PEAKS, GpuPeaks, arithmetic_seconds, find_gpu, layers, seconds
 
 GRAPH = """
 <ir_version: 9, opset_import: ["" : 18]>
@@ -66,14 +66,14 @@ def test_bytes_are_those_of_the_precision_and_the_batch(found):
 
 
 def test_a_layer_takes_as_long_as_the_slower_of_arithmetic_and_traffic(found):
-    gpu = Gpu("x", "x", {"fp32": 1000.0}, bandwidth=400.0, source="")
+    gpu = GpuPeaks("x", "x", {"fp32": 1000.0}, bandwidth=400.0, source="")
     stem, point = found[0], found[2]
     assert seconds([stem], gpu, "fp32", 1) == pytest.approx(2 * 1728 / 1000)  # its 976 bytes take 2.44 s
     assert seconds([point], gpu, "fp32", 1) == pytest.approx(4 * 80 / 400)
     assert arithmetic_seconds([stem, point], gpu, "fp32") == pytest.approx(2 * (1728 + 96) / 1000)
 
 
-def test_the_networks_multiplications_are_those_that_pytorch_performs(network, center_model):
+def test_the_networks_multiplications_are_those_that_pytorch_performs(network, center_graph):
     torch = pytest.importorskip("torch")
     counted = 0
 
@@ -87,7 +87,7 @@ def test_the_networks_multiplications_are_those_that_pytorch_performs(network, c
         network(torch.zeros(1, 3, 448, 448))
     for hook in hooks:
         hook.remove()
-    found = [layer for layer in layers(center_model) if layer.name != "maps.merged"]
+    found = [layer for layer in layers(center_graph.model) if layer.name != "maps.merged"]
     assert sum(layer.multiplications for layer in found) == counted
 
 

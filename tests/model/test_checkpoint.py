@@ -59,8 +59,8 @@ def test_a_setting_that_contradicts_the_header_is_refused(saved):
         ({"channels": "3"}, "channels is '3'; it must be from 1 to 3"),
         ({"layers": 5}, "unexpected keyword argument 'layers'"),
         ({"squeeze_excitation": [0]}, r"squeeze_excitation is \[0\]; it must be true or false"),
-        ({"alpha": "0.7"}, "sizes or an alpha that no network of this project has"),
-        ({"alpha": 1e999}, "sizes or an alpha that no network of this project has"),
+        ({"alpha": "0.7"}, "its sizes or its alpha are out of range"),
+        ({"alpha": 1e999}, "its sizes or its alpha are out of range"),
     ],
 )
 def test_a_header_that_asks_for_an_odd_network_is_refused(saved, fields, sentence):
@@ -138,7 +138,7 @@ def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path):
         for member in whole.infolist():
             b.writestr(member.filename, whole.read(member))
     assert (tmp_path / "b.pt").stat().st_size < 100_000
-    with pytest.raises(CheckpointError, match="its content is compressed"):
+    with pytest.raises(CheckpointError, match="it is compressed"):
         load_checkpoint(tmp_path / "b.pt", "paper")
 
 

@@ -19,8 +19,8 @@ from cxr_trt.export.from_checkpoint import export_checkpoint
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images import decode
-from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.images.preprocess import preprocess
+from cxr_trt.model.checkpoint import load_checkpoint
 
 OUTPUTS = torchxrayvision.datasets.default_pathologies
 
@@ -65,8 +65,8 @@ def radiograph(radiographs):
     return decode((radiographs / "RG1_UNCR.dcm").read_bytes()).pixels
 
 
-def run(model, image):
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def run(graph, image):
+    session = onnxruntime.InferenceSession(graph.model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(["probabilities", "class_maps"], {"images": image[None, None]})
 
 
@@ -79,13 +79,25 @@ def dotted(weights):
     )
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_chexnet_scores_as_its_own_definition_does(chexnet, radiograph, tmp_path, old):
+def save_chexnet(weights, path):
+    torch.save({"epoch": 3, "state_dict": weights, "best_loss": 0.1, "optimizer": {}}, path)
+
+
+def test_keys_of_old_pytorch_give_the_same_network(chexnet, tmp_path):
     weights = nn.DataParallel(chexnet).state_dict()
-    content = {"epoch": 3, "state_dict": dotted(weights) if old else weights, "best_loss": 0.1, "optimizer": {}}
-    torch.save(content, tmp_path / "model.pth.tar")
-    exported = export_checkpoint(tmp_path / "model.pth.tar", setting=None, view_set=None, class_maps=True)
-    image = preprocess(radiograph, exported.info.spec.image_size, exported.info.spec.fit)
+    save_chexnet(weights, tmp_path / "new.pth.tar")
+    save_chexnet(dotted(weights), tmp_path / "old.pth.tar")
+    new, old = (load_checkpoint(tmp_path / f"{name}.pth.tar") for name in ("new", "old"))
+    assert (old.network.settings, old.spec) == (new.network.settings, new.spec)
+    found = old.network.state_dict()
+    for key, value in new.network.state_dict().items():
+        assert key.endswith("num_batches_tracked") or torch.equal(found[key], value)
+
+
+def test_chexnet_scores_as_its_own_definition_does(chexnet, radiograph, tmp_path):
+    save_chexnet(nn.DataParallel(chexnet).state_dict(), tmp_path / "model.pth.tar")
+    graph = export_checkpoint(tmp_path / "model.pth.tar").graph
+    image = preprocess(radiograph, graph.spec.image_size, graph.spec.fit)
     assert image.shape == (256, 256)
     crops = transforms.Compose(
         [
@@ -96,7 +108,7 @@ def test_chexnet_scores_as_its_own_definition_does(chexnet, radiograph, tmp_path
     )(Image.fromarray(image).convert("RGB"))
     with torch.inference_mode():
         expected = chexnet(crops).mean(0).numpy()
-    probabilities, maps = run(exported.model, image)
+    probabilities, maps = run(graph, image)
     np.testing.assert_allclose(probabilities[0], expected, atol=1e-5)
     assert np.ptp(expected) > 0.05
     assert maps.shape == (1, 14, 16, 16)  # crops lie 16 pixels apart, half a cell of their own maps
@@ -104,8 +116,8 @@ def test_chexnet_scores_as_its_own_definition_does(chexnet, radiograph, tmp_path
 
 def test_torchxrayvision_scores_as_its_own_definition_does(xrv, radiograph, tmp_path):
     torch.save(xrv.state_dict(), tmp_path / "xrv.pt")
-    exported = export_checkpoint(tmp_path / "xrv.pt", setting=None, view_set=None, class_maps=True)
-    spec = exported.info.spec
+    graph = export_checkpoint(tmp_path / "xrv.pt").graph
+    spec = graph.spec
     assert (spec.views, spec.image_size, spec.crop_size) == ("center", 224, 224)
     points = dict(zip(OUTPUTS, xrv.op_threshs.tolist(), strict=True))
     assert spec.operating_points == pytest.approx([points[finding] for finding in FINDINGS])
@@ -113,7 +125,7 @@ def test_torchxrayvision_scores_as_its_own_definition_does(xrv, radiograph, tmp_
     with torch.inference_mode():
         given = torch.from_numpy(torchxrayvision.utils.normalize(image, 255))[None, None]
         expected = dict(zip(OUTPUTS, xrv(given)[0].tolist(), strict=True))
-    found = run(exported.model, image)[0][0]
+    found = run(graph, image)[0][0]
     np.testing.assert_allclose(found, [expected[finding] for finding in FINDINGS], atol=1e-5)
     assert found.min() < 0.5 < found.max()  # on both sides of the operating points
 
@@ -121,13 +133,13 @@ def test_torchxrayvision_scores_as_its_own_definition_does(xrv, radiograph, tmp_
 def test_torchxrayvision_without_operating_points_gives_plain_probabilities(xrv, radiograph, tmp_path):
     weights = {key: value for key, value in xrv.state_dict().items() if key != "op_threshs"}
     torch.save(weights, tmp_path / "xrv.pt")
-    exported = export_checkpoint(tmp_path / "xrv.pt", setting=None, view_set=None, class_maps=True)
+    graph = export_checkpoint(tmp_path / "xrv.pt").graph
     image = preprocess(radiograph, 224, "center-square")
     given = torch.from_numpy(torchxrayvision.utils.normalize(image, 255))[None, None]
     with torch.inference_mode():
         logits = xrv.classifier(torch.relu(xrv.features(given)).mean((2, 3)))
     rows = [OUTPUTS.index(finding) for finding in FINDINGS]
-    np.testing.assert_allclose(run(exported.model, image)[0], torch.sigmoid(logits[:, rows]), atol=1e-5)
+    np.testing.assert_allclose(run(graph, image)[0], torch.sigmoid(logits[:, rows]), atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(301, 400), (400, 301), (302, 401), (400, 400)])
@@ -151,16 +163,19 @@ def test_what_does_not_fit_is_refused_and_named(chexnet, xrv, tmp_path):
             r"missing features\.denseblock2\.denselayer3\.norm1\.weight",
         ),
         ({**weights, "module.densenet121.features.norm5.bias": torch.zeros(3)}, r"wrong shape features\.norm5\.bias"),
-        (without_thorax, "was not trained on Atelectasis, Consolidation; take one with all 14"),
-        ({**densenet121(weights=None).state_dict(), **imagenet}, "knows no findings; train with it: python -m train"),
-        (densenet121(weights=None, num_classes=5).state_dict(), "with 5 outputs and 3 input channels is of no known"),
+        (without_thorax, "was not trained on Atelectasis, Consolidation; use one with all 14"),
+        ({**densenet121(weights=None).state_dict(), **imagenet}, "knows no findings; train with it first: python -m"),
+        (
+            densenet121(weights=None, num_classes=5).state_dict(),
+            "5 outputs and 3 input channels, so it is from no known",
+        ),
     ):
         torch.save(content, path)
         with pytest.raises(CheckpointError, match=sentence) as caught:
             load_checkpoint(path)
         assert "\n" not in str(caught.value)
     torch.save(weights, path)
-    with pytest.raises(CheckpointError, match="leave --setting out"):
+    with pytest.raises(CheckpointError, match="leave out --setting"):
         load_checkpoint(path, "chexnet")
 
 
@@ -197,5 +212,5 @@ def test_the_whole_model_of_torchxrayvision_is_a_pickle_and_refused(xrv, tmp_pat
 
 def test_ten_equal_crops_are_refused(xrv, tmp_path):
     torch.save(xrv.state_dict(), tmp_path / "xrv.pt")
-    with pytest.raises(CheckpointError, match="leave --views out"):
-        export_checkpoint(tmp_path / "xrv.pt", setting=None, view_set="ten-crop", class_maps=True)
+    with pytest.raises(CheckpointError, match="leave out --views"):
+        export_checkpoint(tmp_path / "xrv.pt", view_set="ten-crop")

@@ -3,30 +3,32 @@
 import numpy as np
 import pytest
 
-from cxr_trt.score.engine import Engine
 from cxr_trt.evaluate.auc import evaluate
-from cxr_trt.tables.reading import read_labels
 from cxr_trt.images.load import load_images
-from cxr_trt.spec import Specification
+from cxr_trt.score.engine import Engine
+from cxr_trt.tables.reading import read_labels
 
-FEW = 60
-ALLOWED = {"fp32": 1e-9, "fp16": 0.004, "int8": 0.02}
+MAX_IMAGES = 60
+MAX_AUC_DIFFERENCES = {"fp32": 1e-9, "fp16": 0.004, "int8": 0.02}
 """Of the mean AUC. On so few images a single exchange of two neighbours moves a finding by up to 0.001."""
 
 
-@pytest.fixture(scope="module")
-def engines(center_bundle, fp16, int8):
-    return {"fp32": center_bundle, "fp16": fp16, "int8": int8}
+@pytest.fixture(scope="module", params=[(288, 224), pytest.param((512, 448), marks=pytest.mark.slow)], ids=str)
+def engines(bundles_of_size, request):
+    opened = {precision: Engine(bundle) for precision, bundle in bundles_of_size(*request.param).items()}
+    yield opened
+    for engine in opened.values():
+        engine.close()
 
 
 @pytest.fixture(scope="module")
-def reference(network):
+def reference(network, engines):
     """The probabilities [N, 14] of images, by PyTorch."""
     import torch
 
     from cxr_trt.model.scorer import Scorer
 
-    scorer = Scorer(network, Specification(views="center"))
+    scorer = Scorer(network, engines["fp32"].spec)
     return lambda images: np.concatenate([scorer(torch.from_numpy(image[None]))[0].numpy() for image in images])
 
 
@@ -36,23 +38,21 @@ def mean_auc(probabilities, labels):
 
 def check(engines, images, expected, labels):
     exact = mean_auc(expected, labels)
-    found = {}
-    for precision, bundle in engines.items():
-        with Engine(bundle) as engine:
-            found[precision] = mean_auc(engine.run(images).probabilities, labels)
-    assert found == {precision: pytest.approx(exact, abs=ALLOWED[precision]) for precision in engines}
-    assert mean_auc(np.roll(expected, 1, 0), labels) != pytest.approx(exact, abs=ALLOWED["int8"])
+    found = {precision: mean_auc(engine.run(images).probabilities, labels) for precision, engine in engines.items()}
+    assert found == {precision: pytest.approx(exact, abs=MAX_AUC_DIFFERENCES[precision]) for precision in engines}
+    assert mean_auc(np.roll(expected, 1, 0), labels) != pytest.approx(exact, abs=MAX_AUC_DIFFERENCES["int8"])
 
 
 def test_the_order_of_the_images_is_pytorchs(engines, reference, chests):
     """Without labels: those images are positive that PyTorch scores above the median, so its own AUC is 1."""
-    images = load_images(sorted(chests.iterdir()), 512)
+    images = load_images(sorted(chests.iterdir()), engines["fp32"].spec.image_size)
     expected = reference(images)
     check(engines, images, expected, expected > np.median(expected, 0))
 
 
 def test_auc_on_real_labels_is_pytorchs(engines, reference, cxr14):
     truth = read_labels(cxr14 / "labels.csv")
-    rows = np.random.default_rng(0).permutation(len(truth.images))[:FEW]
-    images = load_images([cxr14 / "images" / truth.images[row] for row in rows], 512)
+    rows = np.random.default_rng(0).permutation(len(truth.images))[:MAX_IMAGES]
+    files = [cxr14 / "images" / truth.images[row] for row in rows]
+    images = load_images(files, engines["fp32"].spec.image_size)
     check(engines, images, reference(images), truth.values[rows])

@@ -8,10 +8,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cxr_trt.precision.float16 import to_float16, layer_of, rounded
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.rewrites import Rewrites
-from cxr_trt.export.graph_building import build_graph
+from cxr_trt.precision.float16 import layer_of, rounded_to_float16, to_float16
 
 
 def run(model, images):
@@ -20,10 +19,8 @@ def run(model, images):
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["crops apart", "crops shared"])
-def graph(small_network, request):
-    weights, settings, spec = small_network
-    rewrites = Rewrites(affine_norms=True, share_crops=request.param)
-    return build_graph(weights, settings, spec, {}, class_maps=True, rewrites=rewrites)
+def model(small_graph, request):
+    return small_graph.rewritten(Rewrites(affine_norms=True, share_crops=request.param))
 
 
 def types(model):
@@ -33,48 +30,48 @@ def types(model):
     return values | {tensor.name: tensor.data_type for tensor in inferred.initializer}
 
 
-def test_the_network_is_float16_and_what_needs_digits_float32(graph):
-    model = to_float16(graph, ())
-    onnx.checker.check_model(model, full_check=True)
-    found = types(model)
-    for node in model.graph.node:
+def test_the_network_is_float16_and_what_needs_digits_float32(model):
+    typed = to_float16(model, ())
+    onnx.checker.check_model(typed, full_check=True)
+    found = types(typed)
+    for node in typed.graph.node:
         layer = layer_of(node.name)
         if node.op_type in ("Conv", "Relu", "MaxPool", "AveragePool") and ".se." not in layer:
             assert found[node.output[0]] == TensorProto.FLOAT16, node.name
         if (".se." in layer and node.op_type in ("ReduceMean", "Gemm", "Sigmoid")) or layer.startswith("pool"):
             assert found[node.output[0]] == TensorProto.FLOAT, node.name
     assert found["probabilities"] == found["class_maps"] == TensorProto.FLOAT
-    kernels = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4 and "features" in tensor.name]
+    kernels = [tensor for tensor in typed.graph.initializer if len(tensor.dims) == 4 and "features" in tensor.name]
     assert len(kernels) == 120
     assert {tensor.data_type for tensor in kernels} == {TensorProto.FLOAT16}
 
 
-def test_results_are_those_of_float32_but_for_rounding(graph):
+def test_results_are_those_of_float32_but_for_rounding(model):
     images = check_pictures(256)
-    exact = run(graph, images)
-    found = run(rounded_to_float16(to_float16(graph, ())), images)
+    exact = run(model, images)
+    found = run(rounded_to_float16(to_float16(model, ())), images)
     difference = np.abs(found[0] - exact[0]).max()
     assert 1e-6 < difference < 2e-3  # something is rounded, and not much
     np.testing.assert_allclose(found[1], exact[1], rtol=0, atol=5e-3 * np.abs(exact[1]).max())
 
 
-def test_a_layer_that_is_to_stay_float32_does(graph):
+def test_a_layer_that_is_to_stay_float32_does(model):
     layer = "features.denseblock2.denselayer3.conv2"
-    model = to_float16(graph, {layer})
-    onnx.checker.check_model(model, full_check=True)
-    found = types(model)
-    assert {found[node.output[0]] for node in model.graph.node if layer_of(node.name) == layer} == {TensorProto.FLOAT}
+    typed = to_float16(model, {layer})
+    onnx.checker.check_model(typed, full_check=True)
+    found = types(typed)
+    assert {found[node.output[0]] for node in typed.graph.node if layer_of(node.name) == layer} == {TensorProto.FLOAT}
     assert found["features.denseblock2.denselayer3.conv1"] == TensorProto.FLOAT16
 
 
-def test_each_tensor_is_cast_once(graph):
-    casts = Counter(node.input[0] for node in to_float16(graph, ()).graph.node if node.op_type == "Cast")
+def test_each_tensor_is_cast_once(model):
+    casts = Counter(node.input[0] for node in to_float16(model, ()).graph.node if node.op_type == "Cast")
     assert casts.most_common(1)[0][1] == 1
 
 
-def test_rounded_rounds_between_consecutive_nodes():
+def test_each_result_is_rounded_between_consecutive_nodes():
     """2048 + 0.7 - 2048 is 0 in float16, whose numbers are two apart there; ONNX Runtime alone would say 0.7."""
-    half = [numpy_helper.from_array(np.array([v], np.float16), name) for name, v in (("a", 2048), ("b", -2048))]
+    weights = [numpy_helper.from_array(np.array([v], np.float16), name) for name, v in (("a", 2048), ("b", -2048))]
     nodes = [
         helper.make_node("Cast", ["x"], ["x16"], to=TensorProto.FLOAT16),
         helper.make_node("Add", ["x16", "a"], ["sum"]),
@@ -83,9 +80,11 @@ def test_rounded_rounds_between_consecutive_nodes():
         helper.make_node("Cast", ["square"], ["y"], to=TensorProto.FLOAT),
     ]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-    graph = helper.make_graph(nodes, "half", values[:1], values[1:], half)
-    model = rounded(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    graph = helper.make_graph(nodes, "float16", values[:1], values[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    session = onnxruntime.InferenceSession(
+        rounded_to_float16(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
 
     def result(x):
         return session.run(None, {"x": np.array([x], np.float32)})[0][0]

@@ -6,12 +6,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from cxr_trt.precision.float16 import to_float16, layer_of, rounded
 from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.precision.float16 import layer_of, rounded_to_float16, to_float16
 from cxr_trt.precision.int8 import quantize
 from cxr_trt.precision.ranges import measure_ranges
-from cxr_trt.export.rewrites import Rewrites
-from cxr_trt.export.graph_building import build_graph
 
 
 def run(model, images):
@@ -20,29 +19,27 @@ def run(model, images):
 
 
 @pytest.fixture(scope="module")
-def calibrated(small_network):
-    """A graph of one view, and for each convolution in blocks and transitions the largest input on two pictures."""
-    weights, settings, spec = small_network
-    rewrites = Rewrites(affine_norms=True, share_crops=False)
-    graph = build_graph(weights, settings, spec, {}, class_maps=False, rewrites=rewrites)
-    largest = measure_ranges(graph, check_pictures(256), (), lambda fraction: None).largest
+def calibrated(small_graph):
+    """A model of one view, and for each convolution in blocks and transitions the largest input on two pictures."""
+    model = small_graph.with_views("center").rewritten(Rewrites(affine_norms=True, share_crops=False))
+    largest = measure_ranges(model, check_pictures(256), (), lambda fraction: None).largest
     thresholds = {
         node.name: largest[node.input[0]]
-        for node in graph.graph.node
+        for node in model.graph.node
         if node.op_type == "Conv" and node.name.startswith("features.") and node.name != "features.conv0"
     }
-    return graph, thresholds
+    return model, thresholds
 
 
 def test_inputs_and_kernels_of_the_chosen_convolutions_are_int8_and_nothing_else(calibrated):
-    graph, thresholds = calibrated
+    model, thresholds = calibrated
     chosen = {layer: value for layer, value in thresholds.items() if "denseblock3" in layer}
-    model = quantize(graph, chosen)
-    onnx.checker.check_model(model, full_check=True)
-    made_by = {node.output[0]: node for node in model.graph.node}
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    quantized = quantize(model, chosen)
+    onnx.checker.check_model(quantized, full_check=True)
+    made_by = {node.output[0]: node for node in quantized.graph.node}
+    weights = {tensor.name: tensor for tensor in quantized.graph.initializer}
     assert len(chosen) == 48
-    for node in model.graph.node:
+    for node in quantized.graph.node:
         if node.op_type != "Conv":
             continue
         is_quantized = made_by[node.input[0]].op_type == "DequantizeLinear"
@@ -55,15 +52,15 @@ def test_inputs_and_kernels_of_the_chosen_convolutions_are_int8_and_nothing_else
             assert not numpy_helper.to_array(weights[zeros]).any()
             if len(node.input) > 2:
                 assert weights[node.input[2]].data_type == TensorProto.FLOAT
-    quantizers = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    quantizers = sum(node.op_type == "QuantizeLinear" for node in quantized.graph.node)
     assert quantizers == len(chosen)
 
 
 def test_a_kernel_is_held_to_half_a_step_of_its_channel(calibrated):
-    graph, thresholds = calibrated
+    model, thresholds = calibrated
     layer = "features.denseblock1.denselayer1.conv2"
-    before = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}[f"{layer}.weight"]
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantize(graph, thresholds).graph.initializer}
+    before = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}[f"{layer}.weight"]
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantize(model, thresholds).graph.initializer}
     scales = weights[f"{layer}.weight.scale"][:, None, None, None]
     error = np.abs(weights[f"{layer}.weight.int8"] * scales - before)
     assert (error <= 0.5 * scales + 1e-3 * np.abs(before).max()).all()
@@ -72,20 +69,22 @@ def test_a_kernel_is_held_to_half_a_step_of_its_channel(calibrated):
 
 
 def test_scores_stay_close_and_a_wrong_scale_shows(calibrated):
-    graph, thresholds = calibrated
+    model, thresholds = calibrated
     images = check_pictures(256)
-    exact = run(graph, images)
-    found = run(quantize(graph, thresholds), images)
+    exact = run(model, images)
+    found = run(quantize(model, thresholds), images)
     assert 1e-5 < np.abs(found - exact).max() < 0.1
-    cut = run(quantize(graph, {layer: value / 20 for layer, value in thresholds.items()}), images)
+    cut = run(quantize(model, {layer: value / 20 for layer, value in thresholds.items()}), images)
     assert np.abs(cut - exact).mean() > 3 * np.abs(found - exact).mean()
 
 
 def test_float16_around_int8_gives_the_same_but_for_rounding(calibrated):
-    graph, thresholds = calibrated
-    model = to_float16(quantize(graph, thresholds), ())
-    onnx.checker.check_model(model, full_check=True)
-    scales = [tensor for tensor in model.graph.initializer if ".scale" in tensor.name and "norm" not in tensor.name]
+    model, thresholds = calibrated
+    typed = to_float16(quantize(model, thresholds), ())
+    onnx.checker.check_model(typed, full_check=True)
+    scales = [tensor for tensor in typed.graph.initializer if ".scale" in tensor.name and "norm" not in tensor.name]
     assert {tensor.data_type for tensor in scales if "normalise" not in tensor.name} == {TensorProto.FLOAT16}
     images = check_pictures(256)
-    np.testing.assert_allclose(run(rounded(model), images), run(quantize(graph, thresholds), images), rtol=0, atol=0.02)
+    np.testing.assert_allclose(
+        run(rounded_to_float16(typed), images), run(quantize(model, thresholds), images), rtol=0, atol=0.02
+    )

@@ -14,11 +14,11 @@ from pydicom import dcmread
 from pydicom.sr.codedict import codes
 from seeds import content, dataset, png
 
-from cxr_trt.results.dicom.codes import FINDING_CODES, PRIVATE
-from cxr_trt.results.dicom.source import source_image
 from cxr_trt.errors import DicomHeaderError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images.identity import IDENTITY_KEYWORDS, PATIENT_AND_STUDY, read_identity
+from cxr_trt.results.dicom.codes import FINDING_CODES, PRIVATE
+from cxr_trt.results.dicom.source import source_image
 from cxr_trt.tables.rows import NOTICE
 
 HEADER = {
@@ -31,10 +31,9 @@ HEADER = {
 }
 
 
-def score(bundle, images, output, *options):
-    """Run the command; returns its process."""
-    command = [sys.executable, "-m", "cxr_trt", "score", images, "-e", bundle, "-o", output]
-    return subprocess.run([*command, *options], capture_output=True, text=True)
+@pytest.fixture
+def score(cli):
+    return lambda bundle, images, output, *options: cli("score", images, "-e", bundle, "-o", output, *options)
 
 
 def objections(path):
@@ -54,10 +53,12 @@ def scored(tmp_path_factory, radiographs, center_bundle):
     (folder / "xrays").mkdir()
     shutil.copy(radiographs / "RG1_UNCR.dcm", folder / "xrays")
     (folder / "xrays" / "a.png").write_bytes(png())
-    options = ("--dicom-results", folder / "dicom", "--heatmaps", folder / "maps", "--top", "2")
-    process = score(center_bundle, folder / "xrays", folder / "s.csv", *options)
+    command = [sys.executable, "-m", "cxr_trt", "score", folder / "xrays", "-e", center_bundle, "-o", folder / "s.csv"]
+    options = ["--dicom-results", folder / "dicom", "--heatmaps", folder / "maps", "--top", "2"]
+    process = subprocess.run([*command, *options], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    assert "no DICOM result for 1 file in PNG or JPEG" in process.stderr
+    assert "no DICOM results for 1 PNG or JPEG file" in process.stderr
+    assert process.stderr.endswith(f"DICOM results, with patients' identifiers: {folder / 'dicom'}\n")
     return folder
 
 
@@ -146,16 +147,16 @@ def test_results_lie_in_the_study_of_their_source(scored, radiographs):
     assert len({result.SeriesInstanceUID for result in results} | {source.SeriesInstanceUID}) == 3
 
 
-def test_the_same_scoring_makes_the_same_instances(scored, center_bundle, tmp_path):
+def test_the_same_scoring_makes_the_same_instances(score, scored, center_bundle, tmp_path):
     again = tmp_path / "dicom"
-    score(center_bundle, scored / "xrays", tmp_path / "s.csv", "--dicom-results", again, "--top", "1")
+    score(center_bundle, scored / "xrays", tmp_path / "s.csv", "--dicom-results", again, "--top", 1)
     for path in again.rglob("*.dcm"):
         if path.is_file():
             earlier = dcmread(scored / "dicom" / path.relative_to(again))
             assert dcmread(path).SOPInstanceUID == earlier.SOPInstanceUID
 
 
-def test_a_later_run_makes_what_is_missing_only(cheap_bundle, radiographs, tmp_path):
+def test_a_later_run_makes_what_is_missing_only(score, cheap_bundle, radiographs, tmp_path):
     options = (cheap_bundle, radiographs / "RG1_UNCR.dcm", tmp_path / "s.csv", "--dicom-results", tmp_path / "dicom")
     score(*options)
     report = tmp_path / "dicom" / "RG1_UNCR.dcm" / "report.dcm"
@@ -165,7 +166,7 @@ def test_a_later_run_makes_what_is_missing_only(cheap_bundle, radiographs, tmp_p
     report.unlink()
     assert "in an earlier run" not in score(*options).stderr
     assert report.is_file()
-    score(*options, "--top", "1")
+    score(*options, "--top", 1)
     assert len(list(report.parent.iterdir())) == 2
 
 
@@ -176,25 +177,28 @@ WANTING = {
         {"StudyInstanceUID": None, "SeriesInstanceUID": None},
         "no StudyInstanceUID and no SeriesInstanceUID, which",
     ),
-    "study": ({"StudyInstanceUID": "1.2.x"}, "what the standard does not allow in StudyInstanceUID;"),
-    "sex": ({"PatientSex": "W"}, "what the standard does not allow in PatientSex;"),
-    "date": ({"StudyDate": "yesterday"}, "what the standard does not allow in StudyDate;"),
-    "id": ({"PatientID": "1" * 65, "StudyID": "2" * 17}, "what the standard does not allow in PatientID, StudyID;"),
-    "name": ({"PatientName": "Doe" * 40000}, "what the standard does not allow in PatientName;"),
-    "class": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "its SOPClassUID is not that of CR, DX"),
+    "study": ({"StudyInstanceUID": "1.2.x"}, "a value that the standard does not allow in StudyInstanceUID;"),
+    "sex": ({"PatientSex": "W"}, "a value that the standard does not allow in PatientSex;"),
+    "date": ({"StudyDate": "yesterday"}, "a value that the standard does not allow in StudyDate;"),
+    "id": (
+        {"PatientID": "1" * 65, "StudyID": "2" * 17},
+        "a value that the standard does not allow in PatientID, StudyID;",
+    ),
+    "name": ({"PatientName": "Doe" * 40000}, "a value that the standard does not allow in PatientName;"),
+    "class": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "its SOPClassUID is not that of a CR, a DX"),
 }
 """Headers that a result cannot be made of, and what is said of each."""
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # pydicom does not like what is written here
-def test_files_without_what_a_result_needs_keep_their_rows(cheap_bundle, tmp_path):
+def test_files_without_what_a_result_needs_keep_their_rows(score, cheap_bundle, tmp_path):
     (tmp_path / "xrays").mkdir()
     for name, (change, _) in WANTING.items():
         elements = {keyword: value for keyword, value in {**HEADER, **change}.items() if value is not None}
         (tmp_path / "xrays" / f"{name}.dcm").write_bytes(content(dataset(**elements)))
-    process = score(cheap_bundle, tmp_path / "xrays", tmp_path / "s.csv", "--dicom-results", tmp_path / "dicom")
-    assert process.returncode == 1, process.stderr
-    said = [line for line in process.stderr.splitlines() if line.startswith("no DICOM result for ")]
+    result = score(cheap_bundle, tmp_path / "xrays", tmp_path / "s.csv", "--dicom-results", tmp_path / "dicom")
+    assert result.exit_code == 1, result.stderr
+    said = [line for line in result.stderr.splitlines() if line.startswith("no DICOM result for ")]
     assert len(said) == len(WANTING)
     for name, (_, sentence) in WANTING.items():
         (line,) = (line for line in said if line.startswith(f"no DICOM result for {name}.dcm: "))
@@ -206,12 +210,12 @@ def test_files_without_what_a_result_needs_keep_their_rows(cheap_bundle, tmp_pat
     assert not list((tmp_path / "dicom").rglob("*.dcm"))
 
 
-def test_a_header_with_just_enough_gives_conforming_results(cheap_bundle, tmp_path):
+def test_a_header_with_just_enough_gives_conforming_results(score, cheap_bundle, tmp_path):
     (tmp_path / "xrays").mkdir()
     enough = {name: HEADER[name] for name in ("StudyInstanceUID", "SeriesInstanceUID")}
     (tmp_path / "xrays" / "x").write_bytes(content(dataset(**enough)))
-    process = score(cheap_bundle, tmp_path / "xrays", tmp_path / "s.csv", "--dicom-results", tmp_path / "dicom")
-    assert process.returncode == 0, process.stderr
+    result = score(cheap_bundle, tmp_path / "xrays", tmp_path / "s.csv", "--dicom-results", tmp_path / "dicom")
+    assert result.exit_code == 0, result.stderr
     made = list((tmp_path / "dicom" / "x").iterdir())
     assert len(made) == 4
     for path in made:
@@ -219,15 +223,15 @@ def test_a_header_with_just_enough_gives_conforming_results(cheap_bundle, tmp_pa
         assert dcmread(path).PatientID == ""
 
 
-def test_names_in_other_alphabets_stay_what_they_are(cheap_bundle, tmp_path):
+def test_names_in_other_alphabets_stay_what_they_are(score, cheap_bundle, tmp_path):
     name = "Yamada^Tarou=山田^太郎=やまだ^たろう"  # PS3.5 annex H
     made = dataset(**{**HEADER, "SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": name})
     assert "山田".encode() not in content(made)
     (tmp_path / "xrays").mkdir()
     (tmp_path / "xrays" / "x.dcm").write_bytes(content(made))
-    process = score(cheap_bundle, tmp_path / "xrays", tmp_path / "s.csv", "--dicom-results", tmp_path / "dicom")
-    assert process.returncode == 0, process.stderr
-    assert "Yamada" not in process.stderr
+    result = score(cheap_bundle, tmp_path / "xrays", tmp_path / "s.csv", "--dicom-results", tmp_path / "dicom")
+    assert result.exit_code == 0, result.stderr
+    assert "Yamada" not in result.stderr
     report = dcmread(tmp_path / "dicom" / "x.dcm" / "report.dcm")
     assert str(report.PatientName) == name
     assert objections(tmp_path / "dicom" / "x.dcm" / "report.dcm") == []
@@ -252,7 +256,9 @@ def test_an_orientation_has_two_parts_or_none(value, parts):
         source_image({**IDENTITY, "PatientOrientation": "L"})
 
 
-@pytest.mark.parametrize("identity", [{}, dict.fromkeys(IDENTITY_KEYWORDS, 7), {key: ["1.2"] for key in IDENTITY_KEYWORDS}])
+@pytest.mark.parametrize(
+    "identity", [{}, dict.fromkeys(IDENTITY_KEYWORDS, 7), {key: ["1.2"] for key in IDENTITY_KEYWORDS}]
+)
 def test_an_answer_of_other_types_is_no_identity(identity):
     with pytest.raises(DicomHeaderError):
         source_image(identity)
@@ -275,11 +281,11 @@ def test_every_finding_has_a_code_of_its_own():
     assert len(private) == 7
 
 
-def test_folders_that_overlap_are_refused(cheap_bundle, radiographs, tmp_path):
+def test_folders_that_overlap_are_refused(score, cheap_bundle, radiographs, tmp_path):
     folders = ("--heatmaps", tmp_path / "out", "--dicom-results", tmp_path / "out" / "dicom")
-    process = score(cheap_bundle, radiographs / "RG1_UNCR.dcm", tmp_path / "s.csv", *folders)
-    assert process.returncode == 2
-    assert "overlap" in process.stderr
+    result = score(cheap_bundle, radiographs / "RG1_UNCR.dcm", tmp_path / "s.csv", *folders)
+    assert result.exit_code == 2
+    assert "overlap" in result.stderr
 
 
 def test_without_highdicom_one_sentence_says_how_to_get_it(cheap_bundle, radiographs, tmp_path):
@@ -293,6 +299,5 @@ def test_without_highdicom_one_sentence_says_how_to_get_it(cheap_bundle, radiogr
     assert wanted.stderr == "Error: --dicom-results needs highdicom: pip install 'cxr-trt[dicom-results]'\n"
 
 
-def test_the_help_speaks_of_identifiers():
-    process = subprocess.run([sys.executable, "-m", "cxr_trt", "score", "--help"], capture_output=True, text=True)
-    assert "PATIENT'S IDENTIFIERS" in " ".join(process.stdout.split())
+def test_the_help_speaks_of_identifiers(cli):
+    assert "PATIENT'S IDENTIFIERS" in " ".join(cli("score", "--help").stdout.split())

@@ -1,7 +1,4 @@
 import csv
-import os
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -9,10 +6,11 @@ import pytest
 
 from cxr_trt.findings import FINDINGS
 from cxr_trt.geometry import map_rectangle
-from cxr_trt.results.heatmaps import COLOURS, drawn, frame, overlay
+from cxr_trt.results.heatmaps import COLOUR_MAP, frame, overlay
+from cxr_trt.results.writer import write_results
 from cxr_trt.score.pipeline import Result
-from cxr_trt.tables.rows import Row
 from cxr_trt.spec import Specification
+from cxr_trt.tables.rows import Row
 
 
 @pytest.mark.parametrize(("view_set", "cells", "offset"), [("ten-crop", 16, 0), ("center", 14, 32)])
@@ -59,7 +57,7 @@ def test_a_shrunk_picture_shows_the_same():
 
 def test_the_colours_are_perceptually_uniform():
     """Lightness, the L of CIELAB, rises by the same at every step, as a thresholded rainbow's does not."""
-    ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOURS)
+    ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOUR_MAP)
     lightness = cv2.cvtColor((ramp / 255).astype(np.float32), cv2.COLOR_BGR2LAB)[:, 0, 0]
     steps = np.diff(lightness)
     assert steps.min() > -0.1
@@ -86,36 +84,47 @@ def row(name):
     return Row(name, None, None, None, None, None, (), "e", "e")
 
 
-def test_results_come_in_order_after_they_were_drawn():
-    done = []
+class Recorder:
+    """A `ResultWriter` that only remembers what it was to write."""
+
+    def __init__(self, fails_on=None):
+        self.written, self.fails_on = [], fails_on
+
+    def write(self, result):
+        if result.row.path == self.fails_on:
+            raise OSError("full")
+        self.written.append(result.row.path)
+
+
+def test_results_come_in_order_after_every_writer_has_written_them():
+    writers = Recorder(), Recorder()
     results = [Result(row(str(i))) for i in range(20)]
-    for result in drawn(iter(results), lambda result: done.append(result.row.path)):
-        assert result.row.path in done
-    assert done == [str(i) for i in range(20)]
+    for i, result in enumerate(write_results(iter(results), writers)):
+        assert result is results[i]
+        assert all(result.row.path in writer.written for writer in writers)
+    assert writers[0].written == writers[1].written == [str(i) for i in range(20)]
 
 
-def test_what_fails_while_drawing_is_raised():
-    def fail(result):
-        raise OSError("full")
-
+def test_what_fails_while_writing_is_raised_after_the_results_before_it():
+    passed = []
     with pytest.raises(OSError, match="full"):
-        list(drawn([Result(row("a"))], fail))
+        passed.extend(result.row.path for result in write_results([Result(row(n)) for n in "abc"], [Recorder("c")]))
+    assert passed == ["a", "b"]
 
 
 @pytest.fixture
-def scored(tmp_path, radiographs, center_bundle):
-    def score(*arguments):
-        command = [sys.executable, "-m", "cxr_trt", "score", radiographs / "RG1_UNCR.dcm", "-e", center_bundle]
-        options = ["-o", tmp_path / "s.csv", "--heatmaps", tmp_path / "maps", "--top", "2"]
-        process = subprocess.run([*command, *options, *arguments], capture_output=True, text=True, env=os.environ)
-        assert process.returncode == 0, process.stderr
-        return process.stderr, tmp_path / "maps" / "RG1_UNCR.dcm"
+def score(cli, tmp_path, radiographs):
+    def score(bundle, *options):
+        outputs = ("-o", tmp_path / "s.csv", "--heatmaps", tmp_path / "maps", "--top", 2)
+        result = cli("score", radiographs / "RG1_UNCR.dcm", "-e", bundle, *outputs, *options)
+        assert result.exit_code == 0, result.stderr
+        return result.stderr, tmp_path / "maps" / "RG1_UNCR.dcm"
 
     return score
 
 
-def test_pictures_and_raw_maps_of_a_radiograph(scored, tmp_path):
-    _, folder = scored("--raw-maps")
+def test_pictures_and_raw_maps_of_a_radiograph(score, center_bundle, tmp_path):
+    _, folder = score(center_bundle, "--raw-maps")
     with (tmp_path / "s.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     probabilities = np.array([float(row[name]) for name in FINDINGS])
@@ -134,15 +143,17 @@ def test_pictures_and_raw_maps_of_a_radiograph(scored, tmp_path):
         np.testing.assert_allclose(1 / (1 + np.exp(-pooled)), probabilities, atol=1e-5)
 
 
-def test_full_size_is_the_file_s_and_other_wishes_are_drawn_anew(scored):
-    scored()
-    message, folder = scored("--full-size")
+def test_full_size_is_the_files_own_and_other_options_draw_anew(score, cheap_bundle):
+    message, _ = score(cheap_bundle)
+    assert "heat maps: " in message
+    message, folder = score(cheap_bundle, "--full-size")
     assert "earlier run" not in message
     (path,) = folder.glob("1-*.png")
     assert cv2.imread(str(path)).shape[0] > 1955
-    message, _ = scored("--full-size")
+    message, _ = score(cheap_bundle, "--full-size")
     assert "1 of them in an earlier run" in message
-    message, folder = scored("--raw-maps")
+    message, folder = score(cheap_bundle, "--raw-maps")
     assert "earlier run" not in message
-    _, folder = scored()
+    assert (folder / "maps.npz").exists()
+    _, folder = score(cheap_bundle)
     assert not (folder / "maps.npz").exists()

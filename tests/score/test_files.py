@@ -3,8 +3,8 @@ import os
 import pytest
 
 from cxr_trt.errors import ImageError, UsageError
-from cxr_trt.images.load import read_file
 from cxr_trt.images.files import find_files
+from cxr_trt.images.load import read_file
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

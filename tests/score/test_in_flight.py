@@ -3,12 +3,12 @@
 import cv2
 import numpy as np
 import pytest
+from simulated_gpu import SimulatedGpu, SimulatedNetwork, expected
 
-from cxr_trt.api import find_files, score
+from cxr_trt.api import find_files, score_files
 from cxr_trt.engine.gpu.pipeline import BATCHES_IN_FLIGHT, GpuRunner
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
-from tests.engine.simulated_gpu import SimulatedGpu, SimulatedNetwork, expected
 
 FILES = 23
 
@@ -51,7 +51,7 @@ def assert_rows(results):
 
 def test_each_file_gets_its_own_row_in_order(files):
     engine = SimulatedEngine()
-    assert_rows(list(score(engine, files, class_maps=True, workers=2)))
+    assert_rows(list(score_files(engine, files, class_maps=True, workers=2)))
     assert engine.runner.free == BATCHES_IN_FLIGHT
     engine.runner.close()
     assert not engine.gpu.open
@@ -62,7 +62,7 @@ def test_a_batch_that_fails_once_is_tried_again(files, name):
     for at in (1, 4):
         engine = SimulatedEngine()
         engine.gpu.fails = lambda called, number, at=at: called == name and number == at
-        assert_rows(list(score(engine, files, class_maps=True, workers=2)))
+        assert_rows(list(score_files(engine, files, class_maps=True, workers=2)))
         assert engine.gpu.calls.count(name) >= at
         engine.runner.close()
 
@@ -72,11 +72,11 @@ def test_a_batch_that_fails_twice_ends_the_run_after_the_rows_before_it(files):
     engine.gpu.fails = lambda called, number: called == "event synchronize" and number >= 4
     rows = []
     with pytest.raises(BackendError, match="CUDA failed"):
-        rows.extend(result.row.path for result in score(engine, files, workers=2))
+        rows.extend(result.row.path for result in score_files(engine, files, workers=2))
     assert rows == [f"{i:02}.png" for i in range(8)]  # three batches of two, and the two that cannot be read
     engine.gpu.fails = lambda called, number: False
     assert engine.runner.free == BATCHES_IN_FLIGHT
-    assert_rows(list(score(engine, files, class_maps=True, workers=2)))
+    assert_rows(list(score_files(engine, files, class_maps=True, workers=2)))
     engine.runner.close()
 
 
@@ -93,7 +93,7 @@ def test_files_that_cannot_be_read_take_no_place_in_a_batch(files, broken, sizes
     engine, found = SimulatedEngine(), []
     submit = engine.submit
     engine.submit = lambda images, class_maps: found.append(len(images)) or submit(images, class_maps)
-    list(score(engine, files[:10], workers=2))
+    list(score_files(engine, files[:10], workers=2))
     assert found == sizes
     engine.runner.close()
 
@@ -101,7 +101,7 @@ def test_files_that_cannot_be_read_take_no_place_in_a_batch(files, broken, sizes
 def test_an_end_at_any_moment_leaves_a_usable_engine(files):
     engine = SimulatedEngine()
     for taken in (0, 1, 5, 6, 11, FILES):
-        results = score(engine, files, class_maps=True, workers=2)
+        results = score_files(engine, files, class_maps=True, workers=2)
         assert len([next(results) for _ in range(taken)]) == taken
         results.close()
         assert engine.runner.free == BATCHES_IN_FLIGHT
@@ -112,7 +112,7 @@ def test_an_end_at_any_moment_leaves_a_usable_engine(files):
 def test_several_batches_are_in_flight(files):
     engine = SimulatedEngine(latency=0.01)
     least = BATCHES_IN_FLIGHT
-    for _ in score(engine, files, workers=2):
+    for _ in score_files(engine, files, workers=2):
         least = min(least, engine.runner.free)
     assert least <= 1
     engine.runner.close()

@@ -1,6 +1,8 @@
-"""The journal by itself, and how the command goes on with it."""
+"""The journal by itself, and how the command continues with it."""
 
 import csv
+import dataclasses
+import json
 import os
 import resource
 import signal
@@ -38,7 +40,7 @@ def test_rows_come_back_as_they_were(tmp_path):
         assert journal.row("a.png", "engine", None) is None
 
 
-def test_heat_maps_are_part_of_what_is_known(tmp_path):
+def test_files_beside_the_table_are_part_of_what_is_known(tmp_path):
     with Journal(tmp_path / "j", fresh=False) as journal:
         journal.add(SCORED, "3 in maps")
         assert journal.row("a.png", "engine", "3 in maps") == journal.row("a.png", "engine", None) == SCORED
@@ -48,7 +50,7 @@ def test_heat_maps_are_part_of_what_is_known(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [[], [FAILED]])
-def test_a_journal_that_nobody_could_want_is_removed(tmp_path, rows):
+def test_a_journal_of_no_further_use_is_removed(tmp_path, rows):
     with Journal(tmp_path / "j", fresh=False) as journal:
         for row in rows:
             journal.add(row, None)
@@ -94,12 +96,40 @@ def test_another_version_and_damage_are_named(tmp_path, change):
         journal.row("a.png", "engine", None)
 
 
+VERSION_1 = """
+CREATE TABLE scored (path TEXT PRIMARY KEY, engine TEXT, heatmaps TEXT, is_error INTEGER, row TEXT) WITHOUT ROWID;
+CREATE TABLE made (what TEXT PRIMARY KEY) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_journal_of_version_1_is_upgraded_with_all_its_rows(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "j", isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(VERSION_1)
+        for row, heatmaps in ((SCORED, "3 in maps"), (FAILED, None)):
+            values = (row.path, row.engine, heatmaps, row.error is not None, json.dumps(dataclasses.asdict(row)))
+            database.execute("INSERT INTO scored VALUES (?, ?, ?, ?, ?)", values)
+        database.execute("INSERT INTO made VALUES ('the hash of a table')")
+    for _ in range(2):
+        with Journal(tmp_path / "j", fresh=False) as journal:
+            assert journal.row("a.png", "engine", None) == journal.row("a.png", "engine", "3 in maps") == SCORED
+            assert journal.row("a.png", "engine", "4 in maps") is None
+            assert list(journal.rows(["b.png"])) == [FAILED]
+            assert journal.has_made("the hash of a table")
+            journal.add(dataclasses.replace(SCORED, path="c.png"), "3 in maps")
+    with closing(sqlite3.connect(tmp_path / "j")) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+
+
 def command(*arguments):
     return [sys.executable, "-m", "cxr_trt", "score", *map(str, arguments)]
 
 
-def score(*arguments):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def score(cli, cheap_bundle, tmp_path):
+    """Scores the folder xrays into a.csv in this process; further options may replace the engine."""
+    return lambda *options: cli("score", tmp_path / "xrays", "-e", cheap_bundle, "-o", tmp_path / "a.csv", *options)
 
 
 def rows_of(path):
@@ -121,13 +151,12 @@ def xrays(tmp_path):
     return tmp_path / "xrays"
 
 
-def test_only_what_is_new_or_changed_is_scored_again(xrays, cheap_bundle, tmp_path):
-    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
-    assert score(*arguments).returncode == 1
+def test_only_what_is_new_or_changed_is_scored_again(score, xrays, tmp_path):
+    assert score().exit_code == 1
     first = rows_of(tmp_path / "a.csv")
 
-    again = score(*arguments)
-    assert again.returncode == 1
+    again = score()
+    assert again.exit_code == 1
     assert "scored 5 of 6 files (5 of them in an earlier run)" in again.stderr
     assert rows_of(tmp_path / "a.csv") == first
 
@@ -135,8 +164,8 @@ def test_only_what_is_new_or_changed_is_scored_again(xrays, cheap_bundle, tmp_pa
     (xrays / "3.png").write_bytes(picture(3))
     (xrays / "4.png").unlink()
     (xrays / "7.png").write_bytes(picture(7))
-    changed = score(*arguments)
-    assert changed.returncode == 0
+    changed = score()
+    assert changed.exit_code == 0
     assert "scored 6 of 6 files (3 of them in an earlier run)" in changed.stderr
     second = rows_of(tmp_path / "a.csv")
     assert list(second) == ["0.png", "1.png", "2.png", "3.png", "5.png", "7.png"]
@@ -145,51 +174,56 @@ def test_only_what_is_new_or_changed_is_scored_again(xrays, cheap_bundle, tmp_pa
     assert all(second[name] == first[name] for name in ("0.png", "2.png", "5.png"))
 
     other = build_cheap_bundle(tmp_path / "other.cxr", max_batch=2)
-    scored = score(xrays, "-e", other, "-o", tmp_path / "a.csv")
-    assert "scored 6 of 6 files, " in scored.stderr
+    assert "scored 6 of 6 files, " in score("-e", other).stderr
     assert rows_of(tmp_path / "a.csv")["0.png"]["engine"] != first["0.png"]["engine"]
-
-    assert (
-        "scored 6 of 6 files, " in score(xrays, "-e", other, "-o", tmp_path / "a.csv", "--fresh", "--overwrite").stderr
-    )
+    assert "scored 6 of 6 files, " in score("-e", other, "--fresh", "--overwrite").stderr
 
 
-def test_a_table_that_was_edited_is_not_replaced(xrays, cheap_bundle, tmp_path):
-    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
-    score(*arguments)
+def test_rows_of_a_journal_of_version_1_are_not_scored_again(score, xrays, tmp_path):
+    score()
     whole = (tmp_path / "a.csv").read_text()
-    (tmp_path / "a.csv").write_text(whole + "a note\n")
-    refused = score(*arguments)
-    assert refused.returncode == 2
-    assert "add --overwrite" in refused.stderr
-    assert (tmp_path / "a.csv").read_text() == whole + "a note\n"
-    assert score(*arguments, "--overwrite").returncode == 1
+    with closing(sqlite3.connect(tmp_path / "a.csv.journal", isolation_level=None)) as database:
+        database.execute("ALTER TABLE scored RENAME COLUMN artifacts_key TO heatmaps")
+        database.execute("PRAGMA user_version = 1")
+    assert "scored 5 of 6 files (5 of them in an earlier run)" in score().stderr
     assert (tmp_path / "a.csv").read_text() == whole
 
 
-def test_when_no_file_can_be_read_any_more_the_table_stays(xrays, cheap_bundle, tmp_path):
-    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
-    score(*arguments)
+def test_a_table_that_was_edited_is_not_replaced(score, xrays, tmp_path):
+    score()
+    whole = (tmp_path / "a.csv").read_text()
+    (tmp_path / "a.csv").write_text(whole + "a note\n")
+    refused = score()
+    assert refused.exit_code == 2
+    assert "add --overwrite" in refused.stderr
+    assert (tmp_path / "a.csv").read_text() == whole + "a note\n"
+    assert score("--overwrite").exit_code == 1
+    assert (tmp_path / "a.csv").read_text() == whole
+
+
+def test_when_no_file_can_be_read_any_more_the_table_stays(score, xrays, tmp_path):
+    score()
     whole = (tmp_path / "a.csv").read_text()
     for path in xrays.iterdir():
         path.write_bytes(b"")
-    refused = score(*arguments)
-    assert refused.returncode == 2
-    assert "none of the 6 files could be read" in refused.stderr
+    refused = score()
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith(
+        f"Error: none of the 6 files could be read; {tmp_path / 'a.csv'} was left as it is\n"
+    )
+    assert "are kept in" not in refused.stderr
     assert (tmp_path / "a.csv").read_text() == whole
 
 
-def test_fresh_replaces_what_is_no_journal(xrays, cheap_bundle, tmp_path):
+def test_fresh_replaces_what_is_not_a_journal(score, xrays, tmp_path):
     (tmp_path / "a.csv.journal").write_bytes(b"rubbish" * 1000)
-    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
-    assert score(*arguments).returncode == 2
-    assert score(*arguments, "--fresh").returncode == 1
+    assert score().exit_code == 2
+    assert score("--fresh").exit_code == 1
 
 
-def test_missing_heat_maps_are_made_again(xrays, cheap_bundle, tmp_path):
-    arguments = [xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
-    score(*arguments)
-    pictured = [*arguments, "--heatmaps", tmp_path / "maps", "--top", 2]
+def test_missing_heat_maps_are_made_again(score, xrays, tmp_path):
+    score()
+    pictured = ("--heatmaps", tmp_path / "maps", "--top", 2)
     assert "(5 of them in an earlier run)" not in score(*pictured).stderr
     made = sorted((tmp_path / "maps").rglob("*.png"))
     assert len([path for path in made if path.is_file()]) == 2 * 5
@@ -199,22 +233,24 @@ def test_missing_heat_maps_are_made_again(xrays, cheap_bundle, tmp_path):
     assert sorted((tmp_path / "maps").rglob("*.png")) == made
 
 
-def test_names_that_would_be_written_alike_keep_their_own_rows(cheap_bundle, tmp_path):
+def test_names_that_would_be_written_alike_keep_their_own_rows(score, tmp_path):
     (tmp_path / "xrays").mkdir()
     for seed, name in enumerate((b"\\xe9.png", b"\xe9.png")):
         (tmp_path / "xrays" / os.fsdecode(name)).write_bytes(picture(seed))
-    assert score(tmp_path / "xrays", "-e", cheap_bundle, "-o", tmp_path / "a.csv").returncode == 0
+    assert score().exit_code == 0
     rows = rows_of(tmp_path / "a.csv")
     assert set(rows) == {r"\\xe9.png", r"\xe9.png"}
     assert len({row["sha256"] for row in rows.values()}) == 2
 
 
-def test_a_second_run_on_one_output_is_refused_with_the_firsts_process_id(xrays, cheap_bundle, tmp_path):
+def test_a_second_run_on_one_table_is_refused(score, xrays, tmp_path):
     with locked(tmp_path / ".a.csv.lock"):
-        second = score(xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv")
-    assert second.returncode == 2
-    assert f"Error: {tmp_path / 'a.csv'}: process {os.getpid()} is writing there" in second.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["xrays"]
+        second = score()
+    assert second.exit_code == 2
+    sentence = f"Error: {tmp_path / 'a.csv'}: another process is writing there; wait for it or stop it\n"
+    assert second.stderr == sentence
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.csv.lock", "xrays"]
+    assert score().exit_code == 1
 
 
 COUNT = 400
@@ -253,23 +289,23 @@ def signalled(arguments, wal, number, **handlers):
 
 
 @pytest.mark.parametrize(("number", "code", "sentence"), SIGNALS)
-def test_a_signal_ends_in_a_message_and_the_same_command_goes_on(
-    cheap_bundle, many_xrays, tmp_path, number, code, sentence
+def test_a_signal_ends_in_a_message_and_the_same_command_continues(
+    score, cheap_bundle, many_xrays, tmp_path, number, code, sentence
 ):
     arguments = [many_xrays, "-e", cheap_bundle, "-o", tmp_path / "a.csv"]
     returned, messages = signalled(arguments, tmp_path / "a.csv.journal-wal", number)
     assert returned == code
     assert sentence in messages
     assert "Traceback" not in messages
-    assert f"are kept in {tmp_path / 'a.csv.journal'}; the same command again goes on" in messages
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv.journal", "xrays"]
+    assert f"are kept in {tmp_path / 'a.csv.journal'}; the same command again continues from there" in messages
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.csv.lock", "a.csv.journal", "xrays"]
     with closing(sqlite3.connect(tmp_path / "a.csv.journal")) as database:
         rows = database.execute("SELECT count(*) FROM scored").fetchone()[0]
     assert f"the rows of {rows} files are kept" in messages
     assert 0 < rows < COUNT
 
-    finished = score(*arguments)
-    assert finished.returncode == 0, finished.stderr
+    finished = score()
+    assert finished.exit_code == 0, finished.stderr
     assert f"scored {COUNT} of {COUNT} files ({rows} of them in an earlier run)" in finished.stderr
     assert list(rows_of(tmp_path / "a.csv")) == [f"{i:03}.png" for i in range(COUNT)]
 

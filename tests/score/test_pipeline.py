@@ -1,18 +1,21 @@
+import shutil
 import subprocess
 import sys
 
 import cv2
 import numpy as np
 import pytest
+from cheap_engine import cheap_bundle as build_cheap_bundle
 
-from cxr_trt.api import Engine, find_files, preprocess, score
+import cxr_trt
+from cxr_trt.api import Engine, find_files, preprocess, score_files
 
 MEASURE = """
 import sys
-from cxr_trt.api import Engine, find_files, score
+from cxr_trt.api import Engine, find_files, score_files
 from cxr_trt.measure.machine import peak_memory
 with Engine(sys.argv[1]) as engine:
-    for i, result in enumerate(score(engine, find_files([sys.argv[2]]).sources, class_maps=True), start=1):
+    for i, result in enumerate(score_files(engine, find_files([sys.argv[2]]).sources, class_maps=True), start=1):
         if i in (30, 100):
             print(peak_memory())
 """
@@ -20,7 +23,7 @@ with Engine(sys.argv[1]) as engine:
 
 def test_results_hold_what_the_network_saw(center_bundle, radiographs):
     with Engine(center_bundle) as engine:
-        (result,) = score(engine, find_files([radiographs / "RG1_UNCR.dcm"]).sources, class_maps=True)
+        (result,) = score_files(engine, find_files([radiographs / "RG1_UNCR.dcm"]).sources, class_maps=True)
         again = engine.run(result.image[None], class_maps=True)
     assert result.image.shape == (512, 512)
     assert result.row.probabilities == tuple(again.probabilities[0].tolist())
@@ -28,13 +31,14 @@ def test_results_hold_what_the_network_saw(center_bundle, radiographs):
 
 
 @pytest.mark.parametrize("max_batch", [1, 3])
-def test_order_and_batches(center_model, build, tmp_path, max_batch):
+def test_order_and_batches(tmp_path, max_batch):
     """Seven pictures of seven shades with a broken one among them: each row gets its own picture's scores."""
+    (tmp_path / "xrays").mkdir()
     for i in range(7):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((64, 64), 30 * i, np.uint8))
-    (tmp_path / "4.png").write_bytes(b"")
-    with Engine(build(center_model, max_batch=max_batch)) as engine:
-        results = list(score(engine, find_files([tmp_path]).sources, workers=4))
+        cv2.imwrite(str(tmp_path / "xrays" / f"{i}.png"), np.full((64, 64), 30 * i, np.uint8))
+    (tmp_path / "xrays" / "4.png").write_bytes(b"")
+    with Engine(build_cheap_bundle(tmp_path / "e.cxr", max_batch=max_batch)) as engine:
+        results = list(score_files(engine, find_files([tmp_path / "xrays"]).sources, workers=4))
         assert [result.row.path for result in results] == [f"{i}.png" for i in range(7)]
         for i, result in enumerate(results):
             if i == 4:
@@ -43,6 +47,22 @@ def test_order_and_batches(center_model, build, tmp_path, max_batch):
                 continue
             expected = engine.run(np.full((1, 512, 512), 30 * i, np.uint8)).probabilities[0]
             np.testing.assert_allclose(result.row.probabilities, expected, atol=1e-6)
+        assert len({result.row.probabilities for result in results}) == 7
+
+
+def test_an_engine_scores_a_folder(cheap_bundle, radiographs, tmp_path):
+    """The example in the docstring of `cxr_trt`."""
+    shutil.copy(radiographs / "RG1_UNCR.dcm", tmp_path / "chest.dcm")
+    (tmp_path / "broken.png").write_bytes(b"")
+    with cxr_trt.Engine(cheap_bundle) as engine:
+        broken, chest = engine.score(tmp_path)
+        assert list(engine.score([tmp_path / "chest.dcm"])) == [chest]
+        assert [row.path for row in engine.score(str(tmp_path))] == ["broken.png", "chest.dcm"]
+    assert isinstance(chest, cxr_trt.Row)
+    assert (chest.path, chest.format, chest.error, len(chest.probabilities)) == ("chest.dcm", "DICOM", None, 14)
+    assert chest.engine == engine.fingerprint
+    assert broken.probabilities is None
+    assert "empty" in broken.error
 
 
 def test_arrays_from_a_notebook(center_bundle):
@@ -53,13 +73,13 @@ def test_arrays_from_a_notebook(center_bundle):
     assert outputs.class_maps.shape == (1, 14, 14, 14)
 
 
-def test_only_a_few_files_are_decoded_ahead(center_bundle, tmp_path):
+def test_only_a_few_files_are_decoded_ahead(cheap_bundle, tmp_path):
     for i in range(40):
         cv2.imwrite(str(tmp_path / f"{i:02}.png"), np.zeros((64, 64), np.uint8))
     taken = []
-    with Engine(center_bundle) as engine:
+    with Engine(cheap_bundle) as engine:
         sources = find_files(tmp_path).sources
-        results = score(engine, (taken.append(source) or source for source in sources), workers=3)
+        results = score_files(engine, (taken.append(source) or source for source in sources), workers=3)
         for i in range(5):
             assert next(results).row.path == f"{i:02}.png"
             assert len(taken) <= i + 1 + 3 + engine.max_batch
@@ -67,11 +87,12 @@ def test_only_a_few_files_are_decoded_ahead(center_bundle, tmp_path):
     assert len(taken) < 12
 
 
-def test_memory_does_not_grow_with_the_folder(center_bundle, tmp_path):
+@pytest.mark.parametrize("bundle", ["cheap_bundle", pytest.param("center_bundle", marks=pytest.mark.slow)])
+def test_memory_does_not_grow_with_the_folder(request, tmp_path, bundle):
     """100 images take at most a tenth more memory than 30."""
-    picture = np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8)
+    picture = np.random.default_rng(0).integers(0, 256, (1000, 1000), np.uint8)
     for i in range(100):
         (tmp_path / f"{i}.jpg").write_bytes(cv2.imencode(".jpg", picture + np.uint8(i))[1].tobytes())
-    command = [sys.executable, "-c", MEASURE, center_bundle, tmp_path]
+    command = [sys.executable, "-c", MEASURE, request.getfixturevalue(bundle), tmp_path]
     after_30, after_100 = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert after_100 <= 1.1 * after_30

@@ -48,7 +48,7 @@ def cheap_graph(*, views: ViewSet = "center", fails_on_black: bool = False) -> S
         "Mul", [cells, builder.constant("maps", [[[[i + 1.0]] for i in range(count)]], np.float32)], "class_maps"
     )
     cells_a_side = size // 32
-    info = GraphInfo.of(replace(SPEC, views=views), "trained", "0" * 64)
+    info = GraphInfo.of_this_version(replace(SPEC, views=views), "trained", "0" * 64)
     model = builder.model(
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 1, size, size])],
         [

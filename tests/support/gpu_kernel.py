@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from pooling_cases import Case, cases, difference
-from toolchain import HERE, PLUGINS, SUCCESS, arguments, require_nvcc
+from toolchain import PLUGINS, SUCCESS, TEST_SOURCES, arguments, require_nvcc
 
 
 def require_gpu() -> None:
@@ -32,7 +32,7 @@ def compile_for_gpu(folder: Path, capability: tuple[int, int]) -> Path:
         f"-I{PLUGINS}",
         f"-arch=sm_{capability[0]}{capability[1]}",
     ]
-    subprocess.run(["nvcc", *options, str(HERE / "gpu_entry.cu"), "-o", str(output)], check=True)
+    subprocess.run(["nvcc", *options, str(TEST_SOURCES / "gpu_entry.cu"), "-o", str(output)], check=True)
     return output
 
 

@@ -8,18 +8,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
-from cheap_engine import cheap_model
+from cheap_engine import cheap_graph
 
-from cxr_trt.export.scoring_graph import GraphInfo
-from cxr_trt.export.graph_building import build_graph
+from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images import decode
-from cxr_trt.model.settings import SETTINGS
 from cxr_trt.images.preprocess import preprocess
+from cxr_trt.model.settings import SETTINGS
 from cxr_trt.spec import Specification
 
-IMAGES = {"xrays": 3, "validation": 24, "test": 4, "test-images": 4, "images": 8}
+IMAGES = {"xrays": 3, "validation": 20, "test": 4, "test-images": 2, "images": 8}
 """Folders of X-rays, and how many are in each."""
 SMALL = Specification(image_size=96, crop_size=64)
 
@@ -42,7 +40,7 @@ class Inputs:
             **dict.fromkeys(("labels.csv", "validation-labels.csv", "test-labels.csv"), self._labels),
             "boxes.csv": self._boxes,
             "Data_Entry_2017_v2020.csv": self._nih,
-            "model.onnx": lambda path: onnx.save(cheap_model(), path),
+            "model.onnx": lambda path: cheap_graph().save(path),
             "cxr_trt/models/demo.onnx": self._demo,
             "run/best.safetensors": self._trained,
             "weights.pt": self._state_dict,
@@ -101,8 +99,8 @@ class Inputs:
 
     def _demo(self, path: Path) -> None:
         weights = {key: value.numpy() for key, value in self._network.state_dict().items()}
-        metadata = GraphInfo.of(SMALL, "demonstration", "0" * 64).to_metadata()
-        onnx.save(build_graph(weights, SETTINGS["paper"], SMALL, metadata, class_maps=True), path)
+        info = GraphInfo.of_this_version(SMALL, "demonstration", "0" * 64)
+        ScoringGraph.from_network(weights, SETTINGS["paper"], info).save(path)
 
     def _trained(self, path: Path) -> None:
         """The shipped weights as `python -m train` would save them after a training on small images."""

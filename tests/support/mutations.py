@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from cxr_trt.engine.manifest import _hash
+from cxr_trt.hashing import hash_fields
 
 ODD = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f")
 VALUES = (None, True, -1, 0, 2**63, 1e308, "", "x" * 1000, [], {}, [[]], "../../etc/passwd", "\0", {"a": {"b": []}})
@@ -81,7 +81,7 @@ def changed_json(data: bytes, rng: random.Random) -> bytes:
         if not isinstance(node[key], dict | list) or not node[key] or rng.random() < 0.3:
             node[key] = rng.choice(VALUES)
             fields = {name: value for name, value in tree.items() if name != "sha256"}
-            return (json.dumps({**fields, "sha256": _hash(fields)}, indent=2) + "\n").encode()
+            return (json.dumps({**fields, "sha256": hash_fields(fields)}, indent=2) + "\n").encode()
         node = node[key]
 
 

@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILE_BEFORE_FENCE = re.compile(r"`([\w./-]+)`:\n\n\Z")
 SHELL = ("", "sh", "bash", "console")
-SILENT = ("text", "csv", "json", "{toctree}")  # languages of blocks in which there is nothing to execute
+SILENT = ("text", "csv", "json", "diff", "{toctree}", "{include}", "{eval-rst}")  # there is nothing to execute
 SEPARATORS = ("&&", "||", "|", ";")
 
 
 class Block(NamedTuple):
-    """A fenced block; `line` is that of its first line of text, from 1."""
+    """A fenced block.
+
+    line: of its first line of text, from 1. file: the file that it is about: that which the text before it ends with.
+    """
 
     language: str
     text: str
     line: int
+    file: str | None
 
 
 def name(page: Path) -> str:
@@ -27,8 +32,12 @@ def name(page: Path) -> str:
 
 
 def blocks(page: Path) -> list[Block]:
-    text = page.read_text()
-    return [Block(found[1], found[2], text.count("\n", 0, found.start(2)) + 1) for found in FENCE.finditer(text)]
+    text, found = page.read_text(), []
+    for fence in FENCE.finditer(text):
+        file = FILE_BEFORE_FENCE.search(text, 0, fence.start())
+        line = text.count("\n", 0, fence.start(2)) + 1
+        found.append(Block(fence[1], fence[2], line, file[1] if file else None))
+    return found
 
 
 def shell_lines(block: Block) -> Iterator[tuple[int, str]]:

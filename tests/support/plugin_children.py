@@ -38,8 +38,8 @@ def registry(plugin: str) -> None:
 
 def parser(plugin: str, watcher: str, model: str) -> None:
     """The plugin and a scoring graph in TensorRT-RTX's parser, as the builder for TensorRT brings them together."""
-    from cxr_trt.engine.gpu import tensorrt
     from cxr_trt.engine.backend import BuildOptions
+    from cxr_trt.engine.gpu import tensorrt
     from cxr_trt.engine.gpu.tensorrt_plugin import Plugin, load_plugin
 
     def load_and_watch(*arguments):

@@ -241,7 +241,7 @@ class SimulatedHostBlock(Closable):
 
 
 class SimulatedNetwork(Closable):
-    """Probabilities are the mean grey plus k/100 for finding k; class maps the corner times k. See `Network`."""
+    """Probabilities are the mean grey plus k/100 for finding k; class maps the corner times k. See `LoadedPlan`."""
 
     def __init__(self, gpu: SimulatedGpu, max_batch: int = 4, workspace: int = 1000, size: int = 16) -> None:
         super().__init__(gpu)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from pooling_cases import Case
 
-HERE = Path(__file__).parent
-PLUGINS = Path(os.environ.get("CXR_TRT_PLUGINS", HERE.parents[1] / "plugins"))  # another folder for mutants.py
+ROOT = Path(__file__).parents[2]
+TEST_SOURCES = ROOT / "tests" / "plugins"  # C++ and CUDA files that only tests compile
+PLUGINS = Path(os.environ.get("CXR_TRT_PLUGINS", ROOT / "plugins"))  # another folder when the mutants are tested
 SUCCESS, INVALID_VALUE, LAUNCH_FAILURE = 0, 1, 719  # cudaError_t
 
 
@@ -42,11 +43,13 @@ def require_nvcc() -> None:
 
 
 def compile_for_cpu(source: str, output: Path, *options: str) -> Path:
-    """Compiles a C++ file of this folder with g++; CXXFLAGS has the last word."""
+    """Compiles a C++ file of tests/plugins with g++; CXXFLAGS has the last word."""
     flags = ["-std=c++17", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off"]
-    folders = [f"-I{PLUGINS}", f"-I{HERE}", "-isystem", str(cuda_headers())]
+    folders = [f"-I{PLUGINS}", f"-I{TEST_SOURCES}", "-isystem", str(cuda_headers())]
     last = os.environ.get("CXXFLAGS", "").split()
-    subprocess.run(["g++", *flags, *folders, *options, *last, str(HERE / source), "-o", str(output)], check=True)
+    subprocess.run(
+        ["g++", *flags, *folders, *options, *last, str(TEST_SOURCES / source), "-o", str(output)], check=True
+    )
     return output
 
 
@@ -102,11 +105,11 @@ class CpuKernel:
         self.library = ctypes.CDLL(str(path))
         self.library.launches.restype = ctypes.c_int64
 
-    def launch(self, maps: int | None, scores: int | None, half: bool, args: Arguments, **settings: int):
+    def launch(self, maps: int | None, scores: int | None, float16: bool, args: Arguments, **settings: int):
         """Returns the launcher's error code and what the emulation says."""
         message = ctypes.create_string_buffer(500)
         error = self.library.run_on_cpu(
-            int(half),
+            int(float16),
             ctypes.c_void_p(maps),
             ctypes.c_void_p(scores),
             ctypes.byref(args),
@@ -124,9 +127,9 @@ class CpuKernel:
         before = maps_memory.copy()
         scores, memory = place(np.full(case.scores_shape, np.nan, np.float32), 4)
         args = arguments(case.maps.shape, case.k_max, case.k_min, case.alpha, case.windows)
-        half = case.maps.dtype == np.float16
+        float16 = case.maps.dtype == np.float16
         error, message = self.launch(
-            maps.ctypes.data, scores.ctypes.data, half, args, max_blocks=case.max_blocks, seed=case.seed
+            maps.ctypes.data, scores.ctypes.data, float16, args, max_blocks=case.max_blocks, seed=case.seed
         )
         if error != SUCCESS:
             raise RuntimeError(f"error {error}: {message}")
@@ -159,9 +162,9 @@ def write_cases(path: Path, cases: list[Case]) -> None:
     """Writes the file that sanitized.cpp reads."""
     with path.open("wb") as file:
         for case in cases:
-            half = int(case.maps.dtype == np.float16)
+            float16 = int(case.maps.dtype == np.float16)
             alpha = int(np.float32(case.alpha).view(np.uint32))
-            head = (half, case.seed, case.shift, case.max_blocks, *case.maps.shape, case.k_max, case.k_min, alpha)
+            head = (float16, case.seed, case.shift, case.max_blocks, *case.maps.shape, case.k_max, case.k_min, alpha)
             file.write(np.array([*head, len(case.windows)], np.int64).tobytes())
             file.write(np.array(case.windows, np.int32).tobytes())
             file.write(case.maps.tobytes())

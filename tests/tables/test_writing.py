@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxr_trt.findings import FINDINGS
-from cxr_trt.tables.rows import COLUMNS, Row
-from cxr_trt.tables.writing import ROW_GROUP, write_table
 from cxr_trt.spec import Specification
+from cxr_trt.tables.rows import COLUMNS, Row
+from cxr_trt.tables.writing import ROW_GROUP_ROWS, write_table
 
 PROBABILITIES = tuple(np.random.default_rng(0).random(14, np.float32).tolist())
 SCORED = Row('a/b "c",\nd.png', "0" * 64, 1024, 900, "PNG", PROBABILITIES, ("dark", "small"), None, "ab-cd")
@@ -29,7 +29,7 @@ def test_csv(tmp_path):
     assert failed == ["e.png", *[""] * 18, "", "the file is empty", "ab-cd"]
 
 
-@pytest.mark.parametrize("count", [0, 1, ROW_GROUP, ROW_GROUP + 1])
+@pytest.mark.parametrize("count", [0, 1, ROW_GROUP_ROWS, ROW_GROUP_ROWS + 1])
 def test_parquet_over_several_row_groups(tmp_path, count):
     rows = [SCORED] * count + [FAILED]
     write_table(tmp_path / "a table", ".parquet", iter(rows), Specification())

@@ -47,8 +47,8 @@ def test_the_published_model_has_the_weights_of_the_checkpoint_rounded(network, 
     result = CliRunner().invoke(publish.main, arguments, catch_exceptions=False)
     assert "agrees with PyTorch" in result.output
     assert (tmp_path / "demo.onnx").stat().st_size < 18e6
-    model, info = read_scoring_graph(tmp_path / "demo.onnx")
-    assert (info.weights, info.spec.views) == ("demonstration", "ten-crop")
-    (stored,) = (tensor for tensor in model.graph.initializer if tensor.name == "transfer.conv.weight")
+    graph = ScoringGraph.load(tmp_path / "demo.onnx")
+    assert (graph.info.weights, graph.spec.views) == ("demonstration", "ten-crop")
+    (stored,) = (tensor for tensor in graph.model.graph.initializer if tensor.name == "transfer.conv.weight")
     expected = network.transfer.conv.weight.detach().to(torch.float16).float().numpy()
     np.testing.assert_array_equal(np.frombuffer(stored.raw_data, np.float32).reshape(expected.shape), expected)

@@ -126,7 +126,10 @@ def test_the_split_hash_is_of_names_and_splits(table):
     [
         ({"test": "3_0.png\n1_1.png"}, "1_1.png is listed twice"),
         ({"train_val": "1_0.png\n1_0.png\n1_1.png\n2_0.png"}, "1_0.png is listed twice"),
-        ({"train_val": "1_0.png\n2_0.png", "test": "1_1.png\n3_0.png"}, "patient 1 is on two sides: 1_0.png in train"),
+        (
+            {"train_val": "1_0.png\n2_0.png", "test": "1_1.png\n3_0.png"},
+            "patient 1 is on two sides of the split: 1_0.png in train",
+        ),
         ({"train_val": "1_0.png\n2_0.png"}, "1_1.png is on neither of the lists"),
         ({"test": "3_0.png\n4_0.png"}, "4_0.png and 0 more listed images are not in"),
         (
@@ -134,7 +137,7 @@ def test_the_split_hash_is_of_names_and_splits(table):
             "3_0.png has the label 'Pleural Thickening'",
         ),
         ({"rows": (*NIH_ROWS[:3], "3_0.png,No Finding|Mass,0,3")}, "'No Finding', which is none of NIH's 14"),
-        ({"rows": (*NIH_ROWS, NIH_ROWS[0])}, "1_0.png stands in 2 rows"),
+        ({"rows": (*NIH_ROWS, NIH_ROWS[0])}, "1_0.png has 2 rows"),
         ({"rows": (*NIH_ROWS, "4_0.png,Ma")}, "row 6 has too few columns"),
         ({"rows": (*NIH_ROWS[:3], "3_0.png,Mass,0,")}, "3_0.png has no patient"),
         ({"rows": ()}, "has no rows"),
@@ -152,7 +155,10 @@ def test_what_nihs_files_may_not_be(nih, changes, sentence):
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ([f"1.png,1,train{ZEROS}", f"2.png,1,val{ZEROS}"], "patient 1 is on two sides: 1.png in train, 2.png in val"),
+        (
+            [f"1.png,1,train{ZEROS}", f"2.png,1,val{ZEROS}"],
+            "patient 1 is on two sides of the split: 1.png in train, 2.png in val",
+        ),
         ([f"1.png,1,train{ZEROS}", f"2.png,1,test{ZEROS}"], "patient 1 is on two sides"),
         ([f"1.png,1,train_val{ZEROS}", f"2.png,2,val{ZEROS}"], "has both val and train_val"),
         ([f"1.png,1,training{ZEROS}"], "split 'training' is unknown"),
@@ -183,7 +189,7 @@ def test_images_are_found_in_folders_below(tmp_path):
         (tmp_path / file).touch()
     expected = [tmp_path / "images_002/images/c.png", tmp_path / "a.png", tmp_path / "images_001/images/b.png"]
     assert find_images(tmp_path, ["c.png", "a.png", "images_001/images/b.png"]) == expected
-    with pytest.raises(DataError, match=r"2 images are missing, x\.png the first"):
+    with pytest.raises(DataError, match=r"2 images are missing, the first is x\.png"):
         find_images(tmp_path, ["a.png", "x.png", "y.png"])
     with pytest.raises(DataError, match=r"a\.png lies in .*images_00. and in|a\.png lies in"):
         find_images(tmp_path, ["images/a.png"])

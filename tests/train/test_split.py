@@ -3,9 +3,9 @@ import csv
 import numpy as np
 from click.testing import CliRunner
 
-from cxr_trt.tables.reading import read_labelled_scores
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images.files import find_files
+from cxr_trt.tables.reading import read_labelled_scores
 from train.data import read_data
 from train.split import main
 
@@ -40,4 +40,4 @@ def test_missing_images_end_with_one_sentence(tmp_path):
     options = ["--labels", tmp_path / "labels.csv", "--images", tmp_path, "--out", tmp_path / "test"]
     result = CliRunner().invoke(main, ["test", *map(str, options)])
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert "1 images are missing, 0.png the first" in result.stderr
+    assert "1 images are missing, the first is 0.png" in result.stderr

@@ -10,8 +10,8 @@ from cxr_trt.model.settings import SETTINGS  # noqa: E402
 from train.start import start_weights  # noqa: E402
 
 
-def test_a_training_starts_from_the_weights_of_a_scoring_graph(center_model, network, tmp_path):
-    onnx.save(pack(center_model), tmp_path / "model.onnx")
+def test_a_training_starts_from_the_weights_of_a_scoring_graph(center_graph, network, tmp_path):
+    onnx.save(pack(center_graph.model), tmp_path / "model.onnx")
     started = Network(SETTINGS["paper"])
     started.load_state_dict(start_weights(tmp_path / "model.onnx", "paper"))
     expected = network.state_dict()
@@ -19,7 +19,7 @@ def test_a_training_starts_from_the_weights_of_a_scoring_graph(center_model, net
         assert key.endswith("num_batches_tracked") or torch.equal(value, expected[key])
 
 
-def test_a_scoring_graph_of_another_setting_is_refused(center_model, tmp_path):
-    onnx.save(center_model, tmp_path / "model.onnx")
+def test_a_scoring_graph_of_another_setting_is_refused(center_graph, tmp_path):
+    center_graph.save(tmp_path / "model.onnx")
     with pytest.raises(CheckpointError, match="which is not the recipe's setting single-map"):
         start_weights(tmp_path / "model.onnx", "single-map")
