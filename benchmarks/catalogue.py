@@ -99,7 +99,7 @@ _ALL = (
         "1 minute",
     ),
     Study("plugin-budget", "What the compiled CUDA kernel takes from each GPU.", "g++, nvcc, nvdisasm", "2 minutes"),
-    Study("plugin-mutants", "Bugs planted in the CUDA kernel, and which tests see them.", "g++, nvcc", "an hour"),
+    Study("plugin-mutants", "Bugs planted in the CUDA kernel, and which tests see them.", "g++, nvcc", "15 minutes"),
     Study(
         "pooling-on-gpu",
         "How fast the CUDA kernel is beside PyTorch and TensorRT.",

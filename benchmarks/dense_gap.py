@@ -49,7 +49,7 @@ images; the mean over the findings. **rank correlation**: with ten crops, the me
 
 @click.command()
 @cxr14_option
-@click.option("--step", type=click.IntRange(1), default=45, help="Take one test image in so many.")
+@click.option("--step", type=click.IntRange(1), default=45, help="Take every N-th test image.")
 def measure(data: Path, step: int) -> Result:
     """Score test images with ten crops, dense views and the two mixtures."""
     network, spec = load_network(DEMO_MODEL), Specification()

@@ -73,7 +73,7 @@ def dicom_file(name: str) -> Path:
 
 @click.command()
 @cxr14_option
-@click.option("--every", type=click.IntRange(1), default=1, help="Take only every n-th image.")
+@click.option("--every", type=click.IntRange(1), default=1, help="Take every N-th image.")
 def measure(data: Path, every: int) -> Result:
     """Check all images, and changed ones."""
     with (data / "labels.csv").open(encoding="utf-8") as stream:

@@ -18,9 +18,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 
 import click
 import cv2
@@ -98,7 +100,6 @@ class Run:
                 [sys.executable, "-m", "cxr_trt", "score", *map(str, arguments)],
                 stderr=log,
                 env={**os.environ, **variables},
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
     @property
@@ -127,7 +128,7 @@ class Place:
 
     def __init__(self, folder: Path, files: int) -> None:
         self.folder, self.xrays, self.files = folder, folder / "xrays", files
-        self.xrays.mkdir()
+        self.xrays.mkdir(parents=True)
         for i in range(files):
             picture = np.random.default_rng(i).integers(1, 256, (64, 64), np.uint8)
             cv2.imwrite(str(self.xrays / f"{i:03}.png"), picture)
@@ -135,6 +136,7 @@ class Place:
         self.bundle = cheap_bundle(folder / "cheap.cxr", fails_on_black=True)
         self.count = self.runs = 0
         self.rows, self.maps = self.measure()
+        self.good = [name for name, row in self.rows.items() if not row["error"]]
         assert len(self.rows) == files
         assert len(self.maps) == files - 1
 
@@ -220,9 +222,9 @@ def killed(number: signal.Signals, code: int) -> FaultStudy:
                     if run.process.poll() is None:
                         run.process.send_signal(number)
                     run.process.wait(MAX_SECONDS)
-                    assert "Traceback" not in run.messages(), run.messages()
                     if (out / "a.csv").exists():  # it had done its work before
                         break
+                    assert "Traceback" not in run.messages(), run.messages()
                     outcome.add(run)
                     assert run.code == code, (run.code, run.messages())
                     assert number == signal.SIGKILL or STOPPED in run.messages(), run.messages()
@@ -276,7 +278,7 @@ def changed_input(change: Callable[[Path], object]) -> FaultStudy:
     def study(place: Place, rng: random.Random, count: int) -> Outcome:
         outcome = Outcome()
         for _ in range(count):
-            files = [place.xrays / name for name in rng.sample(sorted(place.rows), 10)]
+            files = [place.xrays / name for name in rng.sample(place.good[1:], 10)]
             before = {path: path.read_bytes() for path in files}
             with place.output() as out:
                 run = Run(place, out)
@@ -434,21 +436,31 @@ def why_not(name: str) -> str | None:
 def measure(only: tuple[str, ...], share: float, files: int, seed: int) -> Result:
     """Let every fault happen, and give the same command again."""
     drop_privileges()
-    found: dict[str, Result] = {}
-    with tempfile.TemporaryDirectory() as name:
-        place = Place(Path(name), files)
-        for fault in only or FAULTS:
-            study, cases = FAULTS[fault]
-            if reason := why_not(fault):
-                found[fault] = {"cases": 0, "exit_codes": {}, "message": f"not run: {reason}"}
-                continue
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process, and its children, would ignore it
+    workers = os.cpu_count() or 1
+    places: SimpleQueue[Place] = SimpleQueue()
+
+    def run(fault: str) -> Result:
+        study, cases = FAULTS[fault]
+        if reason := why_not(fault):
+            return {"cases": 0, "exit_codes": {}, "message": f"not run: {reason}"}
+        place = places.get()
+        try:
             outcome = study(place, random.Random(f"{seed} {fault}"), max(1, round(cases * share)))
-            found[fault] = {
-                "cases": outcome.cases,
-                "exit_codes": {str(code): number for code, number in sorted(outcome.codes.items())},
-                "message": outcome.message.replace(name, "..."),
-            }
-            click.echo(f"{fault}: {outcome.cases} cases", err=True)
+        finally:
+            places.put(place)
+        click.echo(f"{fault}: {outcome.cases} cases", err=True)
+        return {
+            "cases": outcome.cases,
+            "exit_codes": {str(code): number for code, number in sorted(outcome.codes.items())},
+            "message": outcome.message.replace(str(place.folder), "..."),
+        }
+
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(workers) as pool:
+        for number in range(workers):
+            places.put(Place(Path(name, str(number)), files))
+        chosen = only or tuple(FAULTS)
+        found = dict(zip(chosen, pool.map(run, chosen), strict=True))
     return {"files": files, "seed": seed, "faults": found}
 
 

@@ -57,8 +57,8 @@ TEXT = """\
 **{headline}**
 
 How often the class maps of the shipped demonstration model agree with {boxes} boxes of {findings} findings, which
-radiologists drew on {images} test images of {patients} patients (NIH; Wang et al. 2017). None of these patients was
-used in training.
+radiologists drew on {images} test images of {patients} patients (NIH; Wang et al. 2017). All of these images were
+kept from training.
 
 **Read it beside the controls.** A finding that lies in the middle of most images is found by the image centre too, and
 a large box is hit by chance. What counts is the distance from the last two lines.
@@ -97,7 +97,7 @@ Maps = dict[str, tuple[npt.NDArray[np.float32], Rectangle]]
 
 @click.command()
 @cxr14_option
-@click.option("--limit", type=click.IntRange(1), help="For a trial: the first so many images.")
+@click.option("--limit", type=click.IntRange(1), help="For a trial: only the first N images.")
 def measure(data: Path, limit: int | None) -> Result:
     """Compare maps with the boxes in boxes.csv, which lies beside labels.csv."""
     boxes = read_boxes(data / "boxes.csv")

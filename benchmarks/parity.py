@@ -67,7 +67,7 @@ nothing about the method.
     default=ROOT / "build" / "parity",
     help="Where engines and scores are kept, so that a study that was stopped continues.",
 )
-@click.option("--images", type=click.IntRange(1), help="For a trial: only so many of the test images.")
+@click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
 def measure(data: Path, folder: Path, images: int | None) -> Result:
     """Score the test images with every engine, and compare."""
     test = folder / "test"
@@ -146,6 +146,8 @@ def compare_with_reference(reference: Floats, values: Floats, sources: list[Sour
     patients = [labels.patients[partner] for partner in partners]
     probabilities = compare_probabilities(reference, values, paths)
     areas = compare_areas(reference, values, labels.values[partners], patients, RESAMPLES, 0)
+    if areas.mean.difference is None:
+        raise click.ClickException("too few images: no finding has both positives and negatives")
     return {
         "largest_difference_of_a_probability": probabilities.max_abs_diff,
         "mean_difference_of_a_probability": probabilities.mean_abs_diff,

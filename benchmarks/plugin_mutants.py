@@ -23,7 +23,7 @@ TEXT = """\
 
 **{headline}**
 
-One bug at a time was planted in a copy of `plugins/`: {counts}.
+One bug at a time was planted in a copy of `plugins/`. Seen by {counts}.
 
 {survivors}
 
@@ -231,7 +231,7 @@ def page(result: Result) -> str:
     """The page of a result."""
     bugs: dict[str, dict[str, str]] = result["bugs"]
     planted = {name: seen for name, seen in bugs.items() if name != "none"}
-    counts = (f"{sum(bool(seen.get(check)) for seen in planted.values())} were seen by {check}" for check in CHECKS)
+    counts = (f"{check}: {sum(bool(seen.get(check)) for seen in planted.values())}" for check in CHECKS)
     survivors = not_seen(result)
     rows = [
         (

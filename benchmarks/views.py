@@ -67,7 +67,7 @@ MODELS = {
     "--views", "view_sets", multiple=True, type=click.Choice(VIEW_SETS), help="Besides ten-crop. Default: all."
 )
 @cxr14_option
-@click.option("--limit", type=click.IntRange(2), help="For a trial: the first so many images.")
+@click.option("--limit", type=click.IntRange(2), help="For a trial: only the first N images.")
 @click.option("--resamples", type=click.IntRange(0), default=1000, help="For the intervals.")
 def measure(recipe: str, view_sets: tuple[ViewSet, ...], data: Path, limit: int | None, resamples: int) -> Result:
     """Score the test images with each view set."""

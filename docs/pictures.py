@@ -1,8 +1,6 @@
-"""The pictures of the README, from what `make demo` made of a radiograph: `make pictures`.
+"""The pictures of README and the guide, from what `make demo` made of a radiograph: `make pictures`.
 
-Needs playwright and Chromium.
-
-docs/heatmap.jpg is a heat map, docs/report.png the page with that case opened.
+docs/report.png is a case in the report, docs/heatmap.jpg one of its heat maps. Needs playwright and Chromium.
 """
 
 import shutil
@@ -25,11 +23,11 @@ def main(demo: str) -> None:
     cv2.imwrite(str(FOLDER / "heatmap.jpg"), cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1240, "height": 820})
+        page = browser.new_page(viewport={"width": 1240, "height": 960})
         page.goto(Path(demo, "report.html").resolve().as_uri())
         page.get_by_label(f"Open {NAME}").click()
         page.wait_for_timeout(1000)
-        page.screenshot(path=FOLDER / "report.png")
+        page.get_by_role("dialog").screenshot(path=FOLDER / "report.png")
         browser.close()
 
 

@@ -20,7 +20,7 @@ from cxr_trt.memory import keep_freed_memory
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.outputs import check_folder, locked
-from train.batches import Images
+from train.batches import LabelledImages
 from train.cache import cached_images
 from train.data import DataSet, find_images, read_data
 from train.group import Group
@@ -121,7 +121,7 @@ def _train(
         random = load_imagenet(network, imagenet)
         say(f"starting from ImageNet weights, except for {', '.join(random)}")
     first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
-    source = Images(pixels, data.labels[rows], data.traits[rows], recipe.crop_size)
+    source = LabelledImages(pixels, data.labels[rows], data.traits[rows], recipe.crop_size)
     with locked(out / "lock") if group.first else nullcontext():
         Trainer(recipe, network, source, first, second, data.split_hash, out, group).run()
     say(f"the weights with the least validation loss: {out / 'best.safetensors'}")

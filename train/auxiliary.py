@@ -1,6 +1,6 @@
-"""Auxiliary targets: view position, sex and age, learned beside the findings where few images are at hand.
+"""Auxiliary targets: view position, sex and age, learned beside the findings if there are few images.
 
-They say much about anatomy and projection, and each image has all three. The head is dropped after training.
+They say much about anatomy and projection, and almost every image has them. The head is dropped after training.
 """
 
 import torch
@@ -18,7 +18,7 @@ class AuxiliaryHead(nn.Module):
         self.linear = nn.Linear(channels, len(TRAITS))
 
     def loss(self, features: Tensor, traits: Tensor) -> Tensor:
-        """Mean over the known traits of cross-entropy (view, sex) and squared error (age).
+        """The mean over the known traits of cross-entropy (view, sex) and squared error (age).
 
         Args:
             features: [B, channels, h, w].

@@ -1,4 +1,4 @@
-"""Batches of random crops. What a step sees depends on seed, epoch and step alone, so a resumed run sees the same."""
+"""Batches of random crops. They depend on seed, epoch and step alone, so that a resumed run sees the same ones."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cxr_trt.views import NETWORK_STRIDE
-from train.augment import Augmentation, Cuts, center_cuts, cut, random_cuts
+from train.augment import Augmentation, Crops, center_crops, cut_crops, random_crops
 
 
 class Batch(NamedTuple):
@@ -26,8 +26,8 @@ class Batch(NamedTuple):
         yield from map(Batch, *(tensor.chunk(parts) for tensor in self))
 
 
-class Images:
-    """Decoded images uint8 [N, size, size], labels [N, 14] and traits [N, 3], cut to crops of `crop_size` pixels."""
+class LabelledImages:
+    """Decoded images uint8 [N, size, size] with labels [N, 14] and traits [N, 3], to be cut to `crop_size` pixels."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Images:
         crop_size: int,
     ) -> None:
         self.pixels, self.labels, self.traits, self.crop_size = pixels, labels, traits, crop_size
-        self._room = pixels.shape[1] - crop_size
+        self._margin = pixels.shape[1] - crop_size
 
     def training(
         self,
@@ -51,7 +51,7 @@ class Images:
         part: tuple[int, int] = (0, 1),
         spread: int = 0,
     ) -> Iterator[Batch]:
-        """An epoch's batches from step `start` on: in random order, cropped at random, half of them mirrored.
+        """The batches of an epoch from step `start` on, in random order, cropped at random and half of them mirrored.
 
         Crops and mirroring are the paper's (sec. 4.2). Images that do not fill a batch are left out of the epoch.
 
@@ -66,22 +66,21 @@ class Images:
             spread: pixels, a multiple of NETWORK_STRIDE, by which the crops of a batch may be larger or smaller than
                 `crop_size`; all crops of a batch have the same size.
         """
-        cuts = random_cuts(rows, self._room, augmentation, np.random.default_rng((seed, epoch)))
+        crops = random_crops(rows, self._margin, augmentation, np.random.default_rng((seed, epoch)))
         number, parts = part
         share, steps, most = batch // parts, len(rows) // batch, spread // NETWORK_STRIDE
-        sides = self.crop_size + NETWORK_STRIDE * np.random.default_rng((seed, epoch, 1)).integers(
-            -most, most + 1, steps
-        )
+        strides = np.random.default_rng((seed, epoch, 1)).integers(-most, most + 1, steps)
+        sides = self.crop_size + NETWORK_STRIDE * strides
         starts = ((step, step * batch + number * share) for step in range(start, steps))
-        return self._ahead((cuts[first : first + share], int(sides[step])) for step, first in starts)
+        return self._ahead((crops[first : first + share], int(sides[step])) for step, first in starts)
 
     def validation(self, rows: npt.NDArray[np.int64], batch: int) -> Iterator[Batch]:
-        """All images in order, their centre crop."""
-        cuts = center_cuts(rows, self._room)
-        return self._ahead((cuts[start : start + batch], self.crop_size) for start in range(0, len(rows), batch))
+        """The centre crops of all images, in order."""
+        crops = center_crops(rows, self._margin)
+        return self._ahead((crops[start : start + batch], self.crop_size) for start in range(0, len(rows), batch))
 
-    def _ahead(self, parts: Iterable[tuple[Cuts, int]]) -> Iterator[Batch]:
-        """Read the next batch while the last one is used."""
+    def _ahead(self, parts: Iterable[tuple[Crops, int]]) -> Iterator[Batch]:
+        """Read the next batch while the current one is used."""
         with ThreadPoolExecutor(1) as pool:
             waiting = None
             for part in parts:
@@ -92,10 +91,10 @@ class Images:
             if waiting:
                 yield waiting.result()
 
-    def _read(self, cuts: Cuts, side: int) -> Batch:
+    def _read(self, crops: Crops, side: int) -> Batch:
         if side != self.crop_size:
-            room = self.pixels.shape[1] - side
-            cuts = dataclasses.replace(cuts, offsets=cuts.offsets * room // self._room)
-        crops = torch.from_numpy(cut(self.pixels, cuts, side))
-        labels = torch.from_numpy(self.labels[cuts.rows].astype(np.float32))
-        return Batch(crops, labels, torch.from_numpy(self.traits[cuts.rows]))
+            margin = self.pixels.shape[1] - side
+            crops = dataclasses.replace(crops, offsets=crops.offsets * margin // self._margin)
+        pixels = torch.from_numpy(cut_crops(self.pixels, crops, side))
+        labels = torch.from_numpy(self.labels[crops.rows].astype(np.float32))
+        return Batch(pixels, labels, torch.from_numpy(self.traits[crops.rows]))

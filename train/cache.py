@@ -1,4 +1,4 @@
-"""Images decoded once: a file of uint8 [N, size, size] that training maps into memory."""
+"""Images decoded once, into a file of uint8 [N, size, size] that training maps into memory."""
 
 import hashlib
 import os
@@ -14,20 +14,20 @@ from cxr_trt.images.load import load_images
 from cxr_trt.images.preprocess import PREPROCESSING
 from cxr_trt.outputs import check_folder
 
-Images = npt.NDArray[np.uint8]
 
+def cached_images(
+    paths: Sequence[Path], size: int, folder: Path, report: Callable[[int, int], None]
+) -> npt.NDArray[np.uint8]:
+    """Open the cache of these files, in their order; build it first if it does not exist.
 
-def cached_images(paths: Sequence[Path], size: int, folder: Path, report: Callable[[int, int], None]) -> Images:
-    """Open the cache of these files, in their order; build it first if it is not there.
-
-    The file's name is a hash of the preprocessing, the size, and each file's path, length and time of change, so a
-    cache of other images is never taken. An interrupted build starts again.
+    The name of the cache is a hash of the preprocessing, the size, and each file's path, length and time of change, so
+    that a cache of other images is never used. A build that was interrupted starts again.
 
     Args:
         paths: image files.
-        size: side in pixels; an image takes size * size bytes on disk.
-        folder: where the cache lies; made if it does not exist.
-        report: called with the number of decoded images and of all images.
+        size: side of the images in pixels; an image takes size * size bytes on disk.
+        folder: folder of the cache; created if it does not exist.
+        report: called with the number of decoded images and the number of all images.
 
     Returns:
         uint8 [N, size, size], mapped read-only.

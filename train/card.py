@@ -14,7 +14,7 @@ from safetensors import safe_open
 from cxr_trt.markdown import markdown_table
 from cxr_trt.model.weights_file import HEADER_KEY
 
-TEXT = """\
+CARD_TEMPLATE = """\
 # Model card: demo.onnx
 
 **A demonstration. Research use only; not a medical device.** This model shows that training, export, engines and heat
@@ -64,7 +64,7 @@ def main(evaluation: Path, checkpoints: tuple[Path, ...]) -> None:
     """Print the card of the model that the last of CHECKPOINTS became, given `cxr-trt evaluate --json`."""
     result = json.loads(evaluation.read_text(encoding="utf-8"))
     stretches = [_training(path) for path in checkpoints]
-    text = TEXT.format(
+    text = CARD_TEMPLATE.format(
         date=datetime.date.fromtimestamp(checkpoints[-1].stat().st_mtime),
         train=stretches[-1]["images"]["train"],
         val=stretches[-1]["images"]["val"],

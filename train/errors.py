@@ -1,4 +1,4 @@
-"""The exception of training, a branch of the tree in `cxr_trt.errors`."""
+"""The exception of training; it belongs to the tree in `cxr_trt.errors`."""
 
 from cxr_trt.errors import CxrTrtError
 

@@ -33,7 +33,7 @@ from cxr_trt.spec import Specification
 from cxr_trt.views import NETWORK_STRIDE
 from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
-from train.batches import Batch, Images
+from train.batches import Batch, LabelledImages
 from train.group import Group
 from train.log import Log
 from train.recipe import Recipe
@@ -56,7 +56,7 @@ class Trainer:
         self,
         recipe: Recipe,
         network: Network,
-        images: Images,
+        images: LabelledImages,
         train: npt.NDArray[np.int64],
         val: npt.NDArray[np.int64],
         split_hash: str,

@@ -1,4 +1,4 @@
-"""Make the shipped model of the demonstration's last checkpoint: float16 weights, ten crops, class maps.
+"""Make the shipped model from the last checkpoint of `make train-demo`: float16 weights, ten crops, class maps.
 
 python -m train.publish last.safetensors cxr_trt/models/demo.onnx
 """

@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a training besides the data, as a TOML file (train/recipes)."""
+"""Recipes: everything but the data that determines a training, as a TOML file (train/recipes)."""
 
 import dataclasses
 import sys
@@ -21,23 +21,29 @@ RECIPES = Path(__file__).with_name("recipes")
 
 @dataclass(frozen=True)
 class Recipe:
-    """The fields of a recipe file; the defaults of the first group have no counterpart in the paper.
+    """The fields of a recipe file.
 
     setting: the network, a name in SETTINGS.
-    image_size, crop_size: pixels; a crop is cut at random from the resized image and mirrored half of the time.
-    crop_spread: pixels by which the crops of a step may be larger or smaller than crop_size, at random, in steps of
-    the network's stride; 0, as in the paper, for none. For dense views, which show the network whole images.
-    batch: images in a step; with `accumulate`, in that many parts, each with batch statistics of its own.
-    learning_rate, betas: Adam's. patience: epochs without a better validation loss until the rate is divided by 10.
-    bfloat16: mixed precision on a CPU too: faster where it multiplies bfloat16 (AVX-512 BF16, AMX).
-    save_every: steps between two saved states. seed: of the weights, the order, the crops and the validation set.
+    image_size, crop_size: pixels. A crop is cut at random from the resized image and mirrored half of the time.
+    crop_spread: pixels by which the crops of a step may be larger or smaller than `crop_size`, at random, in steps of
+        the network's stride; 0, as in the paper, for none. For dense views, which show the network whole images.
+    batch: images per step.
+    accumulate: number of parts that a batch is computed in, each with its own batch statistics.
+    learning_rate, betas: of Adam.
+    patience: epochs without a better validation loss until the rate is divided by 10.
+    bfloat16: whether to use mixed precision on a CPU too: faster if it multiplies bfloat16 (AVX-512 BF16, AMX).
+    save_every: steps between two saved states.
+    seed: random seed for the weights, the order, the crops and the validation set.
 
-    What the paper does not do, and what helps where images are few; 0 or false switches it off:
-    weight_decay: AdamW's. one_cycle: the rate rises to `learning_rate` and falls to nothing over all epochs, in place
-    of the plateau rule. average: decay a step of the moving average of the weights, which is then what is validated
-    and kept. anneal: epochs over which k of the pooling falls from all cells, an average, to the network's own.
-    prior_bias: the first scores are those of the findings' frequencies. auxiliary: weight of the loss of
-    `train.auxiliary`. scale, rotation, contrast: see `train.augment.Augmentation`.
+    The following are not in the paper, and help if there are few images; 0 or false switches them off.
+
+    weight_decay: of AdamW.
+    one_cycle: whether the rate rises to `learning_rate` and falls to zero over all epochs, instead of the plateau rule.
+    average: decay per step of a moving average of the weights, which is then validated and kept.
+    anneal: epochs over which k of the pooling falls from all cells, which is an average, to the network's own k.
+    prior_bias: whether the first scores are the frequencies of the findings.
+    auxiliary: weight of the loss of `train.auxiliary`.
+    scale, rotation, contrast: see `train.augment.Augmentation`.
     """
 
     setting: str
@@ -78,13 +84,15 @@ class Recipe:
             raise UsageError(f"anneal is {self.anneal}; it must be less than the {self.epochs} epochs")
         if self.setting not in SETTINGS:
             raise UsageError(f"setting {self.setting!r} is none of {', '.join(SETTINGS)}")
-        room = self.image_size - self.crop_size
-        if room < 0 or room % CROP_MARGIN_STEP or self.crop_size % NETWORK_STRIDE:
+        margin = self.image_size - self.crop_size
+        if margin < 0 or margin % CROP_MARGIN_STEP or self.crop_size % NETWORK_STRIDE:
             raise UsageError(
                 f"crop_size {self.crop_size} must be a multiple of {NETWORK_STRIDE}, and smaller than image_size "
-                f"{self.image_size} by none or a multiple of {CROP_MARGIN_STEP}"
+                f"{self.image_size} by 0 or a multiple of {CROP_MARGIN_STEP}"
             )
-        if self.crop_spread % NETWORK_STRIDE or not 0 <= self.crop_spread <= min(room, self.crop_size - NETWORK_STRIDE):
+        if self.crop_spread % NETWORK_STRIDE or not 0 <= self.crop_spread <= min(
+            margin, self.crop_size - NETWORK_STRIDE
+        ):
             raise UsageError(
                 f"crop_spread {self.crop_spread} must be a multiple of {NETWORK_STRIDE} by which a crop of "
                 f"{self.crop_size} can grow and shrink in an image of {self.image_size}"
@@ -99,7 +107,7 @@ def read_recipe(name: str) -> Recipe:
     """Read one of train/recipes by its name, or a .toml file by its path.
 
     Raises:
-        UsageError: there is no such recipe, or it has a missing, unknown or impossible field.
+        UsageError: there is no such recipe, or it has a missing, unknown or invalid field.
     """
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     try:

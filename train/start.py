@@ -14,10 +14,11 @@ from cxr_trt.model.settings import SETTINGS
 
 
 def start_weights(path: Path, setting: str) -> dict[str, Tensor]:
-    """The state dict of a network of that setting.
+    """Read the state dict of a network of this setting.
 
     Raises:
-        CheckpointError, GraphError: the file cannot be read, or is of another setting.
+        CheckpointError: the checkpoint cannot be read, or the file has another setting.
+        GraphError: the scoring graph cannot be read.
     """
     if path.suffix != ".onnx":
         return load_checkpoint(path, setting).network.state_dict()

@@ -1,4 +1,4 @@
-"""The state of a training on disk: everything that the next step depends on, replaced as a whole."""
+"""The state of a training on disk: everything that the next step depends on, in a file that is replaced as a whole."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from cxr_trt.outputs import replacing
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; a kill or a power cut leaves the old file or the new one, never a part.
+    """Write tensors and plain values; after a kill or a power cut the file is the old one or the new one, never a part.
 
     Raises:
         UsageError: the disk is full.
@@ -27,7 +27,7 @@ def load_state(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         path: the file.
-        identity: recipe and data of this run; those of the state must be equal.
+        identity: recipe and data of this run, which must be those of the state.
 
     Raises:
         CheckpointError: the file is damaged.

@@ -38,9 +38,9 @@ MAX_CALIBRATION_BYTES = 16 << 20
 CALIBRATION_FORMAT = 1  # raise it when the fields change their meaning
 Method = Literal["platt", "isotonic"]
 
-CALIBRATED = tuple(f"{finding}_calibrated" for finding in FINDINGS)
-POSITIVE = tuple(f"{finding}_positive" for finding in FINDINGS)
-CALIBRATION_COLUMNS = ("calibration", *CALIBRATED, *POSITIVE)
+CALIBRATED_COLUMNS = tuple(f"{finding}_calibrated" for finding in FINDINGS)
+POSITIVE_COLUMNS = tuple(f"{finding}_positive" for finding in FINDINGS)
+CALIBRATION_COLUMNS = ("calibration", *CALIBRATED_COLUMNS, *POSITIVE_COLUMNS)
 """What a calibration adds to a table: its fingerprint, probabilities, and yes or no; empty for findings not fitted."""
 
 
@@ -152,7 +152,7 @@ def read_calibration(bundle: Path, engine: str) -> Calibration | None:
         text = path.read_text(encoding="utf-8")
         calibration = _parse(json.loads(text))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleError(f"{path}: damaged or of another version of cxr-trt; {remedy}") from error
+        raise BundleError(f"{path}: damaged, or from another version of cxr-trt; {remedy}") from error
     if text != calibration.to_json():
         raise BundleError(f"{path}: changed since it was fitted; {remedy}")
     if calibration.engine != engine:

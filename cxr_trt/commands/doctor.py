@@ -40,7 +40,7 @@ def install_commands() -> dict[str, str]:
     commands: dict[str, str] = {}
     own = metadata("cxr-trt")
     requirements = list(map(Requirement, own.get_all("Requires-Dist") or ()))
-    extras = [extra for extra in own.get_all("Provides-Extra") or () if extra != "dev"]
+    extras = [extra for extra in own.get_all("Provides-Extra") or () if extra not in ("dev", "test")]
     for extra in ("", *extras):
         for requirement in requirements:
             is_wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})

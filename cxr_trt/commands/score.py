@@ -50,7 +50,7 @@ MAX_SHOWN_ERRORS = 20
 @click.option(
     "--dicom-results",
     type=PATH,
-    help="Folder for results in DICOM, of X-rays in DICOM: a structured report and heat maps. They carry the PATIENT'S "
+    help="Folder for DICOM results of DICOM files: a structured report and heat maps. They carry the PATIENT'S "
     "IDENTIFIERS (name, ID, study and others); no other output does. Needs pip install 'cxr-trt[dicom-results]'.",
 )
 @click.option(

@@ -126,7 +126,7 @@ class Backend(Protocol):
     def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
         """None if an engine built with these settings can be opened here; otherwise what differs (GPU model, ...).
 
-        The manifest has already been checked: the files are unchanged, and the backend's version is the same.
+        The files have already been checked; the backend's version is compared afterwards.
         """
         ...
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from cxr_trt.calibrate.calibration import CALIBRATED, POSITIVE
+from cxr_trt.calibrate.calibration import CALIBRATED_COLUMNS, POSITIVE_COLUMNS
 from cxr_trt.findings import FINDINGS
 from cxr_trt.tables.reading import read_table
 
-TEXT_COLUMNS = ("path", "sha256", "format", "warnings", "error", "engine", "calibration", *POSITIVE)
-NUMBER_COLUMNS = ("width", "height", *CALIBRATED)
+TEXT_COLUMNS = ("path", "sha256", "format", "warnings", "error", "engine", "calibration", *POSITIVE_COLUMNS)
+NUMBER_COLUMNS = ("width", "height", *CALIBRATED_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _warnings(row: dict[str, Any]) -> list[str]:
 
 
 def _case(row: dict[str, Any], warnings: tuple[str, ...]) -> Case:
-    has_calibration = row.get("calibration") and all(name in row for name in (*CALIBRATED, *POSITIVE))
+    has_calibration = row.get("calibration") and all(name in row for name in (*CALIBRATED_COLUMNS, *POSITIVE_COLUMNS))
     answers = {"yes": True, "no": False}
     return Case(
         path=row["path"] or "",
@@ -86,8 +86,8 @@ def _case(row: dict[str, Any], warnings: tuple[str, ...]) -> Case:
         size=(int(row.get("height") or 0), int(row.get("width") or 0)),
         format=row.get("format") or "",
         scores=tuple(row[name] for name in FINDINGS),
-        calibrated=tuple(row[name] for name in CALIBRATED) if has_calibration else None,
-        positive=tuple(answers.get(row[name]) for name in POSITIVE) if has_calibration else None,
+        calibrated=tuple(row[name] for name in CALIBRATED_COLUMNS) if has_calibration else None,
+        positive=tuple(answers.get(row[name]) for name in POSITIVE_COLUMNS) if has_calibration else None,
         warnings=warnings,
     )
 

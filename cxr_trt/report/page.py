@@ -78,7 +78,7 @@ def _facts(table: Cases, pictures: Mapping[str, Picture]) -> str:
         "with warnings of their own": f"{with_warnings:,}",
         "with a picture on this page": f"{with_picture:,}",
         "engine": ", ".join(table.engines) or "unknown",
-        "calibration": ", ".join(table.calibrations) or "none: the scores are not probabilities",
+        "calibration": ", ".join(table.calibrations) or "none: the scores are not calibrated",
     }
     return "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items()
@@ -94,7 +94,7 @@ def _distribution(finding: int, scores: "np.ndarray[tuple[int], np.dtype[np.floa
         for i, height in enumerate(heights)
         if height
     )
-    values = f"median {np.median(scores):.3f}, maximum {scores.max():.3f}" if len(scores) else "no scores"
+    values = f"median {np.median(scores):.3f}, max {scores.max():.3f}" if len(scores) else "no scores"
     name = _words(FINDINGS[finding])
     return (
         f'<button type="button" data-finding="{finding}" aria-pressed="false"><span>{name}</span>'

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from cxr_trt.calibrate.calibration import CALIBRATED, POSITIVE
+from cxr_trt.calibrate.calibration import CALIBRATED_COLUMNS, POSITIVE_COLUMNS
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images.files import IMAGE_SUFFIXES
@@ -115,8 +115,10 @@ def read_labelled_scores(scores: Path, labels: Path) -> LabelledScores:
         UsageError: a table cannot be read, lacks a column, names an image twice, or has a label other than 0 and 1 or a
             score that is not a number; a name could belong to several rows; or no image has both scores and labels.
     """
-    texts = ("path", "error", "engine", *POSITIVE)
-    scored = read_table(scores, ("path", *FINDINGS), optional=("error", "engine", *CALIBRATED, *POSITIVE), text=texts)
+    texts = ("path", "error", "engine", *POSITIVE_COLUMNS)
+    scored = read_table(
+        scores, ("path", *FINDINGS), optional=("error", "engine", *CALIBRATED_COLUMNS, *POSITIVE_COLUMNS), text=texts
+    )
     all_paths, truth = _names(scored, "path", scores), read_labels(labels)
     columns = scored.schema.names
     errors = scored["error"].to_pylist() if "error" in columns else [None] * len(all_paths)
@@ -130,14 +132,14 @@ def read_labelled_scores(scores: Path, labels: Path) -> LabelledScores:
     _check(np.isfinite(probabilities), probabilities, paths, scores, "must be a number")
     found = np.array([partner is not None for partner in partners])
     rows = [partner for partner in partners if partner is not None]
-    has_calibration = {*CALIBRATED, *POSITIVE} <= set(columns)
+    has_calibration = {*CALIBRATED_COLUMNS, *POSITIVE_COLUMNS} <= set(columns)
     return LabelledScores(
         scores=probabilities[found],
         labels=truth.values[rows],
         patients=[truth.patients[row] for row in rows] if truth.patients else None,
         engines=frozenset(scored["engine"].to_pylist()) if "engine" in columns else None,
-        calibrated=_matrix(scored, CALIBRATED)[kept][found] if has_calibration else None,
-        positive=(_columns(scored, POSITIVE) == "yes")[kept][found] if has_calibration else None,
+        calibrated=_matrix(scored, CALIBRATED_COLUMNS)[kept][found] if has_calibration else None,
+        positive=(_columns(scored, POSITIVE_COLUMNS) == "yes")[kept][found] if has_calibration else None,
         errors=int(failed.sum()),
         unlabelled=int((~found).sum()),
         unscored=len(truth.images) - len(rows),

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import numpy as np
 
-from cxr_trt.calibrate.calibration import CALIBRATED, CALIBRATION_COLUMNS, Calibration
+from cxr_trt.calibrate.calibration import CALIBRATED_COLUMNS, CALIBRATION_COLUMNS, Calibration
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.spec import Specification
@@ -73,7 +73,7 @@ def _write_parquet(path: Path, rows: Iterable[Row], spec: Specification, calibra
     types = {
         "width": pa.int32(),
         "height": pa.int32(),
-        **dict.fromkeys((*FINDINGS, *CALIBRATED), pa.float32()),
+        **dict.fromkeys((*FINDINGS, *CALIBRATED_COLUMNS), pa.float32()),
     }
     names = columns(calibration)
     fields = [pa.field(name, types.get(name, pa.string())) for name in names]

@@ -83,6 +83,7 @@ def test_a_page_is_written_again_without_measuring(tmp_path):
 
 
 def test_what_is_not_as_it_should_be_is_exit_code_1(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs pip install 'cxr-trt[plots]'")
     result = STUDIES["soak"].result()
     result["growth"]["threads"] = 0.5
     (tmp_path / "soak.json").write_text(json.dumps(result))

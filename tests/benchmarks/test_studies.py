@@ -43,26 +43,34 @@ def test_pictures_are_those_of_the_plain_file(hostile):
     assert hostile["PNG, animated"].startswith("scored, 40 x 36")
 
 
-FAULTS = [
-    fault
-    for fault in faults.FAULTS
-    if fault
-    not in (
-        "SIGINT (Ctrl-C) at a random moment",
-        "10 inputs truncated during the run",
-        "10 inputs replaced during the run",
-    )
-]
-"""One of each kind, as each takes a second or more: Ctrl-C is like SIGTERM, and changed files are like deleted ones."""
+FAULTS = (
+    "SIGKILL at a random moment",
+    "SIGTERM at a random moment",
+    "disk full",
+    "10 inputs deleted during the run",
+    "decoders killed",
+    "engine raises once",
+    "engine raises always, on one picture",
+    "wall clock jumps",
+    "second run on the same output",
+)
+"""One of each kind: a case takes two seconds."""
+
+
+def check_faults(study, names, *arguments):
+    result, page = study("faults", "--share", 0, *arguments, *(part for name in names for part in ("--only", name)))
+    for name in names:
+        assert result["faults"][name]["cases"] == (0 if faults.why_not(name) else 1)
+        assert f"| {name} |" in page
 
 
 def test_one_case_of_every_kind_of_fault(study):
-    result, page = study(
-        "faults", "--share", 0, "--files", 20, *(part for fault in FAULTS for part in ("--only", fault))
-    )
-    for fault in FAULTS:
-        assert result["faults"][fault]["cases"] == (0 if faults.why_not(fault) else 1)
-        assert f"| {fault} |" in page
+    check_faults(study, FAULTS, "--files", 20, "--seed", 2)
+
+
+@pytest.mark.slow
+def test_one_case_of_the_other_faults(study):
+    check_faults(study, [name for name in faults.FAULTS if name not in FAULTS])
 
 
 def test_a_hundred_mutated_files(study):

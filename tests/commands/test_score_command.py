@@ -242,11 +242,11 @@ def test_from_checkpoint_to_scores(cli, network, xrays, tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_resolution_is_scored_at_its_own(cli, network, tmp_path):
     from cxr_trt.model.checkpoint import save_checkpoint
 
-    save_checkpoint(network, tmp_path / "half.safetensors", weights="trained", sizes=(256, 224))
-    result = cli("export", tmp_path / "half.safetensors", "-o", tmp_path / "m.onnx")
+    save_checkpoint(network, tmp_path / "small.safetensors", weights="trained", sizes=(144, 128))
+    result = cli("export", tmp_path / "small.safetensors", "-o", tmp_path / "m.onnx")
     assert result.exit_code == 0, result.stderr
     spec = ScoringGraph.load(tmp_path / "m.onnx").spec
-    assert (spec.image_size, spec.crop_size, spec.class_map_cell) == (256, 224, 16)
+    assert (spec.image_size, spec.crop_size, spec.class_map_cell) == (144, 128, 8)
 
 
 def test_weights_that_are_not_finite_are_not_exported(cli, network, tmp_path):

@@ -153,7 +153,7 @@ def test_a_precision_that_cannot_be_had_is_one_sentence(build, graph_file, tmp_p
     assert "openvino does not run fp16" in refused("--precision", "fp16", "--backend", "openvino")
     result = build(graph_file, "-o", tmp_path / "x.cxr", "--precision", "fp16", "--backend", "openvino")
     assert "measure" not in result.stderr  # refused before the work, not after it
-    assert "name a folder there too" in refused("--exclude", tmp_path / "labels.csv")
+    assert "add --calibrate FOLDER" in refused("--exclude", tmp_path / "labels.csv")
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no PNG, JPEG or DICOM file there" in refused("--precision", "int8", "--calibrate", empty)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_trt.calibrate.calibration import CALIBRATED, CALIBRATION_COLUMNS, POSITIVE
+from cxr_trt.calibrate.calibration import CALIBRATED_COLUMNS, CALIBRATION_COLUMNS, POSITIVE_COLUMNS
 from cxr_trt.report.cases import read_cases
 from cxr_trt.report.page import build_page
 from cxr_trt.tables.rows import COLUMNS
@@ -92,7 +92,12 @@ def test_cases_errors_and_warnings_are_told_apart(tmp_path):
     assert table.cases[0].calibrated[0] == pytest.approx(table.cases[0].scores[0] / 2, abs=1e-4)
     assert table.cases[0].positive[:2] == tuple(score > 0.4 for score in table.cases[0].scores[:2])
     assert (table.cases[0].calibrated[13], table.cases[0].positive[13]) == (None, None)
-    assert (len(CALIBRATED), len(POSITIVE), table.engines, table.calibrations) == (14, 14, ("engine-1",), ("fit-1",))
+    assert (len(CALIBRATED_COLUMNS), len(POSITIVE_COLUMNS), table.engines, table.calibrations) == (
+        14,
+        14,
+        ("engine-1",),
+        ("fit-1",),
+    )
 
 
 def test_texts_from_outside_stay_texts(tmp_path):

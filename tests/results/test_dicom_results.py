@@ -17,7 +17,7 @@ from seeds import content, dataset, png
 from cxr_trt.errors import DicomHeaderError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images.identity import IDENTITY_KEYWORDS, PATIENT_AND_STUDY, read_identity
-from cxr_trt.results.dicom.codes import FINDING_CODES, PRIVATE
+from cxr_trt.results.dicom.codes import FINDING_CODES, PRIVATE_DESIGNATOR
 from cxr_trt.results.dicom.source import source_image
 from cxr_trt.tables.rows import NOTICE
 
@@ -277,7 +277,7 @@ def test_every_finding_has_a_code_of_its_own():
     assert tuple(FINDING_CODES) == FINDINGS
     assert len({(code.scheme_designator, code.value) for code in FINDING_CODES.values()}) == 14
     assert all(len(code.value) <= 16 for code in FINDING_CODES.values())  # SH
-    private = [name for name, code in FINDING_CODES.items() if code.scheme_designator == PRIVATE]
+    private = [name for name, code in FINDING_CODES.items() if code.scheme_designator == PRIVATE_DESIGNATOR]
     assert len(private) == 7
 
 

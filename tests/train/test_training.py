@@ -25,7 +25,7 @@ from cxr_trt.model.settings import SETTINGS  # noqa: E402
 from cxr_trt.outputs import locked  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.auxiliary import AuxiliaryHead  # noqa: E402
-from train.batches import Batch, Images  # noqa: E402
+from train.batches import Batch, LabelledImages  # noqa: E402
 from train.group import Group  # noqa: E402
 from train.loop import Trainer  # noqa: E402
 from train.recipe import RECIPES, Recipe, read_recipe  # noqa: E402
@@ -126,7 +126,7 @@ def trainer(out, size=32, setting="paper", images=20, group=None, **changes):
     return Trainer(
         Recipe(setting, size, size, **fields),
         Network(SETTINGS[setting]),
-        Images(pixels, labels, np.full((images, 3), np.nan, np.float32), size),
+        LabelledImages(pixels, labels, np.full((images, 3), np.nan, np.float32), size),
         np.arange(images - 4),
         np.arange(images - 4, images),
         "hash",

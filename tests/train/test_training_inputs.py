@@ -14,8 +14,8 @@ from cxr_trt.images.preprocess import preprocess  # noqa: E402
 from cxr_trt.model.checkpoint import PAPER_SIZES  # noqa: E402
 from cxr_trt.model.network import Network  # noqa: E402
 from cxr_trt.model.settings import SETTINGS  # noqa: E402
-from train.augment import Augmentation, Cuts, center_cuts, cut, random_cuts  # noqa: E402
-from train.batches import Images  # noqa: E402
+from train.augment import Augmentation, Crops, center_crops, cut_crops, random_crops  # noqa: E402
+from train.batches import LabelledImages  # noqa: E402
 from train.cache import cached_images  # noqa: E402
 from train.imagenet import load_imagenet  # noqa: E402
 from train.recipe import RECIPES, Recipe, read_recipe  # noqa: E402
@@ -26,7 +26,7 @@ def images():
     """30 images of 40 pixels, each pixel naming its image; cut to 32."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 8, (30, 40, 40), np.uint8) + np.arange(0, 240, 8, dtype=np.uint8)[:, None, None]
-    return Images(pixels, np.eye(30, 14, dtype=np.uint8), np.eye(30, 3, dtype=np.float32), 32)
+    return LabelledImages(pixels, np.eye(30, 14, dtype=np.uint8), np.eye(30, 3, dtype=np.float32), 32)
 
 
 def epoch(images, start=0, seed=0, number=0):
@@ -75,7 +75,7 @@ def test_an_epoch_can_begin_at_any_step(images):
 def test_each_batch_of_a_spread_has_crops_of_its_own_size(images):
     """In a picture of 128 pixels, crops of 64 to 128, each where the same seed's crop of 96 lies in proportion."""
     rows, columns = np.indices((128, 128), np.uint8)
-    places = Images(np.stack([rows, columns] * 15), images.labels, images.traits, 96)
+    places = LabelledImages(np.stack([rows, columns] * 15), images.labels, images.traits, 96)
 
     def epoch(spread, start=0):
         options = {"augmentation": Augmentation(), "seed": 0, "epoch": 0, "start": start}
@@ -107,26 +107,28 @@ def test_a_crop_is_turned_and_scaled_about_its_own_centre():
     image = np.zeros((1, 101, 101), np.uint8)
     image[0, 60, 70] = 255  # 10 right of the middle of the crop at (30, 30)
     for degrees, scale, place in ((0, 2, (30, 35)), (90, 1, (40, 30)), (-90, 0.5, (10, 30))):
-        cuts = center_cuts(np.array([0]), 40)
-        cuts = Cuts(cuts.rows, np.array([[30, 30]]), cuts.mirrored, *np.array([[scale], [degrees], [1], [0]], float))
-        (crop,) = cut(image, cuts, 61)
+        crops = center_crops(np.array([0]), 40)
+        crops = Crops(
+            crops.rows, np.array([[30, 30]]), crops.mirrored, *np.array([[scale], [degrees], [1], [0]], float)
+        )
+        (crop,) = cut_crops(image, crops, 61)
         assert np.unravel_index(crop.argmax(), crop.shape) == place
 
 
 def test_contrast_stretches_greys_about_the_middle_and_shifts_them():
     greys = np.array([[[0, 100, 127, 128, 200, 255]]], np.uint8).repeat(6, 1)
-    cuts = center_cuts(np.array([0]), 0)
-    cuts = Cuts(cuts.rows, cuts.offsets, cuts.mirrored, *np.array([[1], [0], [1.2], [10]], float))
-    np.testing.assert_array_equal(cut(greys, cuts, 6)[0, 0], [0, 104, 137, 138, 224, 255])
+    crops = center_crops(np.array([0]), 0)
+    crops = Crops(crops.rows, crops.offsets, crops.mirrored, *np.array([[1], [0], [1.2], [10]], float))
+    np.testing.assert_array_equal(cut_crops(greys, crops, 6)[0, 0], [0, 104, 137, 138, 224, 255])
 
 
 def test_random_changes_stay_within_their_ranges():
-    cuts = random_cuts(np.arange(1000), 8, Augmentation(0.1, 10, 0.2), np.random.default_rng(0))
+    crops = random_crops(np.arange(1000), 8, Augmentation(0.1, 10, 0.2), np.random.default_rng(0))
     for values, low, high in (
-        (cuts.scale, 0.9, 1.1),
-        (cuts.rotation, -10, 10),
-        (cuts.contrast, 0.8, 1.2),
-        (cuts.shift, -51, 51),
+        (crops.scale, 0.9, 1.1),
+        (crops.rotation, -10, 10),
+        (crops.contrast, 0.8, 1.2),
+        (crops.shift, -51, 51),
     ):
         assert values.min() == pytest.approx(low, abs=(high - low) / 100)
         assert values.max() == pytest.approx(high, abs=(high - low) / 100)
@@ -200,7 +202,7 @@ def test_imagenet_weights_fill_the_backbone(torchvision_weights, tmp_path, setti
 def test_other_weights_are_refused(torchvision_weights, tmp_path):
     network, path = Network(SETTINGS["chexnet"]), tmp_path / "a.pth"
     for change, sentence in (
-        ({"features.more": torch.zeros(1)}, "features.more and 0 more differ"),
+        ({"features.more": torch.zeros(1)}, "features.more and 0 more tensors differ"),
         ({"features.conv0.weight": torch.zeros(1)}, "features.conv0.weight and 0 more"),
     ):
         torch.save({**torchvision_weights, **change}, path)

@@ -9,28 +9,28 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-PRIVATE = "99CXRTRT"  # PS3.16 8.2: designators of private coding schemes start with 99
+PRIVATE_DESIGNATOR = "99CXRTRT"  # PS3.16 8.2: designators of private coding schemes start with 99
 
 PRIVATE_SCHEME = CodingSchemeIdentificationItem(
-    designator=PRIVATE, name="Findings of ChestX-ray14", responsible_organization="cxr-trt"
+    designator=PRIVATE_DESIGNATOR, name="Findings of ChestX-ray14", responsible_organization="cxr-trt"
 )
-"""Explains PRIVATE in a report (PS3.3 C.12.1.1.7, Coding Scheme Identification Sequence)."""
+"""Explains PRIVATE_DESIGNATOR in a report (PS3.3 C.12.1.1.7, Coding Scheme Identification Sequence)."""
 
 FINDING_CODES: dict[str, Code] = {
-    "Atelectasis": Code("ATELECTASIS", PRIVATE, "Atelectasis"),
-    "Cardiomegaly": Code("CARDIOMEGALY", PRIVATE, "Cardiomegaly"),
+    "Atelectasis": Code("ATELECTASIS", PRIVATE_DESIGNATOR, "Atelectasis"),
+    "Cardiomegaly": Code("CARDIOMEGALY", PRIVATE_DESIGNATOR, "Cardiomegaly"),
     "Effusion": codes.SCT.PleuralEffusion,  # CID 645
     "Infiltration": codes.cid6104.Infiltrate,
     "Mass": codes.cid6104.Mass,
     "Nodule": codes.cid6104.Nodule,
-    "Pneumonia": Code("PNEUMONIA", PRIVATE, "Pneumonia"),
+    "Pneumonia": Code("PNEUMONIA", PRIVATE_DESIGNATOR, "Pneumonia"),
     "Pneumothorax": codes.cid6105.Pneumothorax,
-    "Consolidation": Code("CONSOLIDATION", PRIVATE, "Consolidation"),
+    "Consolidation": Code("CONSOLIDATION", PRIVATE_DESIGNATOR, "Consolidation"),
     "Edema": codes.SCT.PulmonaryEdema,  # CID 3700
-    "Emphysema": Code("EMPHYSEMA", PRIVATE, "Emphysema"),
+    "Emphysema": Code("EMPHYSEMA", PRIVATE_DESIGNATOR, "Emphysema"),
     "Fibrosis": codes.SCT.Fibrosis,  # CID 6335
-    "Pleural_Thickening": Code("PLEURAL_THICK", PRIVATE, "Pleural thickening"),
-    "Hernia": Code("HERNIA", PRIVATE, "Hernia"),
+    "Pleural_Thickening": Code("PLEURAL_THICK", PRIVATE_DESIGNATOR, "Pleural thickening"),
+    "Hernia": Code("HERNIA", PRIVATE_DESIGNATOR, "Hernia"),
 }
 """By finding, in the order of `cxr_trt.findings.FINDINGS`."""
 
