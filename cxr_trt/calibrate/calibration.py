@@ -152,7 +152,7 @@ def read_calibration(bundle: Path, engine: str) -> Calibration | None:
         text = path.read_text(encoding="utf-8")
         calibration = _parse(json.loads(text))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleError(f"{path}: damaged, or from another version of cxr-trt; {remedy}") from error
+        raise BundleError(f"{path}: damaged or from another version of cxr-trt; {remedy}") from error
     if text != calibration.to_json():
         raise BundleError(f"{path}: changed since it was fitted; {remedy}")
     if calibration.engine != engine:

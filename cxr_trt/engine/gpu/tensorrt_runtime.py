@@ -81,7 +81,7 @@ class TensorRTPlan:
     """
 
     def __init__(self, trt: Any, gpu: Gpu, plan: bytes) -> None:
-        """Load a plan. Raises BackendError: the plan is of another version, or memory is short."""
+        """Load a plan. Raises BackendError: the plan is from another version, or memory is short."""
         self._log = Log(trt)
         with gpu.current():
             self._runtime = self._log.make("TensorRT's runtime", trt.Runtime)
