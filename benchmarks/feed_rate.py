@@ -24,7 +24,7 @@ from benchmarks.study import Result
 from benchmarks.tools.contestants import load_pictures
 from benchmarks.tools.pictures import DICOM_SIZE, FORMATS, PNG_SIDE, Format, encode, make_pictures
 from cxr_trt.images.decoders import Decoders, Limits, Request
-from cxr_trt.images.dicom import DECODER_PLUGINS
+from cxr_trt.images.dicom_pixels import DECODER_PLUGINS
 from cxr_trt.images.files import find_files
 from cxr_trt.markdown import markdown_table
 

@@ -3,6 +3,7 @@
     CxrTrtError                 one sentence: what is wrong, where, and how to mend it
     ├── UsageError              an option, a path or an argument that cannot be used
     ├── ImageError              a file that holds no readable grey image
+    │   └── NoImageError        an object that is no X-ray by its kind: skipped, not an error
     ├── DicomHeaderError        a DICOM file for which no DICOM result can be made
     ├── CheckpointError         weights that do not fit the network
     ├── GraphError              an ONNX file that is not a scoring graph, or one that PyTorch disagrees with
@@ -23,6 +24,10 @@ class UsageError(CxrTrtError):
 
 class ImageError(CxrTrtError):
     """A file that holds no readable grey image."""
+
+
+class NoImageError(ImageError):
+    """A DICOM object that is no X-ray by its kind, which is the text: it is skipped, and counted by kind."""
 
 
 class DicomHeaderError(CxrTrtError):

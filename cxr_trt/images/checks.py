@@ -1,6 +1,7 @@
 """Cheap checks whether an image is a frontal chest X-ray. They only warn: every image is scored, whatever they say."""
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import cv2
@@ -11,12 +12,22 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 RADIOGRAPH_MODALITIES = ("CR", "DX", "RG", "OT")  # Modality (PS3.3 C.7.3.1.1.1): computed, digital, film, other
-CHEST_BODY_PARTS = ("CHEST", "THORAX", "LUNG", "RIB")  # in Body Part Examined (PS3.16 annex L)
+CHEST_BODY_PARTS = (
+    *("CHEST", "THORAX", "LUNG", "RIB"),  # PS3.16 annex L
+    *("THORACIC", "THORAKAL", "TORAX", "TÓRAX", "TORACE", "PECHO", "PULMON", "POUMON", "POITRINE", "BRUST"),
+    *("LUNGE", "PETTO", "BORST", "KLATKA", "GRUDN", "胸"),
+)
+"""What Body Part Examined (0018,0015) holds for a chest X-ray: the standard's terms, and what is typed elsewhere."""
 FRONTAL_VIEW_POSITIONS = ("AP", "PA")  # View Position (PS3.3 C.8.7.1.1.3)
+FRONTAL_VIEW_CODES = (
+    *("399348003", "272479007", "399033003"),  # SNOMED CT: antero-posterior, postero-anterior, frontal (CID 4010)
+    *("R-10206", "R-10214", "R-10202"),  # the same in SNOMED RT, of older files
+)
 
 STANDARD_TERMS = """ABDOMEN, ANKLE, BREAST, CALCANEUS, CLAVICLE, COCCYX, CSPINE, ELBOW, EXTREMITY, FEMUR, FINGER,
 FOREARM, HUMERUS, LSPINE, MANDIBLE, PATELLA, PELVIS, SHOULDER, SKULL, SPINE, SSPINE, STERNUM, TSPINE, WRIST, WHOLEBODY,
-PALETTE COLOR, YBR_PARTIAL_420, YBR_ICT, YBR_RCT""".replace("\n", " ").split(", ")
+MONOCHROME1, MONOCHROME2, PALETTE COLOR, YBR_FULL, YBR_FULL_422, YBR_PARTIAL_420, YBR_PARTIAL_422, YBR_ICT,
+YBR_RCT""".replace("\n", " ").split(", ")
 """Values of more than four letters that a message may quote: of Body Part Examined (PS3.16 annex L) and of Photometric
 Interpretation (PS3.3 C.7.6.3.1.2)."""
 
@@ -58,8 +69,8 @@ def picture_doubts(image: npt.NDArray[np.uint8]) -> list[str]:
 def tag_doubts(dataset: "Dataset") -> list[str]:
     """Sentences on DICOM attributes that do not fit a frontal chest X-ray. Missing or empty attributes are ignored."""
     doubts = []
-    modality, part, view = (
-        str(dataset.get(name) or "").strip().upper() for name in ("Modality", "BodyPartExamined", "ViewPosition")
+    modality, part, view, intent = (
+        _text(dataset, name) for name in ("Modality", "BodyPartExamined", "ViewPosition", "PresentationIntentType")
     )
     if modality and modality not in RADIOGRAPH_MODALITIES:
         doubts.append(f"Modality {code(modality)} is no radiograph")
@@ -67,7 +78,32 @@ def tag_doubts(dataset: "Dataset") -> list[str]:
         doubts.append(f"Body Part Examined {code(part)} is not the chest")
     if view and view not in FRONTAL_VIEW_POSITIONS:
         doubts.append(f"View Position {code(view)} is not frontal")
+    if (view_code := _view_code(dataset)) and view_code not in FRONTAL_VIEW_CODES:
+        doubts.append(f"View Code {view_code if view_code.isdigit() else code(view_code)} is not frontal")
+    rows, _, columns = _text(dataset, "PatientOrientation").partition("\\")
+    if re.fullmatch("[AP][FHLR]{0,2}", rows) and re.fullmatch("[AFHLPR]{1,3}", columns):
+        doubts.append(f"Patient Orientation {rows}\\{columns} is that of a lateral view")
+    if intent == "FOR PROCESSING":  # PS3.3 C.8.11.1.1.1
+        doubts.append("Presentation Intent Type is FOR PROCESSING: raw data of the detector, not made to be looked at")
     return doubts
+
+
+def _text(dataset: "Dataset", keyword: str) -> str:
+    """A value in capital letters, several joined by a backslash; empty if it is missing or cannot be read."""
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # pydicom raises whatever a damaged element leads to
+        return ""
+    parts = value if isinstance(value, list | tuple) or type(value).__name__ == "MultiValue" else [value]
+    return "\\".join(str(part or "").strip().upper() for part in parts)
+
+
+def _view_code(dataset: "Dataset") -> str:
+    """The code of the first item of View Code Sequence (PS3.3 C.8.11.5, 0054,0220)."""
+    with suppress(Exception):  # as above
+        for item in dataset.get("ViewCodeSequence") or ():
+            return str(item.get("CodeValue") or "").strip()
+    return ""
 
 
 def code(value: str) -> str:

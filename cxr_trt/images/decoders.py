@@ -47,8 +47,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a decoder returns for a file: either `image`, uint8 [size, size], or `error`, or neither if it is unchanged.
+    """What a decoder returns for a file: `image`, uint8 [size, size], `error` or `skipped`; none if it is unchanged.
 
+    skipped: the kind of a DICOM object that is no X-ray, such as "structured reports".
     picture: display grey with the file's aspect ratio, uint8 [H, W], if pictures were requested and there is an image.
     identity: whose X-ray a DICOM file is, if that was requested and there is an image; the values are not checked.
     """
@@ -59,6 +60,7 @@ class Answer:
     format: str | None = None
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    skipped: str | None = None
     image: npt.NDArray[np.uint8] | None = None
     picture: npt.NDArray[np.uint8] | None = None
     identity: Identity | None = field(default=None, repr=False)
@@ -186,9 +188,9 @@ class _Process:
         answer = Answer(**{**facts, "warnings": tuple(facts.get("warnings", ()))}, image=image, picture=picture)
         if not isinstance(answer.identity, dict | None):
             raise TypeError
-        if (image is None) == (answer.error is None) and (
-            request.known_sha256 is None or answer.sha256 != request.known_sha256
-        ):
+        outcomes = [answer.image is not None, answer.error is not None, answer.skipped is not None]
+        is_unchanged = request.known_sha256 is not None and answer.sha256 == request.known_sha256
+        if sum(outcomes) != 1 and not (is_unchanged and not any(outcomes)):
             raise EOFError
         return answer
 

@@ -1,14 +1,19 @@
 """Finding the files to score, and the name under which each appears in the table."""
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_trt.errors import UsageError
+from cxr_trt.findings import FINDINGS
 from cxr_trt.images import HEAD_BYTES, image_format
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".bmp", ".webp"})
+HEATMAPS = "heat maps of cxr-trt"
+_HEATMAP_NAME = re.compile(rf"\d+-({'|'.join(FINDINGS)})\.png")
 
 
 @dataclass(frozen=True)
@@ -24,21 +29,21 @@ class Source:
 
 @dataclass(frozen=True)
 class Selection:
-    """Files to score, in order. `skipped` counts the files that are not images, neither by suffix nor by content.
+    """Files to score, in order; `skipped` counts what is left out, by kind, such as ".txt files" or "links to folders".
 
     A folder that cannot be listed is one of the sources, so that it gets an error row.
     """
 
     sources: tuple[Source, ...]
-    skipped: int
+    skipped: Mapping[str, int]
 
 
 def find_files(arguments: str | Path | Iterable[str | Path]) -> Selection:
     """Find the X-rays in folders, recursively, and the files that are named themselves.
 
-    In a folder, a file is an image if it has the right suffix (.png, .jpg, .jpeg, .dcm, .dicom) or starts with the
-    signature of an image format. Hidden files are skipped, and symbolic links to folders are not followed. Names are
-    relative to the folder, or to the deepest common folder of several arguments.
+    In a folder, a file is an image if it has the right suffix or starts with the signature of an image format. Hidden
+    files are skipped, and symbolic links to folders are not followed. Names are relative to the folder, or to the
+    deepest common folder of several arguments.
 
     Raises:
         UsageError: an argument does not exist, or there is nothing to score.
@@ -47,28 +52,45 @@ def find_files(arguments: str | Path | Iterable[str | Path]) -> Selection:
     for path in paths:
         if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a folder is locked
             raise UsageError(f"{path}: no such file or folder")
-    files, skipped = [], 0
+    files: list[Path] = []
+    skipped: Counter[str] = Counter()
     for path in paths:
-        for file in _walk(path) if path.is_dir() else [path]:
-            if file == path or _looks_like_image(file):
+        for file in _walk(path, skipped) if path.is_dir() else [path]:
+            if file == path or (_looks_like_image(file) and not _is_heatmap(file)):
                 files.append(file)
+            elif _is_heatmap(file):
+                skipped[HEATMAPS] += 1
             else:
-                skipped += 1
+                skipped[_kind(file)] += 1
+    skipped = +skipped
     if not files:
-        named_paths = ", ".join(map(str, paths))
-        raise UsageError(
-            f"{named_paths}: no PNG, JPEG or DICOM file there ({skipped} other files); name another folder"
-        )
+        places = ", ".join(map(str, paths))
+        others = f", only {counted(skipped)}" if skipped else ""
+        raise UsageError(f"{places}: no DICOM, PNG, JPEG or TIFF file{others}; name another folder")
     absolute = [os.path.abspath(path if path.is_dir() else path.parent) for path in paths]  # noqa: PTH100 - keeps links
     root = os.path.commonpath(absolute)
     unique = {os.path.abspath(file): file for file in files}  # noqa: PTH100
-    return Selection(tuple(Source(file, _name(file, root)) for file in unique.values()), skipped)
+    sources = tuple(Source(file, _name(file, root)) for file in unique.values())
+    return Selection(sources, dict(skipped))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """All files, and the folders that cannot be listed."""
+def counted(kinds: Mapping[str, int]) -> str:
+    """Kinds and their numbers for a message, the most frequent first: ".txt files (12), links to folders (1)"."""
+    return ", ".join(f"{kind} ({number})" for kind, number in sorted(kinds.items(), key=lambda item: -item[1]))
+
+
+def _kind(file: Path) -> str:
+    if file.name.startswith("."):
+        return "hidden files"
+    return f"{file.suffix.lower()} files" if file.suffix else "files without suffix"
+
+
+def _walk(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """All files, and the folders that cannot be listed; what is not looked into is counted."""
     locked: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: locked.append(Path(error.filename))):
+        skipped["links to folders"] += sum(Path(parent, name).is_symlink() for name in folders)
+        skipped["hidden folders"] += sum(name.startswith(".") for name in folders)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(names))
     yield from locked
@@ -86,6 +108,11 @@ def _looks_like_image(file: Path) -> bool:
             return image_format(stream.read(HEAD_BYTES)) is not None
     except OSError:
         return False
+
+
+def _is_heatmap(file: Path) -> bool:
+    """Whether a file has the name of a picture that `cxr_trt.results.heatmaps` makes: chest.dcm/1-Effusion.png."""
+    return _HEATMAP_NAME.fullmatch(file.name) is not None
 
 
 def _name(file: Path, root: str) -> str:

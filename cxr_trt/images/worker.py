@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 import cxr_trt.images.raster  # noqa: F401 - imported before the limits apply; pydicom waits, as it is slow to import
-from cxr_trt.errors import ImageError
+from cxr_trt.errors import ImageError, NoImageError
 from cxr_trt.images import decode
 from cxr_trt.images.checks import picture_doubts
 from cxr_trt.images.decoders import ANSWER_HEAD
@@ -86,6 +86,8 @@ def answer(
         height, width = decoded.pixels.shape
         warnings = [*decoded.warnings, *picture_doubts(image)]
         shown = _downscaled(decoded.pixels, picture) if picture else None
+    except NoImageError as error:
+        return {**facts, "skipped": str(error)}, b""
     except ImageError as error:
         return {**facts, "error": str(error)}, b""
     except (MemoryError, cv2.error) as error:

@@ -140,11 +140,12 @@ def test_links_of_pages_outside_the_site_lead_somewhere(page):
         )
 
 
-def test_the_page_of_commands_is_that_of_the_commands():
-    spec = importlib.util.spec_from_file_location("commands", DOCS / "commands.py")
+@pytest.mark.parametrize("script", ["commands.py", "dicom.py"])
+def test_written_pages_are_up_to_date(script):
+    spec = importlib.util.spec_from_file_location(script[:-3], DOCS / script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.PAGE.read_text() == module.render(), "run `python docs/commands.py`"
+    assert module.PAGE.read_text() == module.render(), f"run `python docs/{script}`"
 
 
 def test_the_aucs_that_pages_name_are_those_of_the_evaluation():

@@ -43,6 +43,9 @@ def structured_report(source: SourceImage, row: Row, made: datetime.datetime) ->
     and the row's warnings are comments at the root, an extension that TID 1500 allows. The report is complete, not
     verified and preliminary (PS3.3 C.17.2); its content is qualified as RESEARCH (PS3.3 C.12.1).
 
+    It has an Image Library (TID 1600), and each NUM names its algorithm, because versions of OHIF before 2026 fail on a
+    report without the one and on a NUM without content items below it.
+
     Args:
         source: the DICOM file that was scored.
         row: its row, with probabilities.
@@ -54,13 +57,16 @@ def structured_report(source: SourceImage, row: Row, made: datetime.datetime) ->
     engine = AlgorithmIdentification(
         name=MAKER, version=VERSION, parameters=[f"engine fingerprint {row.engine}"], manufacturer=MAKER
     )
+    listed = source.reference()
+    listed.Rows, listed.Columns = row.height, row.width
+    listed.Modality = "OT"  # for others, highdicom wants orientation and spacing (TID 1603), which files may lack
     image = SourceImageForMeasurementGroup(reference.SOPClassUID, reference.SOPInstanceUID)
     groups = [
         MeasurementsAndQualitativeEvaluations(
             tracking_identifier=TrackingIdentifier(source.uid(row.engine, finding), finding),
             finding_type=FINDING_CODES[finding],
             algorithm_id=engine,
-            measurements=[Measurement(PROBABILITY, probability, NO_UNITS)],
+            measurements=[Measurement(PROBABILITY, probability, NO_UNITS, algorithm_id=engine)],
             source_images=[image],
         )
         for finding, probability in zip(FINDINGS, row.probabilities, strict=True)
@@ -78,6 +84,7 @@ def structured_report(source: SourceImage, row: Row, made: datetime.datetime) ->
         ),
         procedure_reported=PROCEDURE,
         imaging_measurements=groups,
+        referenced_images=[listed],
     )
     comments = [
         TextContentItem(COMMENT, text, relationship_type=RelationshipTypeValues.CONTAINS)

@@ -1,10 +1,11 @@
-"""Writes FOLDER/PATH/report.dcm and FOLDER/PATH/RANK-FINDING.dcm for each DICOM file that is scored.
+"""Writes FOLDER/PATH.report.dcm and FOLDER/PATH.RANK-FINDING.dcm for each DICOM file that is scored.
 
 These files alone carry the identifiers of a patient and a study. highdicom is imported only when a result is made, so
 that everything else works without it.
 """
 
 import datetime
+import glob
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def check_highdicom() -> None:
 class DicomResultWriter:
     """Writes a structured report and heat maps for each scored DICOM file; see `cxr_trt.results.writer.ResultWriter`.
 
-    PNG and JPEG files have no results.
+    Files of other formats have no results.
     """
 
     content = "DICOM results"
@@ -47,22 +48,21 @@ class DicomResultWriter:
         self.artifacts_key = f"DICOM results of {top}{', full size' * full_size} in {folder.resolve()}"
         self.refused = 0
         self._refusals: list[str] = []
-        self._other_formats = 0  # scored files in PNG and JPEG
+        self._other_formats = 0  # scored files that are not DICOM
 
     def has_written(self, row: Row) -> bool:
-        """Whether the files for a scored row are there; PNG and JPEG files need none."""
+        """Whether the files for a scored row are there; files of other formats need none."""
         if row.format != "DICOM":
             return True
         names = (REPORT_FILE, *finding_files(row, self._top, ".dcm").values())
-        return all((self.folder / row.path / name).is_file() for name in names)
+        return all(self._path(row, name).is_file() for name in names)
 
     def write(self, result: Result) -> None:
         row = result.row
         self._other_formats += row.error is None and row.format != "DICOM"
         if result.identity is None or not row.probabilities:
             return
-        target = self.folder / row.path
-        self._remove(target)
+        self._remove(row)
         try:
             made = self._results(result)
         except DicomHeaderError as error:
@@ -70,12 +70,13 @@ class DicomResultWriter:
             if len(self._refusals) < MAX_SHOWN_REFUSALS:
                 self._refusals.append(f"no DICOM result for {row.path}: {error}")
             return
+        folder = self._path(row, "").parent
         try:
-            target.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"{target}: cannot be made ({error.strerror}); choose another --dicom-results") from error
+            raise UsageError(f"{folder}: cannot be made ({error.strerror}); choose another --dicom-results") from error
         for name, dataset in made.items():
-            with replacing(target / name) as partial:
+            with replacing(self._path(row, name)) as partial:
                 dataset.save_as(partial, enforce_file_format=True)
 
     def summary(self) -> list[str]:
@@ -83,8 +84,8 @@ class DicomResultWriter:
         if self.refused > len(self._refusals):
             sentences.append(f"and {self.refused - len(self._refusals)} more DICOM files have no DICOM result")
         if self._other_formats:
-            files = f"{self._other_formats} PNG or JPEG file{'s' * (self._other_formats != 1)}"
-            sentences.append(f"no DICOM results for {files}")
+            files = "1 file that is" if self._other_formats == 1 else f"{self._other_formats} files that are"
+            sentences.append(f"no DICOM results for {files} not DICOM")
         return [*sentences, f"DICOM results, with patients' identifiers: {self.folder}"]
 
     def _results(self, result: Result) -> "dict[str, Dataset]":
@@ -104,6 +105,12 @@ class DicomResultWriter:
             made[name] = secondary_capture(source, row, rgb, FINDINGS[finding], rank, now)
         return {**made, REPORT_FILE: structured_report(source, row, now)}
 
-    def _remove(self, target: Path) -> None:
-        for stale in (target / REPORT_FILE, *(path for name in FINDINGS for path in target.glob(f"*-{name}.dcm"))):
+    def _path(self, row: Row, name: str) -> Path:
+        """A result of a file: its own name goes before, so that no two files share a result, and none is a folder."""
+        return self.folder / f"{row.path}.{name}"
+
+    def _remove(self, row: Row) -> None:
+        file = self._path(row, "")
+        captures = (path for name in FINDINGS for path in file.parent.glob(f"{glob.escape(file.name)}*-{name}.dcm"))
+        for stale in (self._path(row, REPORT_FILE), *captures):
             stale.unlink(missing_ok=True)
