@@ -224,7 +224,7 @@ CASES: dict[str, tuple[str, Maker, str]] = {
     "JPEG with EXIF orientation": ("a.jpg", file(turned_jpeg), SCORED),
     "PNG, animated": ("a.png", file(animated_png), SCORED),
     "zero bytes": ("a.png", file(lambda: b""), "empty"),
-    "text under the name of a PNG": ("a.png", file(lambda: b"hello"), "not a PNG, JPEG or DICOM"),
+    "text under the name of a PNG": ("a.png", file(lambda: b"hello"), "not a DICOM, PNG, JPEG or TIFF"),
     "named pipe": ("a.png", lambda path: os.mkfifo(path), "not a regular file"),
     "device /dev/zero": ("a.png", lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
     "link to itself": ("a.png", loop, "error"),

@@ -110,6 +110,10 @@ def _score_both(
     scores: tuple[list[tuple[float, ...]], list[tuple[float, ...]]] = [], []
     for one, other in zip(score_files(a, sources), score_files(b, sources), strict=True):
         error = one.row.error or other.row.error
+        if one.skipped:
+            click.echo(f"skipped: {one.row.path} ({one.skipped}), not an X-ray", err=True)
+            progress.advance(error=False)
+            continue
         if one.row.probabilities and other.row.probabilities:
             paths.append(one.row.path)
             scores[0].append(one.row.probabilities)
@@ -128,6 +132,7 @@ def _with_areas(
     partners = truth.rows(paths, "the images")
     kept = [i for i, partner in enumerate(partners) if partner is not None]
     rows = [partner for partner in partners if partner is not None]
+    click.echo(truth.matching(paths, partners), err=True)
     if len(kept) < len(paths):
         click.echo(f"{len(paths) - len(kept)} images have no labels and do not count for the AUC", err=True)
     patients = [truth.patients[row] for row in rows] if truth.patients else rows

@@ -23,7 +23,7 @@ class FileProgress(Closing):
     """Counts files; a context manager. Files that an earlier run has scored (`known`) do not count for the speed."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.done, self.errors, self.known = total, 0, 0, 0
+        self.total, self.done, self.errors, self.skipped, self.known = total, 0, 0, 0, 0
         self.started = self._last_line = time.monotonic()
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
         console = Console(stderr=True)
@@ -34,15 +34,16 @@ class FileProgress(Closing):
     @property
     def scored(self) -> int:
         """Files that gave scores."""
-        return self.done - self.errors
+        return self.done - self.errors - self.skipped
 
     @property
     def files_per_second(self) -> float:
         return (self.done - self.known) / max(time.monotonic() - self.started, 1e-9)
 
-    def advance(self, *, error: bool, known: bool = False) -> None:
+    def advance(self, *, error: bool, known: bool = False, skipped: bool = False) -> None:
         self.done += 1
         self.errors += error
+        self.skipped += skipped
         self.known += known
         note = f"{self.files_per_second:.2f} files/s" + (f", errors: {self.errors}" if self.errors else "")
         self._bar.update(self._task, completed=self.done, note=note)

@@ -1,9 +1,14 @@
 """The command `cxr-trt score`: files to a table of scores, with a journal, progress and result files."""
 
+import json
+import re
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +18,7 @@ from cxr_trt.commands.terminal import show_rows
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.hashing import hash_file
-from cxr_trt.images.files import Selection, find_files
+from cxr_trt.images.files import Selection, counted, find_files
 from cxr_trt.outputs import check_output, locked, replacing
 from cxr_trt.results.dicom.writer import DicomResultWriter, check_highdicom
 from cxr_trt.results.heatmaps import HeatmapWriter
@@ -21,7 +26,7 @@ from cxr_trt.results.writer import ResultWriter, check_result_folder, write_resu
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import Result, score_files
-from cxr_trt.tables.rows import Row
+from cxr_trt.tables.rows import NOTICE, Row
 from cxr_trt.tables.writing import TABLE_SUFFIXES, standard_output, write_table
 
 MAX_SHOWN_ROWS = 50
@@ -68,6 +73,9 @@ MAX_SHOWN_ERRORS = 20
 )
 @workers_option
 @click.option("--fresh", is_flag=True, help="Start over: forget what an earlier run has scored.")
+@click.option(
+    "--json", "json_path", type=PATH, help="Also write a summary of the run: counts by kind, seconds, engine."
+)
 @overwrite_option
 def score(
     paths: tuple[Path, ...],
@@ -81,13 +89,16 @@ def score(
     full_size: bool,
     workers: int | None,
     fresh: bool,
+    json_path: Path | None,
     overwrite: bool,
 ) -> None:
-    """Score the X-rays in PATHS: files, and folders with everything below them. PNG, JPEG and DICOM.
+    """Score the X-rays in PATHS: files, and folders with everything below them. DICOM, PNG, JPEG and TIFF.
 
     Scored rows are kept in a journal beside the table: the same command again scores only what is new or changed.
     """
     _check_result_options(heatmaps, dicom_results, raw_maps=raw_maps, full_size=full_size)
+    if json_path:
+        check_output(json_path, (".json",), overwrite=True)
     selection = find_files(paths)
     table = table or (output is None and sys.stdout is not None and sys.stdout.isatty())
     with ExitStack() as stack:
@@ -97,7 +108,7 @@ def score(
         writers = _result_writers(engine, heatmaps, dicom_results, top, raw_maps=raw_maps, full_size=full_size)
         stream = None if output or table else standard_output(engine.calibration)
         _announce(engine, selection)
-        run = _Run(engine, journal, writers)
+        run = _Run(engine, journal, writers, selection)
         stack.enter_context(_reporting_kept_rows(journal))
         progress = stack.enter_context(FileProgress(len(selection.sources)))
         results = score_files(
@@ -111,15 +122,20 @@ def score(
         )
         for result in write_results(results, writers):
             run.add(result)
-            if stream:
+            if stream and not result.skipped:
                 stream.write(result.row)
-            progress.advance(error=result.row.error is not None, known=result.is_known)
+            progress.advance(
+                error=result.row.error is not None, known=result.is_known, skipped=result.skipped is not None
+            )
         would_lose_scores = output is not None and output.exists() and not progress.scored
         if output and journal and not would_lose_scores:
-            _write_table(journal, selection, engine, output)
+            _write_table(journal, run, engine, output)
     if would_lose_scores:
-        raise UsageError(f"none of the {progress.done} files could be read; {output} was left as it is")
-    _summarise(progress, run.errors, output, writers)
+        raise UsageError(f"none of the {progress.done} files could be scored; {output} was left as it is")
+    _summarise(progress, run, output, writers)
+    if json_path:
+        with replacing(json_path) as partial:
+            partial.write_text(json.dumps(run.summary(progress), indent=2) + "\n", encoding="utf-8")
     if table:
         show_rows(run.rows.kept, run.rows.total - len(run.rows.kept), engine.warnings)
     is_incomplete = progress.errors or any(writer.refused for writer in writers)
@@ -142,8 +158,12 @@ class Sample:
 class _Run:
     """The rows of a run: all of them in the journal, and the first of them to show."""
 
-    def __init__(self, engine: Engine, journal: Journal | None, writers: Sequence[ResultWriter]) -> None:
-        self._engine, self._journal, self._writers = engine, journal, writers
+    def __init__(
+        self, engine: Engine, journal: Journal | None, writers: Sequence[ResultWriter], selection: Selection
+    ) -> None:
+        self._engine, self._journal, self._writers, self._sources = engine, journal, writers, selection.sources
+        self.skipped, self._skipped_paths = Counter(selection.skipped), set[str]()
+        self._warnings: Counter[str] = Counter()
         self._artifacts_key = "; ".join(writer.artifacts_key for writer in writers) or None
         self.rows, self.errors = Sample(MAX_SHOWN_ROWS), Sample(MAX_SHOWN_ERRORS)
         if journal:
@@ -155,12 +175,35 @@ class _Run:
         row = self._journal.row(path, self._engine.fingerprint, self._artifacts_key) if self._journal else None
         return row if row and all(writer.has_written(row) for writer in self._writers) else None
 
+    @property
+    def paths(self) -> Iterator[str]:
+        """Of the rows of the table, in order."""
+        return (source.name for source in self._sources if source.name not in self._skipped_paths)
+
     def add(self, result: Result) -> None:
+        if result.skipped:
+            self.skipped[result.skipped] += 1
+            self._skipped_paths.add(result.row.path)
+            return
+        self._warnings.update(re.sub(r"\d+(\.\d+)?", "#", warning) for warning in result.row.warnings)
         if self._journal and not result.is_known:
             self._journal.add(result.row, self._artifacts_key)
         self.rows.add(result.row)
         if result.row.error:
             self.errors.add(result.row)
+
+    def summary(self, progress: FileProgress) -> dict[str, Any]:
+        """Plain values for a JSON file. Warnings are counted by kind: their numbers are left out."""
+        return {
+            "scored": progress.scored,
+            "scored_in_an_earlier_run": progress.known,
+            "failed": progress.errors,
+            "skipped": dict(self.skipped),
+            "warnings": dict(self._warnings),
+            "seconds": round(time.monotonic() - progress.started, 3),
+            "engine": self._engine.fingerprint,
+            "notice": NOTICE,
+        }
 
 
 def _check_result_options(
@@ -225,10 +268,10 @@ def _reporting_kept_rows(journal: Journal | None) -> Iterator[None]:
         raise
 
 
-def _write_table(journal: Journal, selection: Selection, engine: Engine, output: Path) -> None:
+def _write_table(journal: Journal, run: _Run, engine: Engine, output: Path) -> None:
     """Write the table from the journal, in the order of the files; it appears whole or not at all."""
     with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
-        rows = journal.rows(source.name for source in selection.sources)
+        rows = journal.rows(run.paths)
         write_table(partial, output.suffix, rows, engine.spec, engine.calibration)
         journal.note_made(hash_file(partial))
 
@@ -245,9 +288,8 @@ def _only_bundle() -> Path:
 
 def _announce(engine: Engine, selection: Selection) -> None:
     manifest = engine.manifest
-    skipped = f" ({_files(selection.skipped)} skipped: not images)" if selection.skipped else ""
     click.echo(
-        f"scoring {_files(len(selection.sources))}{skipped}: {manifest.backend} {manifest.backend_version}, "
+        f"scoring {_files(len(selection.sources))}: {manifest.backend} {manifest.backend_version}, "
         f"{manifest.precision}, {engine.spec.views}, engine {engine.fingerprint}"
         + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else ""),
         err=True,
@@ -256,10 +298,13 @@ def _announce(engine: Engine, selection: Selection) -> None:
         click.secho(f"warning: {warning}", err=True, bold=True)
 
 
-def _summarise(progress: FileProgress, errors: Sample, output: Path | None, writers: Sequence[ResultWriter]) -> None:
+def _summarise(progress: FileProgress, run: _Run, output: Path | None, writers: Sequence[ResultWriter]) -> None:
+    errors = run.errors
     earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
     speed = f"{progress.files_per_second:.2f} files/s"
     click.echo(f"scored {progress.scored} of {_files(progress.done)}{earlier}, {speed}", err=True)
+    if run.skipped:
+        click.echo(f"skipped, not X-rays: {counted(run.skipped)}", err=True)
     for row in errors.kept:
         click.echo(f"error: {row.path}: {row.error}", err=True)
     if errors.total > len(errors.kept):

@@ -73,7 +73,7 @@ class Engine(Closing):
             UsageError: a path does not exist, or there is nothing to score.
             BackendError: the engine failed twice on the same images, or no decoding process can be started.
         """
-        return (result.row for result in score_files(self, find_files(paths).sources))
+        return (result.row for result in score_files(self, find_files(paths).sources) if not result.skipped)
 
     def run(self, images: npt.NDArray[np.uint8], *, class_maps: bool = False) -> Outputs:
         """Score preprocessed images.

@@ -25,6 +25,7 @@ from cxr_trt.tables.rows import Row
 class Result:
     """A row and, for a file that was scored, what it was computed from.
 
+    skipped: the kind of a DICOM object that is no X-ray, such as "structured reports"; the row then says nothing more.
     image: uint8 [size, size], as the network saw it.
     class_maps: float32 [14, h, w] over `Specification.class_map_region`, if asked for.
     picture: uint8 [H, W], the file's own picture, if asked for.
@@ -33,6 +34,7 @@ class Result:
     """
 
     row: Row
+    skipped: str | None = None
     image: npt.NDArray[np.uint8] | None = None
     class_maps: npt.NDArray[np.float32] | None = None
     picture: npt.NDArray[np.uint8] | None = None
@@ -66,7 +68,8 @@ def score_files(
             content is the same.
 
     Yields:
-        One result for every source, in order. A file that cannot be read gives an error row.
+        One result for every source, in order. A file that cannot be read gives an error row; a DICOM object that is no
+        X-ray is marked as skipped.
 
     Raises:
         BackendError: the engine failed twice on the same images, or no decoding process can be started.
@@ -98,11 +101,11 @@ def _decoded(source: Source, known: Row | None, answer: Answer, engine: ScoringE
         height=answer.height,
         format=answer.format,
         probabilities=None,
-        warnings=answer.warnings if answer.error else (*answer.warnings, *engine.warnings),
+        warnings=(*answer.warnings, *engine.warnings) if answer.image is not None else answer.warnings,
         error=answer.error,
         engine=engine.fingerprint,
     )
-    return Result(row, answer.image, picture=answer.picture, identity=answer.identity)
+    return Result(row, answer.skipped, answer.image, picture=answer.picture, identity=answer.identity)
 
 
 def _batches(items: Iterable[Result], max_batch: int) -> Iterator[list[Result]]:

@@ -1,6 +1,7 @@
 """The commands from a checkpoint to a table of scores, and what they say of mistakes."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 
 from cxr_trt.export.scoring_graph import ScoringGraph
@@ -70,10 +72,35 @@ def test_a_broken_file_costs_one_row_and_exit_code_1(scored):
     ]
 
 
+def test_dicom_objects_without_an_image_are_skipped_and_counted(xrays, center_bundle, radiographs, tmp_path):
+    """A CD also holds a DICOMDIR, reports and presentation states: no rows, and exit code 0."""
+    folder = tmp_path / "cd"
+    folder.mkdir()
+    shutil.copy(radiographs / "RG1_UNCR.dcm", folder / "chest.dcm")
+    for name, sop_class in (
+        ("DICOMDIR", pydicom.uid.MediaStorageDirectoryStorage),
+        ("report", pydicom.uid.EnhancedSRStorage),
+        ("state.dcm", pydicom.uid.GrayscaleSoftcopyPresentationStateStorage),
+    ):
+        dataset = pydicom.Dataset()
+        dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, pydicom.uid.generate_uid()
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        dataset.save_as(folder / name, enforce_file_format=True)
+    process = cxr_trt("score", folder, "-e", center_bundle, "-o", tmp_path / "s.csv", "--json", tmp_path / "s.json")
+    assert process.returncode == 0, process.stderr
+    assert list(rows_of(tmp_path / "s.csv")) == ["chest.dcm"]
+    summary = json.loads((tmp_path / "s.json").read_text())
+    kinds = {"DICOM directories (DICOMDIR)": 1, "structured reports": 1, "presentation states": 1}
+    assert (summary["scored"], summary["failed"], summary["skipped"]) == (1, 0, kinds)
+    for kind in kinds:
+        assert f"{kind} (1)" in process.stderr
+
+
 def test_messages_say_what_happened(scored):
     process, out = scored
     assert "scored 2 of 3 files" in process.stderr
-    assert "1 file skipped: not images" in process.stderr
+    assert "skipped, not X-rays: .txt files (1)" in process.stderr
     assert "broken.png: the" in process.stderr
     assert "warning: untrained model" in process.stderr
     assert "Research use only" in process.stdout
@@ -165,8 +192,8 @@ def here(tmp_path, cheap_bundle, xrays, monkeypatch):
 
 MISTAKES = {
     "score none -e e.cxr": "none: no such file or folder",
-    "score empty -e e.cxr": "no PNG, JPEG or DICOM file there",
-    "score broken -e e.cxr -o scores.csv --overwrite": "none of the 1 files could be read",
+    "score empty -e e.cxr": "no DICOM, PNG, JPEG or TIFF file",
+    "score broken -e e.cxr -o scores.csv --overwrite": "none of the 1 files could be scored",
     "score xrays -e e.cxr -o scores.csv": "add --overwrite",
     "score xrays -e e.cxr -o file.txt/scores.csv": "file.txt: cannot be made",
     "score xrays -e e.cxr -o /proc/scores.csv": "/proc",

@@ -156,7 +156,7 @@ def test_a_precision_that_cannot_be_had_is_one_sentence(build, graph_file, tmp_p
     assert "add --calibrate FOLDER" in refused("--exclude", tmp_path / "labels.csv")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no PNG, JPEG or DICOM file there" in refused("--precision", "int8", "--calibrate", empty)
+    assert "no DICOM, PNG, JPEG or TIFF file" in refused("--precision", "int8", "--calibrate", empty)
     few = tmp_path / "few"
     few.mkdir()
     for i in range(3):

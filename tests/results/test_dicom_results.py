@@ -1,6 +1,7 @@
 """What `cxr-trt score --dicom-results` writes, of a real radiograph and as other software reads it."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def scored(tmp_path_factory, radiographs, center_bundle):
     options = ["--dicom-results", folder / "dicom", "--heatmaps", folder / "maps", "--top", "2"]
     process = subprocess.run([*command, *options], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    assert "no DICOM results for 1 PNG or JPEG file" in process.stderr
+    assert "no DICOM results for 1 file that is not DICOM" in process.stderr
     assert process.stderr.endswith(f"DICOM results, with patients' identifiers: {folder / 'dicom'}\n")
     return folder
 
@@ -72,20 +73,19 @@ def row(scored):
 
 @pytest.fixture(scope="module")
 def report(scored):
-    return highdicom.sr.srread(scored / "dicom" / "RG1_UNCR.dcm" / "report.dcm")
+    return highdicom.sr.srread(scored / "dicom" / "RG1_UNCR.dcm.report.dcm")
 
 
 def test_the_results_of_a_radiograph_conform(scored):
     files = sorted((scored / "dicom").rglob("*.dcm"))
-    assert len([path for path in files if path.is_file()]) == 3
+    assert len(files) == 3
     for path in files:
-        if path.is_file():
-            assert objections(path) == []
+        assert objections(path) == []
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "PatientID", "CompletionFlag", "SeriesNumber"])
 def test_the_validator_would_object(scored, tmp_path, keyword):
-    changed = dcmread(scored / "dicom" / "RG1_UNCR.dcm" / "report.dcm")
+    changed = dcmread(scored / "dicom" / "RG1_UNCR.dcm.report.dcm")
     del changed[keyword]
     changed.save_as(tmp_path / "changed.dcm")
     assert objections(tmp_path / "changed.dcm")
@@ -120,12 +120,39 @@ def test_the_report_says_what_it_is_for(report, row):
     assert comments == [NOTICE, *row["warnings"].split("; ")]
 
 
+def test_old_and_new_viewers_find_what_they_expect_in_the_report(report, radiographs):
+    """OHIF before 2026 fails on a report without Image Library, and on a NUM without content items below it."""
+    source = dcmread(radiographs / "RG1_UNCR.dcm", stop_before_pixels=True)
+    (library,) = [item for item in report.ContentSequence if item.name.value == "111028"]
+    (group,) = library.ContentSequence
+    (image,) = [item for item in group.ContentSequence if item.ValueType == "IMAGE"]
+    assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+    pending, numbers = list(report.ContentSequence), []
+    while pending:
+        item = pending.pop()
+        numbers += [item] if item.ValueType == "NUM" and item.name.meaning == "Probability" else []
+        pending += item.get("ContentSequence", ())
+    assert len(numbers) == 14
+    assert all(len(item.ContentSequence) for item in numbers)
+
+
+def test_results_are_files_and_are_not_scored_themselves(score, cheap_bundle, scored, tmp_path):
+    assert not [path for path in (scored / "dicom").rglob("*") if path.is_dir()]
+    result = score(cheap_bundle, scored / "dicom", tmp_path / "s.csv", "--json", tmp_path / "s.json")
+    assert result.exit_code == 2
+    assert "skipped, not X-rays: results of cxr-trt (2), structured reports (1)" in result.stderr
+    assert json.loads((tmp_path / "s.json").read_text())["skipped"] == {
+        "results of cxr-trt": 2,
+        "structured reports": 1,
+    }
+
+
 def test_the_captures_are_the_heat_maps(scored, row):
     ranked = sorted(FINDINGS, key=lambda finding: -float(row[finding]))
     for rank, finding in enumerate(ranked[:2], start=1):
-        name = f"RG1_UNCR.dcm/{rank}-{finding}"
-        capture = dcmread(scored / "dicom" / f"{name}.dcm")
-        np.testing.assert_array_equal(capture.pixel_array[:, :, ::-1], cv2.imread(str(scored / "maps" / f"{name}.png")))
+        capture = dcmread(scored / "dicom" / f"RG1_UNCR.dcm.{rank}-{finding}.dcm")
+        picture = cv2.imread(str(scored / "maps" / "RG1_UNCR.dcm" / f"{rank}-{finding}.png"))
+        np.testing.assert_array_equal(capture.pixel_array[:, :, ::-1], picture)
         assert capture.ContentQualification == "RESEARCH"
         assert finding in capture.DerivationDescription
         assert NOTICE in capture.DerivationDescription
@@ -159,7 +186,7 @@ def test_the_same_scoring_makes_the_same_instances(score, scored, center_bundle,
 def test_a_later_run_makes_what_is_missing_only(score, cheap_bundle, radiographs, tmp_path):
     options = (cheap_bundle, radiographs / "RG1_UNCR.dcm", tmp_path / "s.csv", "--dicom-results", tmp_path / "dicom")
     score(*options)
-    report = tmp_path / "dicom" / "RG1_UNCR.dcm" / "report.dcm"
+    report = tmp_path / "dicom" / "RG1_UNCR.dcm.report.dcm"
     made = report.stat().st_mtime_ns
     assert "in an earlier run" in score(*options).stderr
     assert report.stat().st_mtime_ns == made
@@ -216,7 +243,7 @@ def test_a_header_with_just_enough_gives_conforming_results(score, cheap_bundle,
     (tmp_path / "xrays" / "x").write_bytes(content(dataset(**enough)))
     result = score(cheap_bundle, tmp_path / "xrays", tmp_path / "s.csv", "--dicom-results", tmp_path / "dicom")
     assert result.exit_code == 0, result.stderr
-    made = list((tmp_path / "dicom" / "x").iterdir())
+    made = list((tmp_path / "dicom").iterdir())
     assert len(made) == 4
     for path in made:
         assert objections(path) == []
@@ -232,9 +259,9 @@ def test_names_in_other_alphabets_stay_what_they_are(score, cheap_bundle, tmp_pa
     result = score(cheap_bundle, tmp_path / "xrays", tmp_path / "s.csv", "--dicom-results", tmp_path / "dicom")
     assert result.exit_code == 0, result.stderr
     assert "Yamada" not in result.stderr
-    report = dcmread(tmp_path / "dicom" / "x.dcm" / "report.dcm")
+    report = dcmread(tmp_path / "dicom" / "x.dcm.report.dcm")
     assert str(report.PatientName) == name
-    assert objections(tmp_path / "dicom" / "x.dcm" / "report.dcm") == []
+    assert objections(tmp_path / "dicom" / "x.dcm.report.dcm") == []
 
 
 IMAGE = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1", "SOPInstanceUID": "1.2.3"}

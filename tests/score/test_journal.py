@@ -209,7 +209,7 @@ def test_when_no_file_can_be_read_any_more_the_table_stays(score, xrays, tmp_pat
     refused = score()
     assert refused.exit_code == 2
     assert refused.stderr.endswith(
-        f"Error: none of the 6 files could be read; {tmp_path / 'a.csv'} was left as it is\n"
+        f"Error: none of the 6 files could be scored; {tmp_path / 'a.csv'} was left as it is\n"
     )
     assert "are kept in" not in refused.stderr
     assert (tmp_path / "a.csv").read_text() == whole

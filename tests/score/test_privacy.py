@@ -101,7 +101,7 @@ def test_nothing_about_a_patient_reaches_any_output_but_dicom_results(xrays, che
         outputs += [process.stdout, process.stderr]
     rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert sum(row["error"] is None for row in rows) > 3  # neither all good nor all bad
-    assert len({row["error"] for row in rows}) > 6
+    assert len({row["error"] for row in rows}) > 4
     assert len(list(tmp_path.rglob("*.png"))) > 6
     outputs.append(repr(rows).encode())
     for journal in tmp_path.glob("*.journal"):
