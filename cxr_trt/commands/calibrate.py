@@ -65,6 +65,7 @@ def calibrate(
     click.echo(f"{target}: calibration {calibration.summary()}", err=True)
     for name, reason in calibration.left_out.items():
         click.echo(f"not fitted: {name}: {reason}", err=True)
+    click.echo(matched.matching, err=True)
     for count, what in ((matched.errors, "could not be scored"), (matched.unlabelled, "are not in LABELS")):
         if count:
             click.echo(f"{count} rows of SCORES were left out: they {what}", err=True)

@@ -44,9 +44,10 @@ def evaluate(
 ) -> None:
     """Compare SCORES, a table of `cxr-trt score`, with LABELS: AUC per finding, with 95 % intervals over patients.
 
-    LABELS is a CSV with the columns `image`, optionally `patient_id`, and the 14 findings as 0 or 1. Images are matched
-    by path, or else by file name without suffix. A calibrated table is evaluated for its calibration error too. Boxes
-    have the columns `image`, `finding`, `x`, `y`, `width` and `height`, in pixels of the scored file.
+    LABELS is a CSV with the columns `image`, optionally `patient_id`, and the 14 findings as 0 or 1, or NIH's
+    Data_Entry_2017.csv. Images are matched by path, or else by file name without suffix. A calibrated table is
+    evaluated for its calibration error too. Boxes have the columns `image`, `finding`, `x`, `y`, `width` and `height`,
+    in pixels of the scored file.
     """
     if bool(boxes) != bool(maps):
         raise UsageError(
@@ -89,7 +90,7 @@ def _remarks(evaluation: Evaluation, matched: LabelledScores) -> list[str]:
         f"{evaluation.patients} patients" if matched.patients is not None else "images, as there is no patient_id"
     )
     resamples = f"{evaluation.resamples} resamples of {resampled}, seed {evaluation.seed}"
-    remarks = [f"{evaluation.images} images; intervals from {resamples}"]
+    remarks = [f"{evaluation.images} images; intervals from {resamples}", str(matched.matching)]
     if evaluation.left_out:
         remarks.append(f"not in the mean, without positives or without negatives: {', '.join(evaluation.left_out)}")
     if evaluation.mean_resamples < evaluation.resamples:
@@ -110,6 +111,7 @@ def _write(path: Path, results: Mapping[str, Any], matched: LabelledScores) -> N
     content = {
         **results,
         "resampled": "patients" if matched.patients is not None else "images",
+        "matched_by_file_name": matched.matching.by_name,
         "scores_with_errors": matched.errors,
         "scores_without_labels": matched.unlabelled,
         "labels_without_scores": matched.unscored,

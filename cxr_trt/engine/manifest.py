@@ -72,6 +72,13 @@ def read_manifest(bundle: Path) -> Manifest:
         BundleError: it is not a bundle, or one of another format, incomplete or changed. The error names the file.
     """
     path = bundle / MANIFEST_FILE
+    if bundle.is_file() and bundle.suffix == ".onnx":
+        raise BundleError(
+            f"{bundle}: a scoring graph, from which an engine must first be built: "
+            f"`cxr-trt build-engine {bundle} -o {bundle.with_suffix('.cxr')}`"
+        )
+    if bundle.is_file():
+        raise BundleError(f"{bundle}: a file, but an engine bundle is a folder made by build-engine; name that folder")
     if not bundle.is_dir():
         raise BundleError(f"{bundle}: no such bundle; build one with `cxr-trt build-engine MODEL -o {bundle}`")
     if not path.is_file():

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,22 @@ from cxr_trt.calibrate.calibration import CALIBRATED_COLUMNS, POSITIVE_COLUMNS
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images.files import IMAGE_SUFFIXES
+from cxr_trt.tables.nih import is_nih_label_file, read_nih_labels
+
+MAX_HEADER_BYTES = 65536  # of a CSV file, to tell its separator and whether it is text
+
+
+class Matching(NamedTuple):
+    """How many images were found in a table of labels by their path, by their file name alone, and not at all."""
+
+    by_path: int
+    by_name: int
+    unmatched: int
+
+    def __str__(self) -> str:
+        return (
+            f"images matched by path: {self.by_path}, by file name alone: {self.by_name}, not at all: {self.unmatched}"
+        )
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class LabelledScores:
     engines: the fingerprints in SCORES; None if it has no such column.
     calibrated, positive: float64 and bool [N, 14], NaN and False for findings that were not fitted; None if SCORES has
         no calibration.
+    matching: how the images of SCORES were matched.
     errors: number of error rows in SCORES.
     unlabelled: number of rows in SCORES that LABELS does not have.
     unscored: number of rows in LABELS that SCORES does not have.
@@ -44,6 +61,7 @@ class LabelledScores:
     engines: frozenset[str | None] | None
     calibrated: npt.NDArray[np.float64] | None
     positive: npt.NDArray[np.bool_] | None
+    matching: Matching
     errors: int
     unlabelled: int
     unscored: int
@@ -87,14 +105,23 @@ class Labels:
             )
         return partners
 
+    def matching(self, paths: list[str], partners: list[int | None]) -> Matching:
+        """Count how `rows` found the partners of these paths."""
+        by_path = sum(row is not None and self.images[row] == path for path, row in zip(paths, partners, strict=True))
+        unmatched = partners.count(None)
+        return Matching(by_path, len(paths) - by_path - unmatched, unmatched)
+
 
 def read_labels(path: Path) -> Labels:
-    """Read a table of labels: `image`, optionally `patient_id`, and the 14 findings as 0 or 1.
+    """Read a table of labels: `image`, optionally `patient_id`, and the 14 findings as 0 or 1; or NIH's own file.
 
     Raises:
         UsageError: it cannot be read, lacks a column, names an image twice, has an empty patient_id or a label other
             than 0 and 1.
     """
+    if is_nih_label_file(path):
+        names, labels, patient_ids = read_nih_labels(path)
+        return Labels(path, _check_names(names, path), labels, patient_ids)
     table = read_table(path, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
     images, values = _names(table, "image", path), _matrix(table)
     _check(np.isin(values, (0, 1)), values, images, path, "must be 0 or 1")
@@ -140,6 +167,7 @@ def read_labelled_scores(scores: Path, labels: Path) -> LabelledScores:
         engines=frozenset(scored["engine"].to_pylist()) if "engine" in columns else None,
         calibrated=_matrix(scored, CALIBRATED_COLUMNS)[kept][found] if has_calibration else None,
         positive=(_columns(scored, POSITIVE_COLUMNS) == "yes")[kept][found] if has_calibration else None,
+        matching=truth.matching(paths, partners),
         errors=int(failed.sum()),
         unlabelled=int((~found).sum()),
         unscored=len(truth.images) - len(rows),
@@ -159,6 +187,8 @@ def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...],
         UsageError: it cannot be read, or lacks a required column.
     """
     types = {name: pa.string() if name in text else pa.float64() for name in (*required, *optional)}
+    if path.suffix != ".parquet":
+        _check_text(path, required)
     try:
         if path.suffix == ".parquet":
             table = pq.read_table(path)
@@ -178,8 +208,28 @@ def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...],
         raise UsageError(f"{path}: cannot be read as a table ({reason}); give a .csv or .parquet file") from error
 
 
+def _check_text(path: Path, required: tuple[str, ...]) -> None:
+    """Raise UsageError if a file is not text, or if its columns are separated by anything but commas."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(MAX_HEADER_BYTES)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such table") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a .csv or .parquet file") from error
+    if b"\0" in start:
+        raise UsageError(f"{path}: not a table but a binary file; give a .csv or .parquet file")
+    header = start.decode("utf-8-sig", "replace").split("\n", 1)[0]
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if set(required) <= {cell.strip().strip('"') for cell in header.split(separator)} and separator in header:
+            raise UsageError(f"{path}: its columns are separated by {name}; save it as CSV with commas")
+
+
 def _names(table: pa.Table, column: str, path: Path) -> list[str]:
-    names: list[str] = [name or "" for name in table[column].to_pylist()]
+    return _check_names([name or "" for name in table[column].to_pylist()], path)
+
+
+def _check_names(names: list[str], path: Path) -> list[str]:
     if not names:
         raise UsageError(f"{path}: has no rows")
     name, count = Counter(names).most_common(1)[0]

@@ -127,6 +127,44 @@ def test_bad_tables_are_refused_in_one_sentence(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_nih_own_label_file(cli, tmp_path):
+    names = [f"{n}.png" for n in NAMES]
+    rows = [
+        f"{name},{'|'.join(f for f, positive in zip(FINDINGS, row, strict=True) if positive) or 'No Finding'},{i // 2}"
+        for i, (name, row) in enumerate(zip(names, LABELS, strict=True))
+    ]
+    table = tmp_path / "Data_Entry_2017.csv"
+    table.write_text("\n".join(["Image Index,Finding Labels,Patient ID", *rows]))
+    matched = read_labelled_scores(write_scores(tmp_path / "s.csv", [names[0], *(f"a/{n}" for n in names[1:])]), table)
+    np.testing.assert_array_equal(matched.labels, LABELS)
+    assert matched.patients == [str(i // 2) for i in range(40)]
+    assert matched.matching == (1, 39, 0)
+    result = cli("evaluate", tmp_path / "s.csv", table, "--resamples", 10)
+    assert "images matched by path: 1, by file name alone: 39, not at all: 0" in result.stderr
+    for row, sentence in (
+        (f"{names[0]},Mass|Tumor,1", "'Tumor' of '00000000_000.png' is none of the 14 findings"),
+        (names[0], "'00000000_000.png' has no Finding Labels; the file is cut off or damaged"),
+        (f"{names[0]},Mass,1\n{names[0]},Mass,1", "'00000000_000.png' has 2 rows"),
+    ):
+        table.write_text(f"Image Index,Finding Labels,Patient ID\n{row}\n")
+        with pytest.raises(UsageError, match=sentence):
+            read_labelled_scores(tmp_path / "s.csv", table)
+
+
+def test_a_spreadsheet_with_semicolons_and_a_binary_file(cli, tmp_path, labels):
+    text = labels.read_text()
+    for content, sentence in (
+        (text.replace(",", ";").encode(), "its columns are separated by semicolons; save it as CSV with commas"),
+        (text.replace(",", "\t").encode(), "its columns are separated by tabs; save it as CSV with commas"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\x1b[31m", "not a table but a binary file"),
+    ):
+        labels.write_bytes(content)
+        result = cli("evaluate", write_scores(tmp_path / "s.csv", ["a.png"]), labels)
+        assert result.exit_code == 2
+        assert sentence in result.stderr
+        assert "\x1b" not in result.stderr
+
+
 def test_missing_broken_and_empty_score_tables(tmp_path, labels):
     with pytest.raises(UsageError, match=r"none\.csv: no such table"):
         read_labelled_scores(tmp_path / "none.csv", labels)

@@ -172,6 +172,9 @@ def test_an_unknown_backend_is_refused(bundle):
 def test_no_bundle(tmp_path):
     with pytest.raises(BundleError, match="no such bundle"):
         Engine(tmp_path / "none.cxr")
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    with pytest.raises(BundleError, match=r"must first be built: `cxr-trt build-engine .*model.onnx -o .*model.cxr`"):
+        read_manifest(tmp_path / "model.onnx")
     with pytest.raises(BundleError, match="not an engine bundle"):
         Engine(tmp_path)
 
