@@ -39,7 +39,7 @@ def decode_raster(data: bytes, file_format: str) -> Image:
         file_format: "PNG", "JPEG" or "TIFF".
 
     Raises:
-        ImageError: the file is truncated, damaged, too large or of an unusual variant.
+        ImageError: the file is truncated, damaged, too large or a variant that is not supported.
     """
     header = HEADERS[file_format](data)
     check_size(header.width, header.height)
@@ -52,7 +52,9 @@ def decode_raster(data: bytes, file_format: str) -> Image:
     warnings = []
     samples = _imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     if samples is None:
-        raise ImageError(f"the {file_format} file is truncated, damaged or of an unusual variant; convert it to PNG")
+        if file_format == "TIFF":
+            raise ImageError("the TIFF file is damaged or of a variant that is not supported; convert it to PNG")
+        raise ImageError(f"the {file_format} file is truncated or damaged; copy it again")
     if samples.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"the {file_format} file holds values of type {samples.dtype}; convert it to 8 or 16 bits")
     if isinstance(header, PngHeader) and header.has_alpha and _is_transparent(data):

@@ -90,7 +90,7 @@ def test_two_engines_with_labels(compare, folder):
     options = ("--labels", folder / "labels.csv", "--max-auc-drop", 0, "--json", folder / "result.json")
     result = compare("openvino.cxr", "onnxruntime.cxr", *options)
     assert result.exit_code == 0, result.output
-    assert "broken.png: the file is not a PNG" in result.stderr
+    assert "broken.png: the file is not a DICOM" in result.stderr
     found = json.loads((folder / "result.json").read_text())
     assert (found["images"], found["auc"]["images"]) == (2, 2)
     assert 0 < found["max_abs_diff"] < 1e-4

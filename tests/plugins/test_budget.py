@@ -37,7 +37,8 @@ def compiled(request):
     require_nvcc()
     if find_nvdisasm() is None:
         pytest.skip("needs pip install nvidia-cuda-nvdisasm")
-    asked = [item.callspec.params["arch"] for item in request.session.items if "compiled" in item.fixturenames]
+    items = [item for item in request.session.items if item.module is request.module]
+    asked = [item.callspec.params["arch"] for item in items if "compiled" in item.fixturenames]
     pool = ThreadPoolExecutor(os.cpu_count())
     yield {arch: pool.submit(compile_kernels, arch) for arch in asked}
     pool.shutdown(cancel_futures=True)

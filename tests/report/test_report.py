@@ -191,7 +191,9 @@ def test_what_cannot_be_used_is_refused(call, scored, tmp_path):
     assert "--overwrite" in call("report", scored / "s.csv", "-o", scored / "r.html", code=2).stderr
     out = ("-o", tmp_path / "r.html")
     assert "needs --images too" in call("report", scored / "s.csv", *out, "--heatmaps", scored, code=2).stderr
-    other = call("report", scored / "s.csv", *out, "--images", scored / "maps" / "sub" / "00.png", code=2)
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "another.png").write_bytes(next(scored.glob("maps/sub/00.png/*.png")).read_bytes())
+    other = call("report", scored / "s.csv", *out, "--images", tmp_path / "others", code=2)
     assert "has no file of the table" in other.stderr
     assert not (tmp_path / "r.html").exists()
 

@@ -165,7 +165,7 @@ def test_another_order_size_or_content_is_another_cache(tmp_path):
 def test_an_unreadable_image_is_named_and_leaves_no_cache(tmp_path):
     paths = write_images(tmp_path)
     paths[30].write_bytes(b"rubbish")
-    with pytest.raises(UsageError, match=r"30\.png: the file is not a PNG"):
+    with pytest.raises(UsageError, match=r"30\.png: the file is not a DICOM"):
         cached_images(paths, 32, tmp_path, lambda *_: None)
     assert not list(tmp_path.glob("*.uint8"))
 
