@@ -93,6 +93,29 @@ def turned_jpeg() -> bytes:
     return whole[:2] + b"\xff\xe1" + struct.pack(">H", 8 + len(tiff)) + b"Exif\0\0" + tiff + whole[2:]
 
 
+def tiff() -> bytes:
+    """The picture in LZW-compressed TIFF."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(GREY).save(file, "TIFF", compression="tiff_lzw")
+    return file.getvalue()
+
+
+def short_tiff(side: int) -> bytes:
+    """A TIFF that says it is that large, and is a few bytes."""
+    entries = [(256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, side), (279, 99)]
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + fields + bytes(4)
+
+
+def endless_tiff() -> bytes:
+    """A TIFF whose directory of a page points to itself as the next page."""
+    whole = bytearray(short_tiff(9))
+    whole[-4:] = struct.pack("<I", 8)
+    return bytes(whole)
+
+
 def cmyk_jpeg() -> bytes:
     """Black ink alone, in the inverted values that Adobe writes."""
     from PIL import Image
@@ -222,6 +245,15 @@ CASES: dict[str, tuple[str, Maker, str]] = {
     "DICOM, truncated": ("a.dcm", file(lambda: content(dataset())[:-20]), "error"),
     "JPEG, CMYK": ("a.jpg", file(cmyk_jpeg), SCORED),
     "JPEG with EXIF orientation": ("a.jpg", file(turned_jpeg), SCORED),
+    "TIFF, LZW": ("a.tif", file(tiff), SCORED),
+    "TIFF, truncated": ("a.tif", file(lambda: tiff()[:60]), "error"),
+    "TIFF of 60,000 x 60,000 pixels": ("a.tif", file(lambda: short_tiff(60000)), "too large (60000 x 60000)"),
+    "TIFF whose pages are a circle": ("a.tif", file(endless_tiff), "error"),
+    "PNG under the name of a TIFF": ("a.tif", file(png), SCORED),
+    "DICOM with High Bit 255": ("a.dcm", file(lambda: content(dataset(HighBit=255))), "High Bit"),
+    "DICOM with Bits Stored 40,000": ("a.dcm", file(lambda: content(dataset(BitsStored=40000))), "Bits Stored"),
+    "DICOM with Samples per Pixel 0": ("a.dcm", file(lambda: content(dataset(SamplesPerPixel=0))), "error"),
+    "DICOM data set without preamble": ("a", file(lambda: content(dataset())[132:]), SCORED),
     "PNG, animated": ("a.png", file(animated_png), SCORED),
     "zero bytes": ("a.png", file(lambda: b""), "empty"),
     "text under the name of a PNG": ("a.png", file(lambda: b"hello"), "not a DICOM, PNG, JPEG or TIFF"),
