@@ -16,10 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
 import numpy as np
+import numpy.typing as npt
 from cheap_engine import cheap_bundle, cheap_graph
 from mutations import changed_checkpoint, changed_graph, changed_json, mutated, repacked, with_checksums
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
@@ -36,8 +38,8 @@ from cxr_trt.markdown import markdown_table
 PACKAGES = ("opencv-python-headless", "pydicom", "onnx", "torch", "safetensors")
 LIMITS = Limits(memory=1 << 30, seconds=20)
 DECODER_FAILURES = ("the decoder failed", "reading takes longer", "decoding takes too much memory")
-IMAGES = ("PNG", "JPEG", "DICOM")
-CASES = {"PNG": 4500, "JPEG": 4500, "DICOM": 7000, "manifest": 1500, "ONNX": 2000, "checkpoint": 500}
+IMAGES = ("PNG", "JPEG", "TIFF", "DICOM")
+CASES = {"PNG": 4500, "JPEG": 4500, "TIFF": 3000, "DICOM": 7000, "manifest": 1500, "ONNX": 2000, "checkpoint": 500}
 TEXT = """\
 # Fuzzing
 
@@ -93,8 +95,13 @@ def _image_seeds() -> dict[str, list[bytes]]:
     return {
         "PNG": [png(), png(GREY.astype(np.uint16) * 257), png(colour), png(rgba), _bilevel_png()],
         "JPEG": [jpeg(), jpeg(colour), jpeg(GREY, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)],
+        "TIFF": [tiff(), tiff(GREY.astype(np.uint16) * 257), tiff(colour), tiff(GREY, cv2.IMWRITE_TIFF_COMPRESSION, 1)],
         "DICOM": [
             content(dataset()),
+            content(dataset())[132:],
+            content(
+                dataset(BitsAllocated=16, BitsStored=12, HighBit=15, PixelData=(GREY.astype("<u2") << 4).tobytes())
+            ),
             content(dataset(PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=3, RescaleSlope=2)),
             content(dataset("1.2.840.10008.1.2")),
             content(dataset("1.2.840.10008.1.2.1.99")),
@@ -103,6 +110,12 @@ def _image_seeds() -> dict[str, list[bytes]]:
             *compressed,
         ],
     }
+
+
+def tiff(picture: npt.NDArray[Any] = GREY, *options: int) -> bytes:
+    """A TIFF file, LZW-compressed unless `options` say otherwise."""
+    _, data = cv2.imencode(".tif", picture, options)
+    return data.tobytes()
 
 
 def _bilevel_png() -> bytes:
