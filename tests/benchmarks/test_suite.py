@@ -56,11 +56,11 @@ def test_growth_counts_rows_and_memory(cheap_bundle, tmp_path):
 
 
 @pytest.mark.slow
-def test_contestants_agree_and_take_turns(cxr14, tmp_path):
+def test_contestants_agree_and_take_turns(tmp_path):
     pytest.importorskip("torchvision")
     rows = ("ONNX", "OpenVINO", "cxr-trt openvino, ten-crop", "cxr-trt openvino, center")
     arguments = [part for name in rows for part in ("--only", name)]
-    arguments += ["--calibrate", cxr14 / "images", "--files", 1, "--rounds", 1, "--output", tmp_path]
+    arguments += ["--files", 1, "--rounds", 1, "--output", tmp_path]
     command = [sys.executable, "-m", "benchmarks", "benchmark", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -69,6 +69,5 @@ def test_contestants_agree_and_take_turns(cxr14, tmp_path):
     assert len(exact) == 4
     assert max(exact) < 1e-4
     assert rows["cxr-trt openvino, center"]["difference"] > 1e-4
-    assert 1e-4 < rows["cxr-trt openvino, ten-crop, int8"]["difference"] < 0.1
     assert not any("GPU" in name for name in rows)
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
