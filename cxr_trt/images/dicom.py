@@ -9,11 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
 
 from cxr_trt.errors import ImageError
-from cxr_trt.images.checks import code, tag_doubts
-from cxr_trt.images.dicom_display import Cells, bit_layout, display_picture
+from cxr_trt.images.dicom_attributes import code
+from cxr_trt.images.dicom_cells import Cells, bit_layout
+from cxr_trt.images.dicom_checks import tag_doubts
+from cxr_trt.images.dicom_display import display_picture
 from cxr_trt.images.dicom_pixels import decode_cells, read_data_set
 from cxr_trt.images.image import Image
 
@@ -57,7 +58,7 @@ def _decode(data: bytes) -> Image:
         cells = Cells(values, bit_layout(dataset, 8 * values.itemsize, notes), notes)
         pixels = display_picture(cells, photometric, dataset)
     elif photometric == "RGB":
-        pixels = _luma(values, dataset)
+        pixels = _luma(values, bit_layout(dataset, 8 * values.itemsize, notes).stored)
         notes.append("colour image, converted to grey")
     else:
         raise ImageError(
@@ -66,11 +67,10 @@ def _decode(data: bytes) -> Image:
     return Image(pixels, "DICOM", (*notes, *tag_doubts(dataset)))
 
 
-def _luma(samples: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.float32]:
-    """RGB [H, W, 3] of Bits Stored bits to BT.601 luma."""
+def _luma(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[np.float32]:
+    """RGB [H, W, 3] of that many bits to BT.601 luma."""
     if samples.itemsize > 2:
         raise ImageError(f"the DICOM file holds colour of type {samples.dtype.name}; export it as grey")
-    bits = min(int(dataset.BitsStored), 8 * samples.itemsize)
     scaled = cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32((2**bits - 1) / 255)
     pixels: npt.NDArray[np.float32] = np.clip(scaled, 0, 255)
     return pixels

@@ -27,8 +27,7 @@ from pydicom.uid import (
 )
 
 from cxr_trt.errors import ImageError, NoImageError
-from cxr_trt.images.checks import code
-from cxr_trt.images.dicom_display import numbers, text
+from cxr_trt.images.dicom_attributes import code, numbers, text
 from cxr_trt.images.headers import JpegHeader, jpeg_header
 from cxr_trt.images.image import check_size
 
@@ -133,7 +132,7 @@ def decode_cells(dataset: Dataset, syntax: UID, notes: list[str]) -> tuple[npt.N
         # The cells as they are: their bits are taken apart later, also where they are not those of Bits Stored.
         overrides |= {"bits_stored": dataset.BitsAllocated, "pixel_representation": 0}
     if header and header.process == 0xC1 and header.bits > 8:
-        values, decoded = _jpeg_extended(dataset, header, samples), photometric
+        values, decoded = _jpeg_extended(dataset, header), photometric
     else:
         values, decoded = _by_pydicom(dataset, syntax, overrides)
     expected = (dataset.Rows, dataset.Columns, 3)[: 2 if samples == 1 else 3]
@@ -228,8 +227,10 @@ def _as_array(
     return decoder.as_array(dataset, decoding_plugin="pydicom", **overrides)
 
 
-def _jpeg_extended(dataset: Dataset, header: JpegHeader, samples: int) -> npt.NDArray[Any]:
+def _jpeg_extended(dataset: Dataset, header: JpegHeader) -> npt.NDArray[Any]:
     """Decode JPEG Extended (Process 2 and 4) of 12 bits by GDCM itself, which pydicom's plugin does not let do it."""
+    if header.samples != 1:
+        raise ImageError("colour in JPEG Extended of 12 bits is not supported; decompress the file")
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(next(generate_frames(dataset.PixelData, number_of_frames=1)))
     fragments = gdcm.SequenceOfFragments.New()
@@ -242,9 +243,7 @@ def _jpeg_extended(dataset: Dataset, header: JpegHeader, samples: int) -> npt.ND
     image.SetDataElement(element)
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
-    image.SetPixelFormat(gdcm.PixelFormat(samples, 16, header.bits, header.bits - 1, 0))
-    if samples != 1:
-        raise ImageError("colour in JPEG Extended of 12 bits is not supported; decompress the file")
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, header.bits, header.bits - 1, 0))
     buffer = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM gives its bytes as str
     if len(buffer) != 2 * header.width * header.height:
         raise ImageError("the JPEG data are damaged; copy the file again")

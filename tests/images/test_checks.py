@@ -6,7 +6,8 @@ import pytest
 from pydicom import Dataset
 
 from cxr_trt.images import decode
-from cxr_trt.images.checks import is_coloured, picture_doubts, tag_doubts
+from cxr_trt.images.checks import is_coloured, picture_doubts
+from cxr_trt.images.dicom_checks import tag_doubts
 from cxr_trt.images.preprocess import preprocess
 
 UNLIKE = ["does not look like an upright frontal chest X-ray"]
