@@ -20,13 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.findings import FINDINGS
+from cxr_trt.tables.nih import IMAGE, LABELS, PATIENT, nih_labels
 from train.errors import DataError
 
 SPLITS = ("train", "val", "test")
 TRAIN_VAL = "train_val"  # still to be divided
 VALIDATION_SHARE = 10_000 / 86_524  # of train_val (paper, sec. 4.1)
-NIH_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
-NO_FINDING = "No Finding"
 TRAITS = ("view position", "sex", "age")
 TRAIT_COLUMNS = {"nih": ("View Position", "Patient Gender", "Patient Age"), "table": ("view_position", "sex", "age")}
 MAX_AGE_YEARS = 120  # NIH's file has a few ages above 400
@@ -74,15 +73,15 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0) -> DataSet
         seed: random seed for the validation set, which is carved out of train_val unless the table has one.
 
     Raises:
-        DataError: a file or column is missing, a label is unknown, an image has two rows or is on two lists or on none,
-            or a patient is on two sides of the split.
+        DataError: a file or column is missing, a label is neither 0 nor 1, an image has two rows or is on two lists or
+            on none, or a patient is on two sides of the split.
+        UsageError: a label of NIH's file is unknown.
     """
     rows = _read_csv(labels)
-    if NIH_COLUMNS[0] in rows[0]:
-        _require(rows[0], NIH_COLUMNS, labels)
-        names = [row["Image Index"] for row in rows]
-        patients = [row["Patient ID"] for row in rows]
-        values = np.array([_nih_labels(row["Finding Labels"], labels, row["Image Index"]) for row in rows], np.uint8)
+    if IMAGE in rows[0]:
+        _require(rows[0], (IMAGE, LABELS, PATIENT), labels)
+        names, patients = [row[IMAGE] for row in rows], [row[PATIENT] for row in rows]
+        values = np.array([nih_labels(row[LABELS], row[IMAGE], labels) for row in rows], np.uint8)
         lists, columns = lists or labels.parent, TRAIT_COLUMNS["nih"]
     else:
         _require(rows[0], ("image", "patient_id", *FINDINGS), labels)
@@ -172,15 +171,6 @@ def _require(row: Mapping[str, str], columns: Iterable[str], path: Path) -> None
             f"{path}: has no column {', '.join(missing)}; give NIH's Data_Entry_2017_v2020.csv or a table with "
             "image, patient_id and the 14 findings"
         )
-
-
-def _nih_labels(text: str, path: Path, name: str) -> list[int]:
-    labels = text.split("|")
-    if labels == [NO_FINDING]:
-        return [0] * len(FINDINGS)
-    if unknown := [label for label in labels if label not in FINDINGS]:
-        raise DataError(f"{path}: {name} has the label {unknown[0]!r}, which is none of NIH's 14")
-    return [int(finding in labels) for finding in FINDINGS]
 
 
 def _table_labels(row: Mapping[str, str], path: Path) -> list[int]:

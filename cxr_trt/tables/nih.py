@@ -34,15 +34,16 @@ def read_nih_labels(path: Path) -> tuple[list[str], npt.NDArray[np.bool_], list[
     """
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
         rows = list(csv.DictReader(stream))
-    labels = np.zeros((len(rows), len(FINDINGS)), bool)
-    for i, row in enumerate(rows):
-        for name in filter(None, (row[LABELS] or "").split("|")):
-            finding = name.strip().replace(" ", "_")
-            if finding in FINDINGS:
-                labels[i, FINDINGS.index(finding)] = True
-            elif name.strip() != NO_FINDING:
-                raise UsageError(f"{path}: {name!r} of {row[IMAGE]!r} is none of the 14 findings")
-        if not row[LABELS]:
-            raise UsageError(f"{path}: {row[IMAGE]!r} has no {LABELS}; the file is cut off or damaged")
+    labels = np.array([nih_labels(row[LABELS] or "", row[IMAGE] or "", path) for row in rows], bool)
     patients = [row[PATIENT] or "" for row in rows] if rows and PATIENT in rows[0] else None
     return [row[IMAGE] or "" for row in rows], labels, patients
+
+
+def nih_labels(text: str, image: str, path: Path) -> list[bool]:
+    """The cell Finding Labels of one image as 14 labels. Raises UsageError as `read_nih_labels` does."""
+    if not text:
+        raise UsageError(f"{path}: {image!r} has no {LABELS}; the file is cut off or damaged")
+    names = [] if text == NO_FINDING else text.split("|")
+    if unknown := [name for name in names if name not in FINDINGS]:
+        raise UsageError(f"{path}: {unknown[0]!r} of {image!r} is none of the 14 findings")
+    return [finding in names for finding in FINDINGS]

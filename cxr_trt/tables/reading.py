@@ -1,15 +1,9 @@
-"""Reading a table of scores and a table of labels, and matching them image by image.
-
-A row of SCORES belongs to the row of LABELS whose `image` equals its `path`. If there is none, it belongs to the row
-with the same file name without folder and image suffix (`a/00000001_000.dcm` and `00000001_000.png`); both tables must
-then have only one such name.
-"""
+"""Reading a table of scores and a table of labels, and joining them image by image."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,23 +14,10 @@ import pyarrow.parquet as pq
 from cxr_trt.calibrate.calibration import CALIBRATED_COLUMNS, POSITIVE_COLUMNS
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
-from cxr_trt.images.files import IMAGE_SUFFIXES
+from cxr_trt.tables.matching import Matching, match
 from cxr_trt.tables.nih import is_nih_label_file, read_nih_labels
 
 MAX_HEADER_BYTES = 65536  # of a CSV file, to tell its separator and whether it is text
-
-
-class Matching(NamedTuple):
-    """How many images were found in a table of labels by their path, by their file name alone, and not at all."""
-
-    by_path: int
-    by_name: int
-    unmatched: int
-
-    def __str__(self) -> str:
-        return (
-            f"images matched by path: {self.by_path}, by file name alone: {self.by_name}, not at all: {self.unmatched}"
-        )
 
 
 @dataclass(frozen=True)
@@ -243,46 +224,6 @@ def read_paths(scores: Path) -> list[str]:
     table = read_table(scores, ("path",), optional=("error",), text=("path", "error"))
     errors = table["error"].to_pylist() if "error" in table.schema.names else [None] * len(table)
     return [path for path, error in zip(_names(table, "path", scores), errors, strict=True) if not error]
-
-
-def match(paths: list[str], images: list[str], scores: str | Path, labels: Path) -> list[int | None]:
-    """Find the index of each path's image, or None if it has none.
-
-    Args:
-        paths: paths of images in one table.
-        images: names of images in another table.
-        scores: the first table, for messages.
-        labels: the second table, for messages.
-
-    Raises:
-        UsageError: a name could belong to several images.
-    """
-    exact = {image: row for row, image in enumerate(images)}
-    by_stem = {_stem(image): row for row, image in enumerate(images)}
-    counts = {scores: _stem_counts(paths), labels: _stem_counts(images)}
-    partners: list[int | None] = []
-    for path in paths:
-        stem = _stem(path)
-        if path in exact or stem not in by_stem:
-            partners.append(exact.get(path))
-            continue
-        for table, count in counts.items():
-            if count[stem] > 1:
-                raise UsageError(
-                    f"{table}: {count[stem]} images have the name {stem!r}, so it is unclear which of them "
-                    f"{path!r} is; write the same paths in both tables"
-                )
-        partners.append(by_stem[stem])
-    return partners
-
-
-def _stem(name: str) -> str:
-    path = PurePosixPath(name)
-    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
-
-
-def _stem_counts(names: Iterable[str]) -> Counter[str]:
-    return Counter(map(_stem, names))
 
 
 def _matrix(table: pa.Table, names: tuple[str, ...] = FINDINGS) -> npt.NDArray[np.float64]:
