@@ -1,19 +1,16 @@
 """The command `cxr-trt score`: files to a table of scores, with a journal, progress and result files."""
 
 import json
-import re
 import sys
-import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
 from cxr_trt.commands.options import PATH, finish, overwrite_option, workers_option
 from cxr_trt.commands.progress import FileProgress
+from cxr_trt.commands.run import Run
 from cxr_trt.commands.terminal import show_rows
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
@@ -25,12 +22,8 @@ from cxr_trt.results.heatmaps import HeatmapWriter
 from cxr_trt.results.writer import ResultWriter, check_result_folder, write_results
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
-from cxr_trt.score.pipeline import Result, score_files
-from cxr_trt.tables.rows import NOTICE, Row
+from cxr_trt.score.pipeline import score_files
 from cxr_trt.tables.writing import TABLE_SUFFIXES, standard_output, write_table
-
-MAX_SHOWN_ROWS = 50
-MAX_SHOWN_ERRORS = 20
 
 
 @click.command()
@@ -108,7 +101,7 @@ def score(
         writers = _result_writers(engine, heatmaps, dicom_results, top, raw_maps=raw_maps, full_size=full_size)
         stream = None if output or table else standard_output(engine.calibration)
         _announce(engine, selection)
-        run = _Run(engine, journal, writers, selection)
+        run = Run(engine, journal, writers, selection)
         stack.enter_context(_reporting_kept_rows(journal))
         progress = stack.enter_context(FileProgress(len(selection.sources)))
         results = score_files(
@@ -140,70 +133,6 @@ def score(
         show_rows(run.rows.kept, run.rows.total - len(run.rows.kept), engine.warnings)
     is_incomplete = progress.errors or any(writer.refused for writer in writers)
     finish(2 if not progress.scored else 1 if is_incomplete else 0)
-
-
-class Sample:
-    """Keeps the first rows that are added, and counts them all."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.total = size, 0
-        self.kept: list[Row] = []
-
-    def add(self, row: Row) -> None:
-        self.total += 1
-        if len(self.kept) < self.size:
-            self.kept.append(row)
-
-
-class _Run:
-    """The rows of a run: all of them in the journal, and the first of them to show."""
-
-    def __init__(
-        self, engine: Engine, journal: Journal | None, writers: Sequence[ResultWriter], selection: Selection
-    ) -> None:
-        self._engine, self._journal, self._writers, self._sources = engine, journal, writers, selection.sources
-        self.skipped, self._skipped_paths = Counter(selection.skipped), set[str]()
-        self._warnings: Counter[str] = Counter()
-        self._artifacts_key = "; ".join(writer.artifacts_key for writer in writers) or None
-        self.rows, self.errors = Sample(MAX_SHOWN_ROWS), Sample(MAX_SHOWN_ERRORS)
-        if journal:
-            for writer in writers:
-                journal.note_made(str(writer.folder.resolve()))
-
-    def known_row(self, path: str) -> Row | None:
-        """The row of an earlier run, if all the files that are wanted beside it are still there."""
-        row = self._journal.row(path, self._engine.fingerprint, self._artifacts_key) if self._journal else None
-        return row if row and all(writer.has_written(row) for writer in self._writers) else None
-
-    @property
-    def paths(self) -> Iterator[str]:
-        """Of the rows of the table, in order."""
-        return (source.name for source in self._sources if source.name not in self._skipped_paths)
-
-    def add(self, result: Result) -> None:
-        if result.skipped:
-            self.skipped[result.skipped] += 1
-            self._skipped_paths.add(result.row.path)
-            return
-        self._warnings.update(re.sub(r"\d+(\.\d+)?", "#", warning) for warning in result.row.warnings)
-        if self._journal and not result.is_known:
-            self._journal.add(result.row, self._artifacts_key)
-        self.rows.add(result.row)
-        if result.row.error:
-            self.errors.add(result.row)
-
-    def summary(self, progress: FileProgress) -> dict[str, Any]:
-        """Plain values for a JSON file. Warnings are counted by kind: their numbers are left out."""
-        return {
-            "scored": progress.scored,
-            "scored_in_an_earlier_run": progress.known,
-            "failed": progress.errors,
-            "skipped": dict(self.skipped),
-            "warnings": dict(self._warnings),
-            "seconds": round(time.monotonic() - progress.started, 3),
-            "engine": self._engine.fingerprint,
-            "notice": NOTICE,
-        }
 
 
 def _check_result_options(
@@ -268,7 +197,7 @@ def _reporting_kept_rows(journal: Journal | None) -> Iterator[None]:
         raise
 
 
-def _write_table(journal: Journal, run: _Run, engine: Engine, output: Path) -> None:
+def _write_table(journal: Journal, run: Run, engine: Engine, output: Path) -> None:
     """Write the table from the journal, in the order of the files; it appears whole or not at all."""
     with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
         rows = journal.rows(run.paths)
@@ -298,7 +227,7 @@ def _announce(engine: Engine, selection: Selection) -> None:
         click.secho(f"warning: {warning}", err=True, bold=True)
 
 
-def _summarise(progress: FileProgress, run: _Run, output: Path | None, writers: Sequence[ResultWriter]) -> None:
+def _summarise(progress: FileProgress, run: Run, output: Path | None, writers: Sequence[ResultWriter]) -> None:
     errors = run.errors
     earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
     speed = f"{progress.files_per_second:.2f} files/s"
