@@ -17,7 +17,7 @@ CHEST_BODY_PARTS = (
 FRONTAL_VIEW_POSITIONS = ("AP", "PA")  # View Position (PS3.3 C.8.7.1.1.3)
 FRONTAL_VIEW_CODES = (
     *("399348003", "272479007", "399033003"),  # SNOMED CT: antero-posterior, postero-anterior, frontal (CID 4010)
-    *("R-10206", "R-10214", "R-10202"),  # the same in SNOMED RT, of older files
+    *("R-10206", "R-10214", "R-40888", "R-10202"),  # the same in SNOMED RT, of older files
 )
 
 

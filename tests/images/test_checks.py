@@ -1,4 +1,5 @@
 import csv
+import warnings
 
 import cv2
 import numpy as np
@@ -50,6 +51,12 @@ def test_empty_and_constant_pictures():
     assert picture_doubts(image) == ["the picture is almost empty, 78% of it is one grey"]
 
 
+def view(value):
+    item = Dataset()
+    item.CodeValue = value
+    return item
+
+
 @pytest.mark.parametrize(
     ("tags", "doubts"),
     [
@@ -61,12 +68,25 @@ def test_empty_and_constant_pictures():
         ({"BodyPartExamined": "FOOT"}, ["Body Part Examined FOOT is not the chest"]),
         ({"BodyPartExamined": "DOE JANE"}, ["Body Part Examined (not a term of the standard) is not the chest"]),
         ({"Modality": "MG", "ViewPosition": "LL"}, ["Modality MG is no radiograph", "View Position LL is not frontal"]),
+        *[({"BodyPartExamined": part}, []) for part in ("TORAX AP", "tórax", "POITRINE", "RIBS", "胸部")],
+        *[({"ViewCodeSequence": [view(value)]}, []) for value in ("399348003", "272479007", "R-10206", "R-40888", "")],
+        ({"ViewCodeSequence": [view("399067008")]}, ["View Code 399067008 is not frontal"]),
+        ({"ViewCodeSequence": [view("R-10236")]}, ["View Code (not a term of the standard) is not frontal"]),
+        ({"PatientOrientation": ["L", "F"]}, []),
+        ({"PatientOrientation": ["A", "F"]}, ["Patient Orientation A\\F is that of a lateral view"]),
+        ({"PresentationIntentType": "FOR PRESENTATION"}, []),
+        (
+            {"PresentationIntentType": "FOR PROCESSING"},
+            ["Presentation Intent Type is FOR PROCESSING: raw data of the detector, not made to be looked at"],
+        ),
     ],
 )
 def test_dicom_attributes(tags, doubts):
     dataset = Dataset()
-    for name, value in tags.items():
-        setattr(dataset, name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom does not like letters beyond ASCII here, but people write them
+        for name, value in tags.items():
+            setattr(dataset, name, value)
     assert tag_doubts(dataset) == doubts
 
 
