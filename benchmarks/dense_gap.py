@@ -91,13 +91,14 @@ def mixtures(network: Network, spec: Specification, image: Any) -> Floats:
     """Probabilities [4, 14] of an image, uint8 [1, size, size], in the order of MIXTURES."""
     std, mean = (torch.tensor(values)[:, None, None] for values in (spec.std, spec.mean))
     whole = (torch.from_numpy(image).float() / 255 - mean) / std
-    far, middle = spec.image_size - spec.crop_size, (spec.image_size - spec.crop_size) // 2
+    crop_side = spec.crop_size.height
+    far, middle = spec.margin.height, spec.margin.height // 2
     found: list[list[Tensor]] = [[] for _ in MIXTURES]
     for picture in (whole[None], whole[None].flip(3)):
         with recorded_gates(network) as gates_of_image:
             dense_maps = network.class_maps(picture)
         for y, x in ((0, 0), (0, far), (far, 0), (far, far), (middle, middle)):
-            crop = picture[:, :, y : y + spec.crop_size, x : x + spec.crop_size]
+            crop = picture[:, :, y : y + crop_side, x : x + crop_side]
             with recorded_gates(network) as gates_of_crop:
                 crop_maps = network.class_maps(crop)
             with fixed_gates(network, gates_of_image):
@@ -119,8 +120,8 @@ def mixtures(network: Network, spec: Specification, image: Any) -> Floats:
 
 
 def _window(maps: Tensor, y: int, x: int, spec: Specification) -> Tensor:
-    cell = spec.image_size // maps.shape[-1]
-    side = spec.crop_size // cell
+    cell = spec.image_size.height // maps.shape[-1]
+    side = spec.crop_size.height // cell
     return maps[:, :, y // cell : y // cell + side, x // cell : x // cell + side]
 
 

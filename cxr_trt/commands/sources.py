@@ -14,7 +14,7 @@ from cxr_trt.precision.plan import FLOAT32, PRECISION_FILE, PrecisionPlan
 from cxr_trt.views import ViewSet
 
 if TYPE_CHECKING:
-    from cxr_trt.export.from_checkpoint import Export
+    from cxr_trt.export.export import Export
 
 
 class BuildSource(NamedTuple):
@@ -68,3 +68,16 @@ def export_and_verify(
     files = [source.path for source in find_files(images).sources] if images else []
     click.echo(f"exporting {checkpoint} and comparing it with PyTorch ...", err=True)
     return export_checkpoint(checkpoint, setting=setting, view_set=view_set, images=files)
+
+
+def export_network_file(network: Path, card: Path, view_set: ViewSet | None, images: tuple[Path, ...] = ()) -> "Export":
+    """Export the network of an ONNX file and compare the graph with that file, also on these images.
+
+    Raises:
+        CxrTrtError: see `cxr_trt.export.from_network.export_onnx`.
+    """
+    from cxr_trt.export.from_network import export_onnx
+
+    files = [source.path for source in find_files(images).sources] if images else []
+    click.echo(f"exporting {network} and comparing it with ONNX Runtime running that file ...", err=True)
+    return export_onnx(network, card, view_set=view_set, images=files)

@@ -43,7 +43,7 @@ class ScoringEngine(Protocol):
     in_flight: int
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start scoring 1 to `max_batch` images, uint8 [size, size]."""
+        """Start scoring 1 to `max_batch` images, uint8 [height, width]."""
         ...
 
 
@@ -55,7 +55,7 @@ class Runner(Protocol):
     has_class_maps: bool
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start scoring 1 to `max_batch` images, uint8 [size, size]; class maps only if the engine has them.
+        """Start scoring 1 to `max_batch` images, uint8 [height, width]; class maps only if the engine has them.
 
         At most `in_flight` batches may be in flight. A runner that does not overlap batches computes immediately and
         returns a function that hands over the finished outputs.

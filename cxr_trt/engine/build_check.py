@@ -34,7 +34,7 @@ def check_parity(runner: Runner, model: onnx.ModelProto, images: Images, precisi
     Args:
         runner: the open engine.
         model: the scoring graph.
-        images: uint8 [N, 1, size, size].
+        images: uint8 [N, 1, height, width].
         precision: decides which differences are allowed, see MAX_DIFFERENCES.
 
     Raises:

@@ -1,13 +1,14 @@
 """Exporting a checkpoint as a verified scoring graph."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from cxr_trt.errors import CheckpointError
+from cxr_trt.export.export import Export
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
 from cxr_trt.export.verify import verify
@@ -15,19 +16,6 @@ from cxr_trt.images.load import load_images
 from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.scorer import Scorer
 from cxr_trt.views import ViewSet
-
-
-@dataclass(frozen=True)
-class Export:
-    """A verified scoring graph.
-
-    checked: the number of images on which it agrees with PyTorch.
-    difference: the largest difference of a probability, at most 1e-5.
-    """
-
-    graph: ScoringGraph
-    checked: int
-    difference: float
 
 
 def export_checkpoint(

@@ -22,6 +22,7 @@ from cxr_trt.model.network import Network
 from cxr_trt.model.settings import CAUTIONS, SETTINGS, ModelSettings, WeightsKind
 from cxr_trt.model.weights_file import HEADER_KEY, read_weights
 from cxr_trt.spec import Specification
+from cxr_trt.views import Size
 
 PAPER_SIZES = (512, 448)  # image and crop size in pixels (paper, sec. 4.2)
 
@@ -110,16 +111,12 @@ def _settings(path: Path, header: dict[str, Any], setting: str | None) -> ModelS
 
 def _spec(path: Path, header: dict[str, Any], settings: ModelSettings) -> Specification:
     try:
-        image_size, crop_size = header.get("sizes", PAPER_SIZES)
-        spec = Specification(
-            image_size=image_size,
-            crop_size=crop_size,
-            k_max=settings.k_max,
-            k_min=settings.k_min,
-            alpha=settings.alpha,
+        image_side, crop_side = header.get("sizes", PAPER_SIZES)
+        spec = Specification.from_mapping(
+            Specification(
+                image_size=Size.square(image_side), crop_size=Size.square(crop_side), pooling=settings.pooling
+            ).to_mapping()
         )
-        if not spec.is_reasonable():
-            raise ValueError("its sizes or its alpha are out of range")
     except (TypeError, ValueError, GraphError) as error:
         raise CheckpointError(f"{path}: its header does not fit this version ({error})") from error
     return spec

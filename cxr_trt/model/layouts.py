@@ -23,8 +23,8 @@ from torch import Tensor
 from cxr_trt.errors import CheckpointError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.settings import ModelSettings
-from cxr_trt.spec import Specification
-from cxr_trt.views import NETWORK_STRIDE
+from cxr_trt.spec import Pooling, Specification
+from cxr_trt.views import NETWORK_STRIDE, Size
 
 BATCH_COUNTER_KEY = "num_batches_tracked"  # missing in old files; it has no influence on the scores
 CLASSIFIER_KEYS = ("classifier.weight", "classifier.bias")
@@ -78,7 +78,12 @@ def adapt(weights: Mapping[str, Tensor], path: Path) -> Adapted | None:
     channels, outputs = first.shape[1], len(bias)
     if (channels, outputs) == (3, len(FINDINGS)):
         rows, settings = list(range(outputs)), MEAN_POOLED_SETTINGS
-        spec = Specification(image_size=256, crop_size=CROP_PIXELS, fit="center-square", k_max=CROP_CELLS, alpha=0.0)
+        spec = Specification(
+            image_size=Size.square(256),
+            crop_size=Size.square(CROP_PIXELS),
+            fit="center-crop",
+            pooling=Pooling(CROP_CELLS, 1, 0.0),
+        )
     elif (channels, outputs) == (1, len(XRV_OUTPUTS)):
         rows = [XRV_OUTPUTS.index(finding) for finding in FINDINGS]
         settings, spec = _torchxrayvision(renamed.pop(XRV_POINTS, None), rows, path)
@@ -115,13 +120,12 @@ def _torchxrayvision(points: Tensor | None, rows: list[int], path: Path) -> tupl
         )
     spec = Specification(
         views="center",
-        image_size=CROP_PIXELS,
-        crop_size=CROP_PIXELS,
+        image_size=Size.square(CROP_PIXELS),
+        crop_size=Size.square(CROP_PIXELS),
         mean=(0.5,),
         std=(1 / 2048,),
-        fit="center-square",
+        fit="center-crop",
         operating_points=operating,
-        k_max=CROP_CELLS,
-        alpha=0.0,
+        pooling=Pooling(CROP_CELLS, 1, 0.0),
     )
     return ModelSettings(**{**vars(MEAN_POOLED_SETTINGS), "channels": 1}), spec

@@ -25,7 +25,7 @@ MIN_CALIBRATION_IMAGES = 16
 class CalibrationImages:
     """The chosen X-rays.
 
-    pixels: uint8 [N, 1, size, size]. sha256: hash of the sorted hashes of their files.
+    pixels: uint8 [N, 1, height, width]. sha256: hash of the sorted hashes of their files.
     left_out: sentences that say which images were left out.
     """
 

@@ -65,7 +65,7 @@ def plan_precision(
 
 
 def plan_float16(graph: ScoringGraph, images: Images, on_progress: ProgressCallback) -> PrecisionPlan:
-    """Measure which layers have activations that are too large for float16, on images uint8 [N, 1, size, size].
+    """Measure which layers have activations that are too large for float16, on images uint8 [N, 1, height, width].
 
     Raises GraphError if the graph does not hold this project's network.
     """

@@ -13,7 +13,7 @@ HISTOGRAM_BINS = 2048
 SAMPLING_STEP = 7  # a histogram counts every seventh value of a tensor
 
 Images = npt.NDArray[np.uint8]
-"""Preprocessed images, [N, 1, size, size]."""
+"""Preprocessed images, [N, 1, height, width]."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ def measure_ranges(
 
     Args:
         model: a float32 graph; one with few views is the fastest.
-        images: uint8 [N, 1, size, size].
+        images: uint8 [N, 1, height, width].
         counted: tensors to make histograms of, from every SAMPLING_STEP-th of their values.
         on_progress: called with the fraction done.
 

@@ -20,7 +20,7 @@ def scan_sensitivity(
     Args:
         model: a float32 graph; one with few views is the fastest.
         thresholds: the int8 thresholds of all layers that could be quantized, see `quantize`.
-        images: a few real X-rays, uint8 [N, 1, size, size].
+        images: a few real X-rays, uint8 [N, 1, height, width].
         on_progress: called with the fraction done.
 
     Returns:

@@ -79,25 +79,25 @@ class Engine(Closing):
         """Score preprocessed images.
 
         Args:
-            images: uint8 [N, 1, size, size] or [N, size, size], any N.
+            images: uint8 [N, 1, height, width] or [N, height, width], any N.
             class_maps: whether to return class maps too.
 
         Raises:
             UsageError: the images have another type or shape, or the engine gives no class maps.
             BackendError: the engine failed.
         """
-        size = self.spec.image_size
-        if images.dtype != np.uint8 or not len(images) or images.shape[1:] not in ((1, size, size), (size, size)):
+        height, width = self.spec.image_size
+        if images.dtype != np.uint8 or not len(images) or images.shape[1:] not in ((1, height, width), (height, width)):
             raise UsageError(
-                f"images are {images.dtype} {list(images.shape)}, not uint8 [N, 1, {size}, {size}]; "
+                f"images are {images.dtype} {list(images.shape)}, not uint8 [N, 1, {height}, {width}]; "
                 "cxr_trt.preprocess makes them"
             )
-        pictures = list(images.reshape(-1, size, size))
+        pictures = list(images.reshape(-1, height, width))
         batches = [pictures[i : i + self.max_batch] for i in range(0, len(pictures), self.max_batch)]
         return concat_outputs([self.submit(batch, class_maps)() for batch in batches])
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start to score a batch of 1 to `max_batch` images, uint8 [size, size].
+        """Start to score a batch of 1 to `max_batch` images, uint8 [height, width].
 
         At most `in_flight` batches may be in flight. Call the returned function once; it waits for the outputs.
 

@@ -26,7 +26,7 @@ class Result:
     """A row and, for a file that was scored, what it was computed from.
 
     skipped: the kind of a DICOM object that is no X-ray, such as "structured reports"; the row then says nothing more.
-    image: uint8 [size, size], as the network saw it.
+    image: uint8 [height, width], as the network saw it.
     class_maps: float32 [14, h, w] over `Specification.class_map_region`, if asked for.
     picture: uint8 [H, W], the file's own picture, if asked for.
     is_known: whether the row comes from an earlier run, so that there is nothing else.

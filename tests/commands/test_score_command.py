@@ -15,6 +15,7 @@ import pytest
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.findings import FINDINGS
 from cxr_trt.tables.rows import COLUMNS
+from cxr_trt.views import Size
 
 COMMAND = [sys.executable, "-m", "cxr_trt"]
 
@@ -273,7 +274,8 @@ def test_a_checkpoint_of_another_resolution_is_scored_at_its_own(cli, network, t
     result = cli("export", tmp_path / "small.safetensors", "-o", tmp_path / "m.onnx")
     assert result.exit_code == 0, result.stderr
     spec = ScoringGraph.load(tmp_path / "m.onnx").spec
-    assert (spec.image_size, spec.crop_size, spec.class_map_cell) == (144, 128, 8)
+    assert (spec.image_size, spec.crop_size) == (Size.square(144), Size.square(128))
+    assert spec.class_map_parts == (4, 4)
 
 
 def test_weights_that_are_not_finite_are_not_exported(cli, network, tmp_path):

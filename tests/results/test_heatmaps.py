@@ -45,7 +45,7 @@ def test_colours_are_laid_over_the_picture_in_bgr():
 
 def test_a_shrunk_picture_shows_the_same():
     """The rectangle is that of the file's own size: its central square is found in whole pixels there."""
-    spec = Specification(views="center", fit="center-square")
+    spec = Specification(views="center", fit="center-crop")
     class_map = np.zeros((14, 14), np.float32)
     class_map[5, 9] = 1
     large = overlay(np.zeros((600, 1400), np.uint8), class_map, spec)

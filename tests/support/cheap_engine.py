@@ -27,7 +27,7 @@ def cheap_graph(*, views: ViewSet = "center", fails_on_black: bool = False) -> S
 
     `fails_on_black`: a picture without any white makes it read past the end of a tensor, which no backend lets pass.
     """
-    count, size = len(FINDINGS), SPEC.image_size
+    count, size = len(FINDINGS), SPEC.image_size.height
     builder = GraphBuilder({})
     pixels = builder.node("Cast", ["images"], "pixels", to=TensorProto.FLOAT)
     grey = builder.node("Div", [pixels, builder.constant("white", 255.0, np.float32)], "grey")

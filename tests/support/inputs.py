@@ -16,10 +16,11 @@ from cxr_trt.images import decode
 from cxr_trt.images.preprocess import preprocess
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.spec import Specification
+from cxr_trt.views import Size
 
 IMAGES = {"xrays": 3, "validation": 20, "test": 4, "test-images": 2, "images": 8}
 """Folders of X-rays, and how many are in each."""
-SMALL = Specification(image_size=96, crop_size=64)
+SMALL = Specification(image_size=Size.square(96), crop_size=Size.square(64))
 
 Make = Callable[[Path], None]
 
@@ -106,7 +107,9 @@ class Inputs:
         """The shipped weights as `python -m train` would save them after a training on small images."""
         from cxr_trt.model.checkpoint import save_checkpoint
 
-        save_checkpoint(self._network, path, weights="demonstration", sizes=(SMALL.image_size, SMALL.crop_size))
+        save_checkpoint(
+            self._network, path, weights="demonstration", sizes=(SMALL.image_size.height, SMALL.crop_size.height)
+        )
 
     def _state_dict(self, path: Path) -> None:
         import torch

@@ -83,7 +83,7 @@ class OpenVinoRunner(StreamRunner):
             properties |= {"INFERENCE_NUM_THREADS": processors(), "ENABLE_HYPER_THREADING": True}
         try:
             batch = openvino.Dimension(1, largest_part)
-            self._model.reshape(openvino.PartialShape([batch, 1, self._size, self._size]))
+            self._model.reshape(openvino.PartialShape([batch, 1, *self._size]))
             compiled = _core().compile_model(self._model, "CPU", properties)
             requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:

@@ -10,7 +10,7 @@ from cxr_trt.engine.backend import Outputs, Pending, concat_outputs
 from cxr_trt.engine.cpu.config import CpuConfig
 
 Streams = Callable[[Sequence[npt.NDArray[np.uint8]], Sequence[str]], list[list[npt.NDArray[np.float32]]]]
-"""Runs the parts of a batch, each uint8 [n, 1, size, size] and on its own stream. Returns the named outputs of each
+"""Runs the parts of a batch, each uint8 [n, 1, height, width] and on its own stream. Returns the named outputs of each
 part. Raises BackendError."""
 
 
