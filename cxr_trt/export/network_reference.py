@@ -30,7 +30,7 @@ def reference_probabilities(outputs: npt.NDArray[np.float32], spec: Specificatio
     """Probabilities [findings] of an image, from what the network gives for its views [views, K]."""
     values = outputs.astype(np.float64)
     if spec.output == "logits":
-        values = 1 / (1 + np.exp(-values))
+        values = 0.5 * (1 + np.tanh(values / 2))
     elif spec.output == "softmax-logits":
         powers = np.exp(values - values.max(1, keepdims=True))
         values = powers / powers.sum(1, keepdims=True)

@@ -19,7 +19,7 @@ from cxr_trt.errors import GraphError
 from cxr_trt.export.activation_maps import add_activation_maps
 from cxr_trt.export.builder import OPSET
 from cxr_trt.export.external_data import load_weights_beside
-from cxr_trt.export.network_graph import CROPS, OUTPUTS, PREFIX, NetworkGraph, network_model, tensors_into
+from cxr_trt.export.network_graph import CROPS, MAPS, OUTPUTS, PREFIX, NetworkGraph, network_model, tensors_into
 from cxr_trt.export.session import first_line, open_session
 from cxr_trt.views import Size
 
@@ -76,8 +76,18 @@ def load_onnx_network(path: Path, outputs: int, scores: str | None = None) -> On
     return to_network(_load(path), str(path), outputs, scores)
 
 
-def to_network(model: onnx.ModelProto, name: str, outputs: int, scores: str | None = None) -> OnnxNetwork:
-    """As `load_onnx_network`, from a model in memory; `name` stands in messages."""
+def to_network(
+    model: onnx.ModelProto, name: str, outputs: int, scores: str | None = None, maps: str | None = None
+) -> OnnxNetwork:
+    """As `load_onnx_network`, from a model in memory.
+
+    Args:
+        model: the model.
+        name: stands in messages.
+        outputs: how many outputs the network must have.
+        scores: the name of the output that holds them.
+        maps: the name of the output with the network's own class maps, if it has any.
+    """
     ends = _find_ends(model, name, outputs, scores)
     inlined = onnx.inliner.inline_local_functions(model)
     try:
@@ -87,10 +97,15 @@ def to_network(model: onnx.ModelProto, name: str, outputs: int, scores: str | No
             f"{name}: its operators are of a version that cannot be brought to opset {OPSET} ({first_line(error)}); "
             f"export it with opset {OPSET}"
         ) from error
-    graph = _connected(raised, ends)
+    graph = _connected(raised, ends, maps)
     if ends.batch:
         graph = _with_free_batch(graph, model, ends, name)
-    with_maps = add_activation_maps(graph, (ends.channels, *ends.size))
+    shape = (ends.channels, *ends.size)
+    if maps is not None:
+        session = open_session(network_model(graph, shape), name)
+        (values,) = session.run([MAPS], {CROPS: np.zeros((1, *shape), np.float32)})
+        return OnnxNetwork(model, ends, graph, Size(*values.shape[2:]))
+    with_maps = add_activation_maps(graph, shape)
     graph, cells = with_maps or (graph, None)
     return OnnxNetwork(model, ends, graph, cells)
 
@@ -164,7 +179,7 @@ def _with_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return model if version >= OPSET else onnx.version_converter.convert_version(model, OPSET)
 
 
-def _connected(model: onnx.ModelProto, ends: Ends) -> NetworkGraph:
+def _connected(model: onnx.ModelProto, ends: Ends, maps: str | None) -> NetworkGraph:
     """The nodes on the way from the crops to the scores, with unique names, between float32 tensors."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -179,16 +194,19 @@ def _connected(model: onnx.ModelProto, ends: Ends) -> NetworkGraph:
     last = helper.make_node("Cast", [outputs], [OUTPUTS], name=f"{PREFIX}outputs", to=TensorProto.FLOAT)
     if ends.dtype == np.float32:
         first, last = (helper.make_node("Identity", node.input, node.output, name=node.name) for node in (first, last))
-    nodes = _needed([first, *graph.node, last])
+    lasts = [last]
+    if maps is not None:
+        lasts.append(helper.make_node("Identity", [PREFIX + maps], [MAPS], name=f"{PREFIX}{MAPS}"))
+    nodes = _needed([first, *graph.node, *lasts], {OUTPUTS, MAPS})
     used = {name for node in nodes for name in tensors_into(node)}
     weights = tuple(tensor for tensor in graph.initializer if tensor.name in used)
     opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in prefixed.opset_import}
-    return NetworkGraph(tuple(nodes), weights, {"": OPSET, **opsets}, has_maps=False)
+    return NetworkGraph(tuple(nodes), weights, {"": OPSET, **opsets}, has_maps=maps is not None)
 
 
-def _needed(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The nodes that the last one depends on, in order."""
-    wanted, kept = set(nodes[-1].output), []
+def _needed(nodes: list[onnx.NodeProto], ends: set[str]) -> list[onnx.NodeProto]:
+    """The nodes that these tensors depend on, in order."""
+    wanted, kept = set(ends), []
     for node in reversed(nodes):
         if wanted & set(node.output):
             wanted |= tensors_into(node)

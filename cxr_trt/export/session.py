@@ -5,13 +5,13 @@ import onnxruntime
 
 from cxr_trt.errors import GraphError
 
-ERRORS_ONLY = 3  # severity of what ONNX Runtime logs
+FATAL_ONLY = 4  # the least severity of what ONNX Runtime logs: errors are raised anyway
 
 
 def open_session(model: onnx.ModelProto, name: str) -> onnxruntime.InferenceSession:
     """Open a model; `name` stands in the message. Raises GraphError if ONNX Runtime refuses it."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = FATAL_ONLY
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class

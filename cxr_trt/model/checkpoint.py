@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxr_trt.errors import CheckpointError, GraphError, UsageError
 from cxr_trt.model.layouts import adapt
@@ -85,8 +85,8 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
     else:
         settings = _settings(path, header, setting)
         spec = _spec(path, header, settings)
-    network = Network(settings)
-    _fill(network, tensors, path)
+    network = Network(settings, len(spec.findings))
+    fill(network, tensors, path)
     weights = header.get("weights", "trained")
     if not isinstance(weights, str) or weights not in CAUTIONS:
         raise CheckpointError(f"{path}: its header does not fit this version (weights are {weights!r})")
@@ -122,7 +122,8 @@ def _spec(path: Path, header: dict[str, Any], settings: ModelSettings) -> Specif
     return spec
 
 
-def _fill(network: Network, weights: dict[str, Tensor], path: Path) -> None:
+def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights into a network. Raises CheckpointError unless they are exactly those of the network."""
     expected = network.state_dict()
     problems = [
         f"{word} {', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}"
@@ -138,7 +139,9 @@ def _fill(network: Network, weights: dict[str, Tensor], path: Path) -> None:
         if keys
     ]
     if problems:
-        raise CheckpointError(f"{path}: does not fit the network: {'; '.join(problems)}; is --setting right?")
+        raise CheckpointError(
+            f"{path}: does not fit the network: {'; '.join(problems)}; is it the right kind of network?"
+        )
     network.load_state_dict(weights)
 
 

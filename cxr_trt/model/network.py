@@ -65,9 +65,9 @@ class MaxMinPool(nn.Module):
 
 
 class Network(nn.Module):
-    """Crops [N, channels, H, W], normalised, to class maps [N, 14, H/32, W/32] and scores (logits) [N, 14]."""
+    """Crops [N, channels, H, W], normalised, to class maps [N, K, H/32, W/32] and scores (logits) [N, K]."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, findings: int = len(FINDINGS)) -> None:
         super().__init__()
         self.settings = settings
         backbone = densenet121(weights=None)
@@ -77,7 +77,7 @@ class Network(nn.Module):
         if settings.squeeze_excitation:
             for name, channels in TRANSITION_CHANNELS.items():
                 setattr(self.features, name, _with_gate(getattr(self.features, name), channels))
-        self.transfer = MultiMapTransfer(backbone.classifier.in_features, len(FINDINGS), settings.maps_per_finding)
+        self.transfer = MultiMapTransfer(backbone.classifier.in_features, findings, settings.maps_per_finding)
         self.pool = MaxMinPool(settings.k_max, settings.k_min, settings.alpha)
 
     def class_maps(self, crops: Tensor) -> Tensor:

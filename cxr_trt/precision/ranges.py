@@ -9,6 +9,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from cxr_trt.precision.float16 import element_types
+
 HISTOGRAM_BINS = 2048
 SAMPLING_STEP = 7  # a histogram counts every seventh value of a tensor
 
@@ -64,7 +66,9 @@ def measure_ranges(
     Returns:
         The ranges. A tensor that overflowed or is not a number has the largest magnitude infinity.
     """
-    extremes = {f"{name}.largest": name for node in model.graph.node for name in node.output}
+    types = element_types(model)
+    names = [name for node in model.graph.node for name in node.output]
+    extremes = {f"{name}.largest": name for name in names if types.get(name) == TensorProto.FLOAT}
     session = onnxruntime.InferenceSession(
         _instrumented(model, extremes, counted).SerializeToString(), providers=["CPUExecutionProvider"]
     )

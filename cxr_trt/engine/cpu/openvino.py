@@ -76,6 +76,7 @@ class OpenVinoRunner(StreamRunner):
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {ir}: {error}") from error
         self.has_class_maps = len(self._model.outputs) > 1
+        self.one_by_one = self._model.inputs[0].partial_shape[0].is_static
 
     def compile(self, streams: int, largest_part: int) -> Streams:
         properties = {**COMPILE_PROPERTIES, "NUM_STREAMS": streams}
