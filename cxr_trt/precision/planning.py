@@ -130,7 +130,9 @@ def _center_crop_model(graph: ScoringGraph) -> onnx.ModelProto:
         spec = replace(graph.spec, views=views)
         return build_network_graph(network, spec, {}, class_maps=False)
     if not graph.holds_network:
-        raise GraphError("the graph was not made by cxr-trt export; it can only run with --precision fp32")
+        raise GraphError(
+            "the graph holds another network, or is already quantized; it can only run with --precision fp32"
+        )
     rewrites = Rewrites(share_crops=False, affine_norms=True)
     center = replace(graph.spec, views="center")
     return build_graph(*graph.network(), center, {}, class_maps=False, rewrites=rewrites)
