@@ -31,6 +31,7 @@ from cxr_trt.views import Size
 
 ANSWER_HEAD = struct.Struct("<II")  # an answer starts with the lengths of its JSON and its pixels, which follow
 MAX_FACTS_BYTES = 1 << 16  # of an answer's JSON
+MAX_THREADS = 8  # of one process: each takes address space of its limit
 WORKER_CODE = "import sys; sys.path[:] = {path!r}; from cxr_trt.images.worker import main; main()"
 """Runs with the caller's search path: `python -m` would also import from the current folder, which may hold X-rays."""
 
@@ -80,6 +81,8 @@ class Decoders(Closing):
 
     `size` is that of the images; a number stands for a square. `picture` is the longest side of an answer's picture in
     pixels; 0 means no picture. `identities` is whether answers say whose X-ray a DICOM file is.
+
+    Processors that would be idle, as there are fewer processes, decode JPEG 2000 in further threads of these.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Decoders(Closing):
     ) -> None:
         self._size, self._limits, self._fit, self._picture = Size.of(size), limits, fit, picture
         self._identities = identities
+        self._jpeg2000_threads = min(len(os.sched_getaffinity(0)) // workers, MAX_THREADS)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
@@ -146,7 +150,9 @@ class Decoders(Closing):
                 raise EOFError
             if self._idle:
                 return self._idle.pop()
-            process = _Process(self._size, self._limits, self._fit, self._picture, self._identities)
+            process = _Process(
+                self._size, self._limits, self._fit, self._picture, self._identities, self._jpeg2000_threads
+            )
             self._all.add(process)
             return process
 
@@ -154,7 +160,9 @@ class Decoders(Closing):
 class _Process:
     """One decoding process, see `cxr_trt.images.worker`. It ends when its standard input closes, so soon after us."""
 
-    def __init__(self, size: Size, limits: Limits, fit: Fit, picture: int, identities: bool) -> None:
+    def __init__(
+        self, size: Size, limits: Limits, fit: Fit, picture: int, identities: bool, jpeg2000_threads: int
+    ) -> None:
         self._size, self._picture, self.is_ready = size, picture, False
         limit = (str(limits.memory), str(limits.seconds))
         arguments = [str(size.height), str(size.width), fit, *limit, str(picture), str(int(identities))]
@@ -163,7 +171,12 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # so that Ctrl-C only reaches this process
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+                "OPJ_NUM_THREADS": str(jpeg2000_threads if jpeg2000_threads > 1 else 0),  # 0: without a thread pool
+            },
         )
 
     @property

@@ -5,7 +5,7 @@ It has no global state and writes nothing: tables, progress and pictures are mad
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -62,7 +62,7 @@ def score_files(
         max_picture_side: longest side, in pixels, of the pictures that results carry; they are never enlarged. 0 for no
             pictures.
         identities: whether results say whose X-ray a DICOM file is; no other field of a result does.
-        workers: number of decoding processes; by default one per processor.
+        workers: number of decoding processes; by default one per processor, and no more than there are files.
         limits: memory and time for decoding a file.
         known: returns the row of an earlier run by the name of a source, or None. The row is used again if the file's
             content is the same.
@@ -74,7 +74,7 @@ def score_files(
     Raises:
         BackendError: the engine failed twice on the same images, or no decoding process can be started.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or _default_workers(sources)
     spec = engine.spec
     with Decoders(workers, spec.image_size, limits or Limits(), spec.fit, max_picture_side, identities) as decoders:
         rows: deque[Row | None] = deque()
@@ -88,6 +88,12 @@ def score_files(
         answers = decoders.map(requests(), workers + engine.max_batch)
         items = (_decoded(request.source, rows.popleft(), answer, engine) for request, answer in answers)
         yield from _infer(engine, _batches(items, engine.max_batch), class_maps)
+
+
+def _default_workers(sources: Iterable[Source]) -> int:
+    """One per processor. Few files get fewer, because processors without a process help the others (`Decoders`)."""
+    processors = os.cpu_count() or 1
+    return max(1, min(processors, len(sources))) if isinstance(sources, Sized) else processors
 
 
 def _decoded(source: Source, known: Row | None, answer: Answer, engine: ScoringEngine) -> Result:
