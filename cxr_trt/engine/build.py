@@ -82,7 +82,9 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
     graph.save(folder / GRAPH_FILE)
     share_crops = backend.share_crops if request.share_crops is None else request.share_crops
     model = plan.engine_graph(graph, share_crops=share_crops, float16=not backend.on_cpu)
-    options = replace(request.options, max_batch=1) if graph.one_by_one else request.options
+    bfloat16 = plan.precision in ("bf16", "int8") and "bf16" in backend.precisions
+    max_batch = 1 if graph.one_by_one else request.options.max_batch
+    options = replace(request.options, max_batch=max_batch, bfloat16=bfloat16)
     settings = {**backend.build(model, folder, options), "share_crops": share_crops, **plan.summary()}
     if plan.precision != "fp32":
         (folder / PRECISION_FILE).write_text(plan.to_json())

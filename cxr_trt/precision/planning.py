@@ -17,7 +17,7 @@ from cxr_trt.precision.calibration_images import CalibrationImages
 from cxr_trt.precision.float16 import in_network, layer_of
 from cxr_trt.precision.int8 import quantizable
 from cxr_trt.precision.int8_calibration import Int8Calibration, choose_clipping, unit_of
-from cxr_trt.precision.plan import FLOAT32, PrecisionPlan
+from cxr_trt.precision.plan import PrecisionPlan
 from cxr_trt.precision.ranges import Images, measure_ranges
 from cxr_trt.precision.sensitivity import scan_kinds, scan_sensitivity
 from cxr_trt.progress import ProgressCallback
@@ -53,8 +53,8 @@ def plan_precision(
         BundleError: the previous plan was made for other weights.
         GraphError: the network is already quantized or float16.
     """
-    if precision == "fp32":
-        return FLOAT32
+    if precision in ("fp32", "bf16"):  # the backend rounds to bfloat16, whose range is that of float32
+        return PrecisionPlan(precision)
     if precision == previous.precision and images is None:
         previous.check_weights(graph)
         return previous
