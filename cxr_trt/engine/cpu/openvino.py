@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: converts the graph to its own format, with the pooling inlined."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -22,6 +23,7 @@ from cxr_trt.spec import Specification
 ENGINE_FILE = "openvino.xml"  # with openvino.bin beside it
 
 BFLOAT16_SETTING = "bfloat16"
+ISA_WITH_BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")  # parts of values of ONEDNN_MAX_CPU_ISA
 
 
 class OpenVinoBackend(CpuBackend):
@@ -75,8 +77,10 @@ def _core() -> openvino.Core:
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 (AVX-512 BF16, AMX, or Arm's)."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Whether this processor multiplies bfloat16 (AVX-512 BF16, AMX, or Arm's), and oneDNN is not told to do without."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    is_allowed = any(name in limit for name in ISA_WITH_BFLOAT16)
+    return is_allowed and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoRunner(StreamRunner):
