@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from cxr_trt.errors import GraphError
-from cxr_trt.findings import FINDINGS
+from cxr_trt.findings import FINDINGS, why_not_findings
 from cxr_trt.images.preprocess import PREPROCESSING, Fit
 from cxr_trt.views import NETWORK_STRIDE, VIEW_SETS, View, ViewSet, Window, views, windows
 
@@ -112,8 +112,10 @@ class Specification:
             raise GraphError(f"its specification comes from another version of cxr-trt (fields {differing})")
         if values["views"] not in VIEW_SETS:
             raise GraphError(f"its views {values['views']!r} are unknown to this version of cxr-trt")
-        if values["preprocessing"] != PREPROCESSING or tuple(values["findings"]) != FINDINGS:
-            raise GraphError("its preprocessing or its findings come from another version of cxr-trt")
+        if values["preprocessing"] != PREPROCESSING:
+            raise GraphError("its preprocessing comes from another version of cxr-trt")
+        if reason := why_not_findings(values["findings"]):
+            raise GraphError(f"its specification cannot be used: {reason}")
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
