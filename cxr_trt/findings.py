@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ FINDINGS = (
 
 MAX_FINDINGS = 512
 MAX_NAME_LENGTH = 64  # characters of a code meaning in DICOM (LO, PS3.5 6.2)
+MAX_LISTED_NAMES = 20
 
 RESERVED_NAMES = frozenset(
     {
@@ -88,17 +90,20 @@ def finding_key(name: str) -> str:
 def same_findings(wanted: Sequence[str], offered: Sequence[str]) -> dict[str, str]:
     """For each of the `wanted` findings that is among those `offered`, the name that it has there.
 
-    An equal name comes before one that differs in case, spaces or underscores; of several such names, the first.
+    That is an equal name or, without one, the only name that differs in no more than case, spaces and underscores.
     """
-    by_key: dict[str, str] = {}
-    for name in offered:
-        by_key.setdefault(finding_key(name), name)
-    exact = set(offered)
+    counts = Counter(map(finding_key, offered))
+    found = {finding_key(name): name for name in offered}
+    names = {name: name if name in offered else found.get(finding_key(name)) for name in wanted}
     return {
-        name: name if name in exact else by_key[finding_key(name)]
-        for name in wanted
-        if name in exact or finding_key(name) in by_key
+        name: other for name, other in names.items() if other and (name == other or counts[finding_key(other)] == 1)
     }
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message; only the first of very many."""
+    more = len(names) - MAX_LISTED_NAMES
+    return ", ".join(names[:MAX_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def finding_file_name(name: str) -> str:

@@ -21,7 +21,7 @@ def test_each_panel_names_its_finding_and_area():
     rng = np.random.default_rng(0)
     scores, labels = rng.random((50, 14)), rng.integers(0, 2, (50, 14)).astype(bool)
     labels[:, 3] = False
-    evaluation = evaluate(scores, labels, np.arange(50), resamples=20)
+    evaluation = evaluate(FINDINGS, scores, labels, np.arange(50), resamples=20)
     panels = draw(scores, labels, evaluation).axes
     assert [panel.get_title().split("\n")[0].replace(" ", "_") for panel in panels[:14]] == list(FINDINGS)
     assert f"AUC {evaluation.findings['Mass'].auc:.3f}" in panels[4].get_title()
