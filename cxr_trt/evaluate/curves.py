@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 PANEL_COLUMNS = 5
 PANEL_INCHES = 2.4  # side of a panel
 MIN_FIGURE_INCHES = 6.0  # width, so that the title of the figure fits
-TITLE_CHARACTERS = 34  # in a line above a panel
+TITLE_CHARACTERS = 30  # in a line above a panel
+TITLE_LINE_INCHES = 0.16
 
 
 def check_plots() -> None:
@@ -65,7 +67,7 @@ def save_curves(path: Path, scores: Floats, labels: npt.NDArray[np.bool_], evalu
 
 def draw(scores: Floats, labels: npt.NDArray[np.bool_], evaluation: Evaluation) -> "Figure":
     """Draw the figure of `save_curves`."""
-    figure, panels = panel_figure(len(evaluation.findings))
+    figure, panels = panel_figure(list(evaluation.findings))
     for column, (panel, (name, area)) in enumerate(zip(panels, evaluation.findings.items(), strict=True)):
         if area.auc is not None:
             panel.plot(*roc_curve(scores[:, column], labels[:, column]), color="tab:blue")
@@ -77,14 +79,16 @@ def draw(scores: Floats, labels: npt.NDArray[np.bool_], evaluation: Evaluation) 
     return figure
 
 
-def panel_figure(count: int) -> "tuple[Figure, list[Axes]]":
+def panel_figure(findings: Sequence[str]) -> "tuple[Figure, list[Axes]]":
     """A figure with a square panel per finding, in rows of PANEL_COLUMNS or, for many, in as many rows as columns."""
     from matplotlib.figure import Figure
 
+    count, title_lines = len(findings), 1 + max(_title(name).count("\n") + 1 for name in findings)
     columns = min(count, max(PANEL_COLUMNS, math.isqrt(count - 1) + 1))
     rows = -(-count // columns)
     width = max(columns * PANEL_INCHES, MIN_FIGURE_INCHES)
-    figure = Figure((width, rows * (PANEL_INCHES + 0.35) + 0.5), layout="constrained")
+    height = rows * (PANEL_INCHES + title_lines * TITLE_LINE_INCHES) + 5 * TITLE_LINE_INCHES
+    figure = Figure((width, height), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel in panels[:count]:
         panel.plot((0, 1), (0, 1), color="0.75", linewidth=1)
@@ -96,8 +100,11 @@ def panel_figure(count: int) -> "tuple[Figure, list[Axes]]":
 
 def set_panel_title(panel: "Axes", finding: str, caption: str) -> None:
     """Write a finding and a line with its numbers above its panel; a long name takes several lines."""
-    name = textwrap.fill(finding.replace("_", " "), TITLE_CHARACTERS)
-    panel.set_title(f"{name}\n{caption}", fontsize=9)
+    panel.set_title(f"{_title(finding)}\n{caption}", fontsize=9)
+
+
+def _title(finding: str) -> str:
+    return textwrap.fill(finding.replace("_", " "), TITLE_CHARACTERS)
 
 
 def _caption(area: Area) -> str:

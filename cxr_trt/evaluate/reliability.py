@@ -126,7 +126,7 @@ def save_reliability(path: Path, matched: LabelledScores) -> None:
 def draw(matched: LabelledScores) -> "Figure":
     """Draw the figure of `save_reliability`: a panel per finding, with larger points for more images."""
     results = evaluate_calibration(matched)
-    figure, panels = panel_figure(len(results))
+    figure, panels = panel_figure(list(results))
     handles = {}
     for i, (panel, (name, result)) in enumerate(zip(panels, results.items(), strict=True)):
         series = [("before calibration", matched.scores[:, i], "tab:blue", "o")]
@@ -138,9 +138,10 @@ def draw(matched: LabelledScores) -> "Figure":
             handles[label] = panel.scatter(x, y, 5 + 60 * counts / counts.sum(), color=colour, marker=marker)
         after = "" if result.after is None else f" → {result.after:.3f}"
         set_panel_title(panel, name, f"error {result.before:.3f}{after}")
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    panels[0].legend(handles.values(), handles, loc="upper left", fontsize=7, frameon=False)
     fitted, mean_before, mean_after = means(results)
-    change = f", mean calibration error of {fitted} findings {mean_before:.3f} → {mean_after:.3f}" if fitted else ""
+    findings = f"{fitted} finding{'s' * (fitted != 1)}"
+    change = f", mean calibration error of {findings} {mean_before:.3f} → {mean_after:.3f}" if fitted else ""
     figure.suptitle(f"{len(matched.scores)} images{change}", fontsize=11)
     figure.supxlabel("mean probability", fontsize=10)
     figure.supylabel("share of positives", fontsize=10)

@@ -42,7 +42,7 @@ def scan_sensitivity(
 
 
 def _scores(model: onnx.ModelProto, images: Images) -> npt.NDArray[np.float64]:
-    """The log odds [N, 14] of the images."""
+    """The log odds [N, findings] of the images."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     results = [session.run(["probabilities"], {"images": image[None]})[0][0] for image in images]
     p = np.clip(np.array(results, np.float64), 1e-9, 1 - 1e-9)

@@ -208,7 +208,7 @@ MISTAKES = {
     "build-engine e.cxr/manifest.json -o new.cxr": "not a checkpoint",
     "score xrays -e none.cxr": "none.cxr: no such bundle",
     "score xrays -e empty": "not an engine bundle",
-    "score xrays -e e.cxr --top 15": "15 is not in the range",
+    "score xrays -e e.cxr --top 0": "0 is not in the range",
     "score xrays -e e.cxr --colour": "No such option",
     "build-engine none.onnx -o new.cxr": "no such checkpoint, ONNX file or bundle",
     "build-engine model.onnx -o new.cxr": "not a valid ONNX model",
