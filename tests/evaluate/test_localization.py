@@ -165,6 +165,23 @@ def test_nihs_list_and_the_subsets_agree(cxr14, tmp_path):
         np.testing.assert_allclose(box.rectangle, expected, atol=0.01)
 
 
+def test_boxes_of_other_findings_are_left_out_and_named(evaluate, here):
+    text = (here / "boxes.csv").read_text()
+    (here / "more.csv").write_text(text.replace("Nodule", "NODULE") + "0.jpg,Rib,1,1,5,5\n")
+    result = evaluate("--boxes", "more.csv", "--maps", "maps", "--json", "more.json")
+    assert "boxes of findings that SCORES lacks were left out: Rib\n" in result.stderr
+    evaluate("--boxes", "boxes.csv", "--maps", "maps", "--json", "r.json")
+    found, expected = (json.loads((here / name).read_text())["localization"] for name in ("more.json", "r.json"))
+    assert found == expected
+
+    path = here / "maps" / "0.png" / "maps.npz"
+    with np.load(path) as file:
+        content = {**file, "findings": file["findings"][::-1]}
+    np.savez(path, **content)
+    refused = evaluate("--boxes", "boxes.csv", "--maps", "maps", code=2).stderr
+    assert "its class maps are not of the findings of s.csv; score the X-ray again" in refused
+
+
 def test_what_cannot_be_used_is_refused_in_one_sentence(evaluate, here):
     assert "go together" in evaluate("--boxes", "boxes.csv", code=2).stderr
     (here / "huge.csv").write_text("image,finding,x,y,width,height\n0.png,Mass,800,100,300,100\n")

@@ -286,6 +286,26 @@ def test_sort_and_filter_ten_thousand_rows(browse, large):
     assert cells == [NASTY, "cut off", "b.dcm", "no pixels"]
 
 
+@pytest.mark.parametrize("count", [1, 5, 18, 40])
+def test_any_number_of_findings_fits_on_the_page(browse, tmp_path, count):
+    findings = ("Enlarged cardiomediastinal silhouette, on any view of the chest", "<b>", *map(str, range(38)))[:count]
+    table = tmp_path / "s.csv"
+    scores = ",".join(f"{1 / (i + 2):.3f}" for i in range(count))
+    with table.open("w", newline="") as stream:
+        csv.writer(stream).writerows([["path", *findings], ["a.png", *scores.split(",")]])
+    (tmp_path / "r.html").write_text(build_page("x", read_cases(table), {}))
+    browser = browse(tmp_path / "r.html")
+    page = browser.page
+    assert page.locator(".distributions span").all_text_contents() == list(findings)
+    assert page.locator("#finding option").all_text_contents()[1:] == list(findings)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(
+        "[...document.querySelectorAll('.distributions button')].every(b => b.scrollWidth <= b.clientWidth)"
+    )
+    page.get_by_label("Open a.png").click()
+    assert page.locator("#case-scores td:first-child").all_text_contents() == list(findings)
+
+
 def test_hostile_names_stay_text_in_the_browser(browse, tmp_path):
     path = write_table(tmp_path / "s.csv", 3, errors=[(NASTY, NASTY)])
     path.write_text(path.read_text().replace("folder/00001.png", NASTY).replace("no chest?", NASTY))
