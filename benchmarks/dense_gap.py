@@ -20,6 +20,7 @@ from benchmarks.tools.networks import load_network
 from benchmarks.views import read_test_side
 from cxr_trt.evaluate.auc import Floats
 from cxr_trt.evaluate.comparison import compare_probabilities
+from cxr_trt.findings import FINDINGS
 from cxr_trt.images.load import load_images
 from cxr_trt.markdown import markdown_table
 from cxr_trt.model.network import Network, SqueezeExcitation
@@ -65,7 +66,7 @@ def difference(exact: Floats, own: Floats, names: list[str]) -> dict[str, float]
     """How far probabilities [N, 14] lie from ten crops'."""
     log_odds, exact_log_odds = (np.log(p / (1 - p)) for p in (own, exact))
     moved = np.sqrt(np.mean((log_odds - exact_log_odds) ** 2, 0)) / np.std(exact_log_odds, 0)
-    ranks = [r for r in compare_probabilities(exact, own, names).rank_correlation.values() if r is not None]
+    ranks = [r for r in compare_probabilities(FINDINGS, exact, own, names).rank_correlation.values() if r is not None]
     return {"moved": float(moved.mean()), "rank_correlation": float(np.mean(ranks))}
 
 

@@ -114,14 +114,18 @@ def measure(data: Path, limit: int | None) -> Result:
         for box in (box for box in boxes if box.image == image):
             order.append(box)
             for method, (class_maps, rectangle) in maps.items():
-                found[method].append(hits(strongest_region(class_maps[box.finding], rectangle), box.rectangle))
-    findings = np.array([box.finding for box in order])
+                found[method].append(
+                    hits(strongest_region(class_maps[FINDINGS.index(box.finding)], rectangle), box.rectangle)
+                )
+    findings = np.array([FINDINGS.index(box.finding) for box in order])
     patients = [rows[box.image]["patient_id"] for box in order]
     return {
         "checkpoint_sha256": graph.info.checkpoint_sha256,
         "alpha": graph.network()[1].alpha,
         "images": len(images),
-        "methods": {method: to_json(localize(np.array(hit), findings, patients)) for method, hit in found.items()},
+        "methods": {
+            method: to_json(localize(FINDINGS, np.array(hit), findings, patients)) for method, hit in found.items()
+        },
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from cxr_trt.errors import GraphError
-from cxr_trt.findings import FINDINGS, problem_with_findings
+from cxr_trt.findings import FINDINGS, why_not_findings
 from cxr_trt.images.preprocess import Fit
 from cxr_trt.spec_versions import from_mapping, to_mapping
 from cxr_trt.views import NETWORK_STRIDE, Size, View, ViewSet, Window, views, windows
@@ -17,7 +17,6 @@ from cxr_trt.views import NETWORK_STRIDE, Size, View, ViewSet, Window, views, wi
 MAX_SPEC_VALUE = 4096  # pixels per side; also larger than the other whole numbers in a specification
 MAX_PIXEL_VALUE = 1 << 17  # of `pixel_range`, mean and std: more than 16 bits can say
 MAX_CHANNELS = 16
-MAX_OUTPUTS = 512
 CROP_MARGIN_STEP = 16  # pixels; image and crop size differ by a multiple of it, so that merged class maps stay small
 MIN_CELL = 8  # pixels per cell of merged class maps, for the same reason
 
@@ -214,6 +213,8 @@ class Specification:
     def from_mapping(cls, values: Mapping[str, Any]) -> "Specification":
         """The inverse of `to_mapping`, from parsed JSON. Raises GraphError for what this version does not support."""
         fields = from_mapping(values)
+        if reason := why_not_findings(fields.get("findings")):
+            raise GraphError(f"its specification cannot be used: {reason}")
         names = {field.name for field in dataclasses.fields(cls)}
         if names != set(fields):
             differing = ", ".join(sorted(names ^ set(fields)))
@@ -249,7 +250,7 @@ def _check_values(fields: Mapping[str, Any]) -> None:
         and len(fields["pixel_range"]) == 2
         and all(std)
         and all(fields[name] in get_args(choice) for name, choice in choices.items())
-        and all(problem_with_findings(part) is None and len(part) <= MAX_OUTPUTS for part in names)
+        and why_not_findings(names[1]) is None
         and set(fields["findings"]) <= set(names[1])
         and len(points) in (0, len(fields["findings"]))
         and all(0 < point < 1 for point in points)

@@ -62,8 +62,6 @@ def from_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
         raise GraphError("its preprocessing comes from another version of cxr-trt")
     if not is_version_1:
         return fields
-    if fields["findings"] != FINDINGS:
-        raise GraphError("its findings come from another version of cxr-trt")
     fits = {name: fit for fit, name in VERSION_1_FITS.items()}
     fields["pooling"] = tuple(fields.pop(name) for name in ("k_max", "k_min", "alpha"))
     fields["image_size"], fields["crop_size"] = ((fields[name],) * 2 for name in ("image_size", "crop_size"))

@@ -18,7 +18,7 @@ from cxr_trt.spec import Specification
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE is, and check every file of it against its hash."""
     manifest = read_manifest(bundle)
-    calibration = read_calibration(bundle, manifest.fingerprint)
+    calibration = read_calibration(bundle, manifest.fingerprint, manifest.graph.spec.findings)
     if as_json:
         click.echo(manifest.to_json(), nl=False)
         return
@@ -32,6 +32,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
             "weights": f"{manifest.graph.weights}, checkpoint {manifest.graph.checkpoint_sha256[:16]}",
             "backend": f"{manifest.backend} {manifest.backend_version}, {manifest.precision}",
             "settings": json.dumps(manifest.settings),
+            "findings": ", ".join(spec.findings),
             "views": f"{spec.views}: {views}{windows}",
             "class maps": _class_maps(spec),
             "outputs": _outputs(spec),

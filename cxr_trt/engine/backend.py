@@ -16,8 +16,8 @@ from cxr_trt.spec import Specification
 class Outputs(NamedTuple):
     """What an engine returns for a batch of N images.
 
-    probabilities: float32 [N, 14].
-    class_maps: float32 [N, 14, h, w], over `Specification.class_map_region`; None if not asked for.
+    probabilities: float32 [N, findings].
+    class_maps: float32 [N, findings, h, w], over `Specification.class_map_region`; None if not asked for.
     """
 
     probabilities: npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ else:
     import tomli as tomllib
 
 from cxr_trt.errors import GraphError
-from cxr_trt.findings import problem_with_findings
+from cxr_trt.findings import why_not_findings
 from cxr_trt.images.preprocess import Fit
 from cxr_trt.spec import Output, Specification
 from cxr_trt.views import VIEW_SETS, Size
@@ -130,7 +130,7 @@ def read_card(path: Path) -> Card:
 def _checked(key: str, value: Any) -> Any:
     """The value in the type of the specification. Raises TypeError or ValueError."""
     if key in ("findings", "report"):
-        if problem := problem_with_findings(value):
+        if problem := why_not_findings(value):
             raise ValueError(problem)
         return tuple(value)
     if key in ("image_size", "crop_size"):

@@ -55,7 +55,7 @@ def choose_images(
     sources = list(find_files(paths).sources)
     left_out = []
     if exclude:
-        kept = _without_patients(sources, read_labels(exclude), read_labels(labels) if labels else None)
+        kept = _without_patients(sources, read_labels(exclude, ()), read_labels(labels, ()) if labels else None)
         left_out.append(f"{len(sources) - len(kept)} images of {exclude} were left out of the calibration")
         sources = kept
     order = np.random.default_rng(seed).permutation(len(sources))

@@ -45,7 +45,7 @@ class Engine(Closing):
         self.manifest = read_manifest(path)
         self.spec = self.manifest.graph.spec
         self.fingerprint = self.manifest.fingerprint
-        self.calibration = read_calibration(path, self.fingerprint)
+        self.calibration = read_calibration(path, self.fingerprint, self.spec.findings)
         self.warnings = CAUTIONS[self.manifest.graph.weights]
         backend = BACKENDS.get(self.manifest.backend)
         if backend is None:
@@ -106,7 +106,7 @@ class Engine(Closing):
             BackendError: the images do not fit the engine, or it failed.
         """
         if class_maps and not self.has_class_maps:
-            raise UsageError("the engine gives no class maps; export its checkpoint again and build it from that")
+            raise UsageError("the engine gives no class maps; its network has none, or was exported without them")
         return self._runner.submit(images, class_maps)
 
     def close(self) -> None:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from cxr_trt.engine.backend import Outputs, Pending, ScoringEngine
 from cxr_trt.errors import BackendError
-from cxr_trt.findings import FINDINGS
 from cxr_trt.images.decoders import Answer, Decoders, Limits, Request
 from cxr_trt.images.files import Source
 from cxr_trt.images.image import Identity
@@ -27,7 +26,7 @@ class Result:
 
     skipped: the kind of a DICOM object that is no X-ray, such as "structured reports"; the row then says nothing more.
     image: uint8 [height, width], as the network saw it.
-    class_maps: float32 [14, h, w] over `Specification.class_map_region`, if asked for.
+    class_maps: float32 [findings, h, w] over `Specification.class_map_region`, if asked for.
     picture: uint8 [H, W], the file's own picture, if asked for.
     is_known: whether the row comes from an earlier run, so that there is nothing else.
     identity: whose X-ray a DICOM file is, if asked for; unchecked.
@@ -159,7 +158,7 @@ def _scored(batch: list[Result], pending: Pending) -> Iterator[Result]:
 def _submit(engine: ScoringEngine, images: list[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
     """Start a batch; if it fails, try once more, as a passing lack of memory must not end a long run."""
     if not images:
-        return lambda: Outputs(np.empty((0, len(FINDINGS)), np.float32), None)
+        return lambda: Outputs(np.empty((0, len(engine.spec.findings)), np.float32), None)
     try:
         pending = engine.submit(images, class_maps)
     except BackendError:

@@ -14,7 +14,7 @@ import pytest
 
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.findings import FINDINGS
-from cxr_trt.tables.rows import COLUMNS
+from cxr_trt.tables.rows import columns
 from cxr_trt.views import Size
 
 COMMAND = [sys.executable, "-m", "cxr_trt"]
@@ -54,7 +54,7 @@ def test_a_broken_file_costs_one_row_and_exit_code_1(scored):
     assert process.returncode == 1
     rows = rows_of(out / "scores.csv")
     assert list(rows) == ["broken.png", "chest.dcm", "more/chest.png"]
-    assert all(tuple(row) == COLUMNS for row in rows.values())
+    assert all(tuple(row) == columns(FINDINGS) for row in rows.values())
     assert rows["broken.png"]["error"]
     assert rows["broken.png"]["Mass"] == ""
     assert (rows["chest.dcm"]["width"], rows["chest.dcm"]["height"], rows["chest.dcm"]["format"]) == (
@@ -125,7 +125,7 @@ def test_parquet_csv_and_standard_output_hold_the_same(cli, xrays, center_bundle
     piped = cxr_trt("score", xrays, "-e", center_bundle, cwd=tmp_path)
     assert piped.stdout == (scored[1] / "scores.csv").read_text()
     for row, expected in zip(table, csv.DictReader(piped.stdout.splitlines()), strict=True):
-        for name in COLUMNS:
+        for name in columns(FINDINGS):
             value = "" if row[name] is None else str(np.float32(row[name])) if name in FINDINGS else str(row[name])
             assert value == expected[name], name
 
@@ -209,7 +209,7 @@ MISTAKES = {
     "build-engine e.cxr/manifest.json -o new.cxr": "not a checkpoint",
     "score xrays -e none.cxr": "none.cxr: no such bundle",
     "score xrays -e empty": "not an engine bundle",
-    "score xrays -e e.cxr --top 15": "15 is not in the range",
+    "score xrays -e e.cxr --top 0": "0 is not in the range",
     "score xrays -e e.cxr --colour": "No such option",
     "build-engine none.onnx -o new.cxr": "no such checkpoint, ONNX file or bundle",
     "build-engine model.onnx -o new.cxr": "not a valid ONNX model",
