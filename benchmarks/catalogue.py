@@ -26,6 +26,12 @@ _ALL = (
         options={"gpu": True, "rounds": 3, "files": 4},
     ),
     Study(
+        "any-network",
+        "How fast networks of timm run as engines, beside PyTorch, ONNX Runtime and OpenVINO.",
+        "PyTorch, timm, ChestX-ray14 for int8",
+        "15 minutes",
+    ),
+    Study(
         "start-time",
         "How long a user waits for one X-ray, from command to table.",
         "the base dependencies",
