@@ -109,7 +109,7 @@ def decode_cells(dataset: Dataset, syntax: UID, notes: list[str]) -> tuple[npt.N
     Impossible: no pixels, several frames, floating-point pixels and more than 200 megapixels are errors.
 
     Returns:
-        Cells as unsigned integers [H, W], or samples [H, W, 3] as RGB; and their Photometric Interpretation.
+        Cells as unsigned integers [H, W], or [H, W, 3] in RGB or YBR_FULL; and their Photometric Interpretation.
 
     Raises:
         ImageError: no pixels, several frames, or a variant that cannot be decoded; the sentence names it.
@@ -126,13 +126,16 @@ def decode_cells(dataset: Dataset, syntax: UID, notes: list[str]) -> tuple[npt.N
     check_size(dataset.Columns, dataset.Rows)
     samples, photometric = interpretation(dataset, notes)
     overrides: dict[str, Any] = {"samples_per_pixel": samples, "photometric_interpretation": photometric}
-    header = None
+    header, stays_ybr = None, False
     if DECODER_PLUGINS.get(syntax) == "gdcm":
         header = _checked_jpeg(dataset, samples)
         overrides |= _by_stream(header, dataset, photometric, notes)
     elif syntax not in DECODER_PLUGINS or syntax in RLETransferSyntaxes:
         # The cells as they are: their bits are taken apart later, also where they are not those of Bits Stored.
         overrides |= {"bits_stored": dataset.BitsAllocated, "pixel_representation": 0}
+        stays_ybr = photometric == "YBR_FULL"
+        if stays_ybr:
+            overrides["photometric_interpretation"] = "RGB"  # for pydicom, which would convert it as if of all bits
     if header and header.process == 0xC1 and header.bits > 8:
         values, decoded = _jpeg_extended(dataset, header), photometric
     else:
@@ -141,7 +144,7 @@ def decode_cells(dataset: Dataset, syntax: UID, notes: list[str]) -> tuple[npt.N
     if values.shape != expected:
         raise ImageError(f"the DICOM file holds an array of {values.shape}, not one frame of {expected}; extract one")
     native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
-    return native.view(f"u{native.itemsize}"), decoded
+    return native.view(f"u{native.itemsize}"), photometric if stays_ybr else decoded
 
 
 def interpretation(dataset: Dataset, notes: list[str]) -> tuple[int, str]:

@@ -254,6 +254,47 @@ def test_ybr_becomes_luma() -> None:
     np.testing.assert_allclose(grey(made), [76, 200], atol=1)
 
 
+@pytest.mark.parametrize(
+    ("stored", "high", "allocated"), [(8, 15, 16), (12, 15, 16), (8, 11, 16), (8, 7, 16), (4, 7, 8), (6, 5, 8)]
+)
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
+def test_colour_is_read_where_its_bits_lie(
+    stored: int, high: int, allocated: int, photometric: str, syntax: UID
+) -> None:
+    """As with grey: PS3.5 8.1.1. Y of YBR_FULL is the luma, and its colours are around half of the range."""
+    top = 2**stored - 1
+    luma = np.linspace(0, top, 40).round().astype(int)
+    other = luma if photometric == "RGB" else np.full(40, 2 ** (stored - 1))
+    samples = np.stack([luma, other, other], -1)[None] << (high + 1 - stored)
+    plain = ExplicitVRLittleEndian if syntax == RLELossless else syntax
+    made = radiograph(samples, allocated, plain)
+    if syntax == RLELossless:
+        made.compress(RLELossless, encoding_plugin="pydicom")
+    made.BitsStored, made.HighBit, made.PhotometricInterpretation = stored, high, photometric
+    image = decode(content(made))
+    np.testing.assert_allclose(image.pixels[0], luma * (255 / top), atol=1e-3)
+    assert image.warnings == ("colour image, converted to grey",)
+
+
+def test_bits_above_those_of_a_colour_are_masked_with_a_warning() -> None:
+    made = radiograph(np.array(COLOUR) | 0x0100, 16)
+    made.BitsStored, made.HighBit = 8, 7
+    image = decode(content(made))
+    np.testing.assert_allclose(image.pixels[0], LUMA, atol=0.5)
+    assert "cells hold more than the 8 bits of Bits Stored; the others were left out" in image.warnings
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_colour_by_plane_is_read_where_its_bits_lie(planar: int) -> None:
+    samples = np.array(COLOUR * 2) << 8
+    made = radiograph(
+        samples, 16, PixelData=(samples.transpose(2, 0, 1) if planar else samples).astype("<u2").tobytes()
+    )
+    made.PlanarConfiguration, made.BitsStored, made.HighBit = planar, 8, 15
+    np.testing.assert_allclose(decode(content(made)).pixels, [LUMA, LUMA], atol=0.5)
+
+
 def test_palette_colour_is_an_error() -> None:
     with pytest.raises(ImageError, match="PALETTE COLOR"):
         grey(radiograph([0, 1], 8, PhotometricInterpretation="PALETTE COLOR"))
