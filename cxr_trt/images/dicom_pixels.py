@@ -28,7 +28,7 @@ from pydicom.uid import (
 from cxr_trt.errors import ImageError, NoImageError
 from cxr_trt.images import jpeg2000
 from cxr_trt.images.dicom_attributes import code, numbers, text
-from cxr_trt.images.headers import JpegHeader, jpeg_header
+from cxr_trt.images.headers import JpegHeader, jpeg2000_size, jpeg_header
 from cxr_trt.images.image import check_size
 
 jpeg2000.add_to_pydicom()
@@ -130,6 +130,8 @@ def decode_cells(dataset: Dataset, syntax: UID, notes: list[str]) -> tuple[npt.N
     if DECODER_PLUGINS.get(syntax) == "gdcm":
         header = _checked_jpeg(dataset, samples)
         overrides |= _by_stream(header, dataset, photometric, notes)
+    elif syntax in jpeg2000.SYNTAXES:
+        _check_jpeg2000(dataset, samples)
     elif syntax not in DECODER_PLUGINS or syntax in RLETransferSyntaxes:
         # The cells as they are: their bits are taken apart later, also where they are not those of Bits Stored.
         overrides |= {"bits_stored": dataset.BitsAllocated, "pixel_representation": 0}
@@ -186,6 +188,13 @@ def _checked_jpeg(dataset: Dataset, samples: int) -> JpegHeader:
     if header.is_doubtful:
         raise ImageError("the JPEG data have an unknown JFIF version or Adobe transform; export the image again")
     return header
+
+
+def _check_jpeg2000(dataset: Dataset, samples: int) -> None:
+    """Raise ImageError if the stream has another size than the data set, before a decoder allocates memory for it."""
+    stream = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    if jpeg2000_size(stream) != (dataset.Columns, dataset.Rows, samples):
+        raise ImageError("the JPEG 2000 data differ from the DICOM header in size; export the image again")
 
 
 def _by_stream(header: JpegHeader, dataset: Dataset, photometric: str, notes: list[str]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from seeds import content, radiograph
+from seeds import HTJ2K_RAMP, RAMP, content, dataset, radiograph
 
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
@@ -356,6 +356,12 @@ def htj2k(samples: np.ndarray, syntax: UID, *, reversible: bool = True, **elemen
     return made
 
 
+@pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K])
+def test_an_htj2k_stream_that_was_encoded_before_is_decoded(syntax: UID) -> None:
+    image = decode(content(dataset(syntax, frame=HTJ2K_RAMP)))
+    np.testing.assert_allclose(image.pixels, RAMP, atol=1e-3)
+
+
 @needs_openjph
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K])
@@ -397,7 +403,7 @@ def test_htj2k_that_is_cut_off_is_an_error() -> None:
     stream = get_frame(made.PixelData, 0, number_of_frames=1)
     for length in range(20, len(stream) - 2, 37):
         made.PixelData = encapsulate([stream[:length]])
-        with pytest.raises(ImageError, match=r"pixel data .* damaged"):
+        with pytest.raises(ImageError, match=r"(pixel|JPEG 2000) data .*damaged"):
             grey(made)
 
 
@@ -574,6 +580,22 @@ def test_a_jpeg_application_segment_that_would_crash_gdcm_is_an_error(odd: bytes
     segment = (b"\xff\xee" if odd[:1] == b"A" else b"\xff\xe0") + struct.pack(">H", 2 + len(odd)) + odd
     made.PixelData = encapsulate([jpeg[:2] + segment + jpeg[2:]])
     with pytest.raises(ImageError, match="JFIF version or Adobe transform"):
+        grey(made)
+
+
+@pytest.mark.parametrize("offset", [8, 12, 16, 40])
+@pytest.mark.parametrize("in_jp2", [False, True])
+def test_a_jpeg_2000_stream_of_another_size_is_not_decoded(offset: int, in_jp2: bool) -> None:
+    """Right, bottom and left of the image in the SIZ segment, and its components (ITU-T T.800 A.5.1)."""
+    made = radiograph(phantom(12))
+    stream = bytearray(imagecodecs.jpeg2k_encode(phantom(12), codecformat="JP2" if in_jp2 else "J2K"))
+    made.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    made.PixelData = encapsulate([bytes(stream)])
+    assert np.ptp(grey(made)) > 100
+    start = stream.index(b"\xff\x4f\xff\x51")
+    stream[start + offset] ^= 1
+    made.PixelData = encapsulate([bytes(stream)])
+    with pytest.raises(ImageError, match="JPEG 2000 data differ from the DICOM header in size"):
         grey(made)
 
 
