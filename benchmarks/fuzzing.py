@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from cheap_engine import cheap_bundle, cheap_graph
 from mutations import changed_checkpoint, changed_graph, changed_json, mutated, repacked, with_checksums
-from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
-from seeds import GREY, content, dataset, jpeg, png
+from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from seeds import GREY, HTJ2K_RAMP, content, dataset, jpeg, png
 
 from benchmarks.study import ROOT, Result
 from cxr_trt.engine.manifest import read_manifest
@@ -35,7 +35,7 @@ from cxr_trt.images.decoders import Decoders, Limits, Request
 from cxr_trt.images.files import Source
 from cxr_trt.markdown import markdown_table
 
-PACKAGES = ("opencv-python-headless", "pydicom", "onnx", "torch", "safetensors")
+PACKAGES = ("opencv-python-headless", "pydicom", "imagecodecs", "onnx", "torch", "safetensors")
 LIMITS = Limits(memory=1 << 30, seconds=20)
 DECODER_FAILURES = ("the decoder failed", "reading takes longer", "decoding takes too much memory")
 IMAGES = ("PNG", "JPEG", "TIFF", "DICOM")
@@ -106,6 +106,7 @@ def _image_seeds() -> dict[str, list[bytes]]:
             content(dataset("1.2.840.10008.1.2")),
             content(dataset("1.2.840.10008.1.2.1.99")),
             content(dataset(JPEGBaseline8Bit, frame=jpeg())),
+            content(dataset(HTJ2KLossless, frame=HTJ2K_RAMP)),
             content(lut),
             *compressed,
         ],

@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 import numpy as np
 from cheap_engine import cheap_bundle
-from seeds import GREY, chunk, content, dataset, jpeg, png
+from pydicom.uid import HTJ2KLossless
+from seeds import GREY, HTJ2K_RAMP, chunk, content, dataset, jpeg, png
 
 from benchmarks.study import Result
 from benchmarks.tools.privileges import drop_privileges
@@ -22,7 +23,7 @@ from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
 from cxr_trt.tables.rows import Row
 
-PACKAGES = ("opencv-python-headless", "pydicom", "pillow")
+PACKAGES = ("opencv-python-headless", "pydicom", "imagecodecs", "pillow")
 LIMITS = Limits(memory=512 << 20, seconds=30)
 SCORED = "scored"
 TEXT = """\
@@ -139,6 +140,13 @@ def deflated_bomb() -> bytes:
     return whole[: 144 + size] + packed
 
 
+def big_jpeg2000() -> bytes:
+    """A DICOM file of few pixels whose HTJ2K stream says it has 60,000 x 60,000."""
+    stream = bytearray(HTJ2K_RAMP)
+    stream[8:16] = struct.pack(">II", 60000, 60000)
+    return content(dataset(HTJ2KLossless, frame=bytes(stream)))
+
+
 def nested_dicom() -> bytes:
     """Sequences in sequences, 5,000 deep, without lengths."""
     item = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
@@ -227,6 +235,17 @@ CASES: dict[str, tuple[str, Maker, str]] = {
     ),
     "DICOM with Rows 0": ("a.dcm", file(lambda: content(dataset(Rows=0))), "no pixels"),
     "DICOM, deflated, 1 GiB of data set": ("a.dcm", file(deflated_bomb), "too much memory"),
+    "DICOM, JPEG 2000 data of 60,000 x 60,000 pixels under a header of 40 x 36": (
+        "a.dcm",
+        file(big_jpeg2000),
+        "differ from the DICOM header in size",
+    ),
+    "DICOM, HTJ2K": ("a.dcm", file(lambda: content(dataset(HTJ2KLossless, frame=HTJ2K_RAMP))), SCORED),
+    "DICOM, HTJ2K, cut off": (
+        "a.dcm",
+        file(lambda: content(dataset(HTJ2KLossless, frame=HTJ2K_RAMP[:150]))),
+        "damaged",
+    ),
     "DICOM, sequences 5,000 deep": ("a.dcm", file(nested_dicom), "damaged"),
     "DICOM of 2 frames": ("a.dcm", file(lambda: content(dataset(NumberOfFrames=2))), "holds 2 frames"),
     "DICOM of 2,000,000,000 frames": ("a.dcm", file(lambda: content(dataset(NumberOfFrames=2 * 10**9))), "frames"),

@@ -4,17 +4,19 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydicom import Dataset
 
 from cxr_trt.errors import ImageError
 from cxr_trt.images.dicom_attributes import code
 from cxr_trt.images.dicom_cells import Cells, bit_layout
 from cxr_trt.images.dicom_checks import tag_doubts
-from cxr_trt.images.dicom_display import display_picture
+from cxr_trt.images.dicom_display import display_picture, stored_values
 from cxr_trt.images.dicom_pixels import decode_cells, read_data_set
 from cxr_trt.images.image import Image
 
@@ -57,8 +59,8 @@ def _decode(data: bytes) -> Image:
     if photometric in ("MONOCHROME1", "MONOCHROME2"):
         cells = Cells(values, bit_layout(dataset, 8 * values.itemsize, notes), notes)
         pixels = display_picture(cells, photometric, dataset)
-    elif photometric == "RGB":
-        pixels = _luma(values, bit_layout(dataset, 8 * values.itemsize, notes).stored)
+    elif photometric in ("RGB", "YBR_FULL"):
+        pixels = _luma(values, photometric, dataset, notes)
         notes.append("colour image, converted to grey")
     else:
         raise ImageError(
@@ -67,10 +69,13 @@ def _decode(data: bytes) -> Image:
     return Image(pixels, "DICOM", (*notes, *tag_doubts(dataset)))
 
 
-def _luma(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[np.float32]:
-    """RGB [H, W, 3] of that many bits to BT.601 luma."""
+def _luma(samples: npt.NDArray[Any], photometric: str, dataset: Dataset, notes: list[str]) -> npt.NDArray[np.float32]:
+    """RGB or YBR_FULL [H, W, 3] to BT.601 luma, which is the Y of YBR_FULL itself (PS3.3 C.7.6.3.1.2)."""
     if samples.itemsize > 2:
         raise ImageError(f"the DICOM file holds colour of type {samples.dtype.name}; export it as grey")
-    scaled = cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32((2**bits - 1) / 255)
-    pixels: npt.NDArray[np.float32] = np.clip(scaled, 0, 255)
+    layout = replace(bit_layout(dataset, 8 * samples.itemsize, notes), signed=False)
+    cells = Cells(samples[..., :1] if photometric == "YBR_FULL" else samples, layout, notes)
+    stored = cells.picture(stored_values(cells, dataset).astype(np.float32)).astype(samples.dtype)
+    luma = stored[..., 0] if photometric == "YBR_FULL" else cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
+    pixels: npt.NDArray[np.float32] = np.clip(luma / np.float32((2**layout.stored - 1) / 255), 0, 255)
     return pixels

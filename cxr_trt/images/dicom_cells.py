@@ -31,7 +31,7 @@ class BitLayout:
 
 @dataclass
 class Cells:
-    """The pixel cells of a grey picture, unsigned [H, W], and what they hold.
+    """The pixel cells of a picture, unsigned [H, W] or [H, W, samples], and what they hold.
 
     notes: what was guessed, for the row's warnings.
     is_padding: which of `values` are outside the picture; None if none are.
@@ -68,14 +68,14 @@ class Cells:
 
     def sample(self, mapped: Numbers) -> Numbers:
         """What `values` were mapped to, for pixels on a grid over the picture, without its padding; one-dimensional."""
-        step = max(1, min(self.pixels.shape) // SAMPLE_SIDE)
+        step = max(1, min(self.pixels.shape[:2]) // SAMPLE_SIDE)
         grid = (slice(None, None, step), slice(None, None, step))
         places: Any = self.pixels[grid] if self._is_looked_up else grid
         found: Numbers = mapped[places]
         return found.ravel() if self.is_padding is None else found[~self.is_padding[places]]
 
     def picture(self, greys: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """float32 [H, W] from the greys of `values`."""
+        """float32 [H, W] or [H, W, samples] from the greys of `values`."""
         if not self._is_looked_up:
             return greys
         pixels = np.empty(self.pixels.shape, np.float32)

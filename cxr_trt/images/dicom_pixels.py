@@ -28,7 +28,7 @@ from pydicom.uid import (
 from cxr_trt.errors import ImageError, NoImageError
 from cxr_trt.images import jpeg2000
 from cxr_trt.images.dicom_attributes import code, numbers, text
-from cxr_trt.images.headers import JpegHeader, jpeg_header
+from cxr_trt.images.headers import JpegHeader, jpeg2000_size, jpeg_header
 from cxr_trt.images.image import check_size
 
 jpeg2000.add_to_pydicom()
@@ -109,7 +109,7 @@ def decode_cells(dataset: Dataset, syntax: UID, notes: list[str]) -> tuple[npt.N
     Impossible: no pixels, several frames, floating-point pixels and more than 200 megapixels are errors.
 
     Returns:
-        Cells as unsigned integers [H, W], or samples [H, W, 3] as RGB; and their Photometric Interpretation.
+        Cells as unsigned integers [H, W], or [H, W, 3] in RGB or YBR_FULL; and their Photometric Interpretation.
 
     Raises:
         ImageError: no pixels, several frames, or a variant that cannot be decoded; the sentence names it.
@@ -126,13 +126,18 @@ def decode_cells(dataset: Dataset, syntax: UID, notes: list[str]) -> tuple[npt.N
     check_size(dataset.Columns, dataset.Rows)
     samples, photometric = interpretation(dataset, notes)
     overrides: dict[str, Any] = {"samples_per_pixel": samples, "photometric_interpretation": photometric}
-    header = None
+    header, stays_ybr = None, False
     if DECODER_PLUGINS.get(syntax) == "gdcm":
         header = _checked_jpeg(dataset, samples)
         overrides |= _by_stream(header, dataset, photometric, notes)
+    elif syntax in jpeg2000.SYNTAXES:
+        _check_jpeg2000(dataset, samples)
     elif syntax not in DECODER_PLUGINS or syntax in RLETransferSyntaxes:
         # The cells as they are: their bits are taken apart later, also where they are not those of Bits Stored.
         overrides |= {"bits_stored": dataset.BitsAllocated, "pixel_representation": 0}
+        stays_ybr = photometric == "YBR_FULL"
+        if stays_ybr:
+            overrides["photometric_interpretation"] = "RGB"  # for pydicom, which would convert it as if of all bits
     if header and header.process == 0xC1 and header.bits > 8:
         values, decoded = _jpeg_extended(dataset, header), photometric
     else:
@@ -141,7 +146,7 @@ def decode_cells(dataset: Dataset, syntax: UID, notes: list[str]) -> tuple[npt.N
     if values.shape != expected:
         raise ImageError(f"the DICOM file holds an array of {values.shape}, not one frame of {expected}; extract one")
     native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
-    return native.view(f"u{native.itemsize}"), decoded
+    return native.view(f"u{native.itemsize}"), photometric if stays_ybr else decoded
 
 
 def interpretation(dataset: Dataset, notes: list[str]) -> tuple[int, str]:
@@ -183,6 +188,13 @@ def _checked_jpeg(dataset: Dataset, samples: int) -> JpegHeader:
     if header.is_doubtful:
         raise ImageError("the JPEG data have an unknown JFIF version or Adobe transform; export the image again")
     return header
+
+
+def _check_jpeg2000(dataset: Dataset, samples: int) -> None:
+    """Raise ImageError if the stream has another size than the data set, before a decoder allocates memory for it."""
+    stream = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    if jpeg2000_size(stream) != (dataset.Columns, dataset.Rows, samples):
+        raise ImageError("the JPEG 2000 data differ from the DICOM header in size; export the image again")
 
 
 def _by_stream(header: JpegHeader, dataset: Dataset, photometric: str, notes: list[str]) -> dict[str, Any]:

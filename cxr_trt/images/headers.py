@@ -17,6 +17,9 @@ _JPEG_TABLES = {0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xF8, 0xFE}  # DHT D
 _JPEG_SCAN = 0xDA
 _JPEG_END = b"\xff\xd9"
 
+_JPEG2000_START = b"\xff\x4f\xff\x51"  # the markers SOC and SIZ; a JP2 file has boxes before them
+_JPEG2000_SIZE = struct.Struct(">4I16xH")  # right, bottom, left and top of the image; tiles; components
+
 _TIFF_BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PHOTOMETRIC = 256, 257, 262
@@ -204,3 +207,17 @@ def jpeg_header(data: bytes) -> JpegHeader:
             bits, height, width, samples = frame
             return JpegHeader(width, height, bits, samples, process, adobe_transform, is_doubtful)
     raise ImageError("the JPEG data are truncated; copy the file again")
+
+
+def jpeg2000_size(data: bytes) -> tuple[int, int, int]:
+    """Width and height in pixels, and samples per pixel, of a JPEG 2000 or HTJ2K stream (ITU-T T.800 A.5.1).
+
+    Raises:
+        ImageError: the stream is truncated or damaged.
+    """
+    start = data.find(_JPEG2000_START)
+    position = start + len(_JPEG2000_START) + 4  # after Lsiz and Rsiz
+    if start < 0 or position + _JPEG2000_SIZE.size > len(data):
+        raise ImageError("the JPEG 2000 data are truncated or damaged; copy the file again")
+    right, bottom, left, top, samples = _JPEG2000_SIZE.unpack_from(data, position)
+    return right - left, bottom - top, samples

@@ -32,7 +32,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from seeds import content, radiograph
+from seeds import HTJ2K_RAMP, RAMP, content, dataset, radiograph
 
 from cxr_trt.errors import ImageError
 from cxr_trt.images import decode
@@ -254,6 +254,47 @@ def test_ybr_becomes_luma() -> None:
     np.testing.assert_allclose(grey(made), [76, 200], atol=1)
 
 
+@pytest.mark.parametrize(
+    ("stored", "high", "allocated"), [(8, 15, 16), (12, 15, 16), (8, 11, 16), (8, 7, 16), (4, 7, 8), (6, 5, 8)]
+)
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
+def test_colour_is_read_where_its_bits_lie(
+    stored: int, high: int, allocated: int, photometric: str, syntax: UID
+) -> None:
+    """As with grey: PS3.5 8.1.1. Y of YBR_FULL is the luma, and its colours are around half of the range."""
+    top = 2**stored - 1
+    luma = np.linspace(0, top, 40).round().astype(int)
+    other = luma if photometric == "RGB" else np.full(40, 2 ** (stored - 1))
+    samples = np.stack([luma, other, other], -1)[None] << (high + 1 - stored)
+    plain = ExplicitVRLittleEndian if syntax == RLELossless else syntax
+    made = radiograph(samples, allocated, plain)
+    if syntax == RLELossless:
+        made.compress(RLELossless, encoding_plugin="pydicom")
+    made.BitsStored, made.HighBit, made.PhotometricInterpretation = stored, high, photometric
+    image = decode(content(made))
+    np.testing.assert_allclose(image.pixels[0], luma * (255 / top), atol=1e-3)
+    assert image.warnings == ("colour image, converted to grey",)
+
+
+def test_bits_above_those_of_a_colour_are_masked_with_a_warning() -> None:
+    made = radiograph(np.array(COLOUR) | 0x0100, 16)
+    made.BitsStored, made.HighBit = 8, 7
+    image = decode(content(made))
+    np.testing.assert_allclose(image.pixels[0], LUMA, atol=0.5)
+    assert "cells hold more than the 8 bits of Bits Stored; the others were left out" in image.warnings
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_colour_by_plane_is_read_where_its_bits_lie(planar: int) -> None:
+    samples = np.array(COLOUR * 2) << 8
+    made = radiograph(
+        samples, 16, PixelData=(samples.transpose(2, 0, 1) if planar else samples).astype("<u2").tobytes()
+    )
+    made.PlanarConfiguration, made.BitsStored, made.HighBit = planar, 8, 15
+    np.testing.assert_allclose(decode(content(made)).pixels, [LUMA, LUMA], atol=0.5)
+
+
 def test_palette_colour_is_an_error() -> None:
     with pytest.raises(ImageError, match="PALETTE COLOR"):
         grey(radiograph([0, 1], 8, PhotometricInterpretation="PALETTE COLOR"))
@@ -315,6 +356,12 @@ def htj2k(samples: np.ndarray, syntax: UID, *, reversible: bool = True, **elemen
     return made
 
 
+@pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K])
+def test_an_htj2k_stream_that_was_encoded_before_is_decoded(syntax: UID) -> None:
+    image = decode(content(dataset(syntax, frame=HTJ2K_RAMP)))
+    np.testing.assert_allclose(image.pixels, RAMP, atol=1e-3)
+
+
 @needs_openjph
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K])
@@ -356,7 +403,7 @@ def test_htj2k_that_is_cut_off_is_an_error() -> None:
     stream = get_frame(made.PixelData, 0, number_of_frames=1)
     for length in range(20, len(stream) - 2, 37):
         made.PixelData = encapsulate([stream[:length]])
-        with pytest.raises(ImageError, match=r"pixel data .* damaged"):
+        with pytest.raises(ImageError, match=r"(pixel|JPEG 2000) data .*damaged"):
             grey(made)
 
 
@@ -533,6 +580,22 @@ def test_a_jpeg_application_segment_that_would_crash_gdcm_is_an_error(odd: bytes
     segment = (b"\xff\xee" if odd[:1] == b"A" else b"\xff\xe0") + struct.pack(">H", 2 + len(odd)) + odd
     made.PixelData = encapsulate([jpeg[:2] + segment + jpeg[2:]])
     with pytest.raises(ImageError, match="JFIF version or Adobe transform"):
+        grey(made)
+
+
+@pytest.mark.parametrize("offset", [8, 12, 16, 40])
+@pytest.mark.parametrize("in_jp2", [False, True])
+def test_a_jpeg_2000_stream_of_another_size_is_not_decoded(offset: int, in_jp2: bool) -> None:
+    """Right, bottom and left of the image in the SIZ segment, and its components (ITU-T T.800 A.5.1)."""
+    made = radiograph(phantom(12))
+    stream = bytearray(imagecodecs.jpeg2k_encode(phantom(12), codecformat="JP2" if in_jp2 else "J2K"))
+    made.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    made.PixelData = encapsulate([bytes(stream)])
+    assert np.ptp(grey(made)) > 100
+    start = stream.index(b"\xff\x4f\xff\x51")
+    stream[start + offset] ^= 1
+    made.PixelData = encapsulate([bytes(stream)])
+    with pytest.raises(ImageError, match="JPEG 2000 data differ from the DICOM header in size"):
         grey(made)
 
 

@@ -1,5 +1,6 @@
 """Small image files for tests, and from which studies make hostile ones."""
 
+import base64
 import io
 import struct
 import zlib
@@ -13,6 +14,14 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 GREY = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (36, 40), np.uint8), (0, 0), 2)
+
+RAMP = np.add.outer(np.arange(36), np.arange(40)).astype(np.uint8)
+HTJ2K_RAMP = base64.b64decode(
+    "/0//UQApQAAAAAAoAAAAJAAAAAAAAAAAAAAAKAAAACQAAAAAAAAAAAABBwEB/1AACAACAAAAAv9SAAwAAgABAAUEBEAB/1wAEyBI"
+    "UFBQUFBQUFBQUFBQSEhI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAGMAAf+TwCoA/z29/QCHNAAAAMAVQAgg/tgJ"
+    "/X5LdwDAFVAFWAD+7/x09PTyeACqqvr/Pv9+f764AMArYBXgAAD8/H+AUpSlKUvqAAAA8P97YDrrrrrrrrqcAP/Z"
+)
+"""RAMP as a lossless HTJ2K stream, encoded by OpenJPH 0.26: Python 3.10 has no package that encodes one."""
 
 
 def png(samples: np.ndarray = GREY) -> bytes:
