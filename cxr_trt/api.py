@@ -13,7 +13,6 @@ docs/reference/python.md has more examples.
 """
 
 from cxr_trt.engine.backend import Outputs
-from cxr_trt.findings import FINDINGS
 from cxr_trt.images import decode
 from cxr_trt.images.files import find_files
 from cxr_trt.images.preprocess import preprocess
@@ -21,4 +20,4 @@ from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import Result, score_files
 from cxr_trt.tables.rows import Row
 
-__all__ = ["FINDINGS", "Engine", "Outputs", "Result", "Row", "decode", "find_files", "preprocess", "score_files"]
+__all__ = ["Engine", "Outputs", "Result", "Row", "decode", "find_files", "preprocess", "score_files"]

@@ -246,5 +246,8 @@ def _check_tensors(model: onnx.ModelProto, spec: Specification, path: Path) -> N
         and ("probabilities", TensorProto.FLOAT, batch, len(spec.findings)) in outputs
         for batch in ("N", 1)
     ]
+    maps = [shape[2] for name, *shape in outputs if name == CLASS_MAPS and len(shape) == 5]
+    if maps != [len(spec.findings)] * (CLASS_MAPS in [output[0] for output in outputs]):
+        raise GraphError(f"{path}: its class maps are not one per finding; {REMEDY}")
     if not any(fitting):
         raise GraphError(f"{path}: its inputs and outputs are not those of a scoring graph; {REMEDY}")
