@@ -95,7 +95,7 @@ def adapt(weights: Mapping[str, Tensor], path: Path) -> Adapted | None:
     else:
         raise CheckpointError(
             f"{path}: this DenseNet has {outputs} outputs and {channels} input channels, so it is from no known "
-            f"project: CheXNet has {len(FINDINGS)} and 3, and torchxrayvision has {len(XRV_OUTPUTS)} and 1"
+            "project, and its outputs have no names; name its findings: --torchvision densenet121 --card FILE.toml"
         )
     weight, bias = (renamed.pop(key)[rows] for key in CLASSIFIER_KEYS)
     renamed |= {"transfer.conv.weight": weight[:, :, None, None], "transfer.conv.bias": bias}

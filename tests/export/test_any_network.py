@@ -8,10 +8,16 @@ import pytest
 from any_network import CARD, FINDINGS, statistics, timm_network, write_onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from cxr_trt.engine.build import BuildRequest, build_bundle
+from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import GraphError
 from cxr_trt.export.from_network import export_onnx
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.findings import FINDINGS as CXR14
+from cxr_trt.precision.plan import FLOAT32
+from cxr_trt.precision.planning import plan_precision
+from cxr_trt.progress import ignore_progress
 from cxr_trt.score.engine import Engine
 from cxr_trt.views import Size
 
@@ -19,11 +25,12 @@ torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'
 pytest.importorskip("timm", reason="needs pip install timm")
 pytest.importorskip("onnxscript", reason="needs pip install onnxscript")
 
+SOFTMAX = 'output = "softmax-logits"\n'
 NETWORKS = {
     "convnext": ("convnext_atto", (3, 64, 64), None, {}),
     "vit": ("vit_tiny_patch16_224", (3, 64, 64), None, {"img_size": 64}),
     "vit for one crop": ("vit_tiny_patch16_224", (3, 64, 64), 1, {"img_size": 64}),
-    "resnet, tall and grey": ("resnet10t", (1, 128, 96), None, {"in_chans": 1}),
+    "resnet, tall and grey": ("resnet10t", (1, 1024, 768), None, {"in_chans": 1}),
     "resnet for sixteen crops": ("resnet10t", (3, 64, 64), 16, {}),
     "densenet": ("densenet121", (3, 64, 64), None, {}),
 }
@@ -63,6 +70,46 @@ def test_an_engine_gives_the_scores_of_the_original_file(network_file, build, ba
         found = engine.run(np.concatenate([pictures, pictures[:1]])).probabilities
         assert engine.spec.findings == FINDINGS
     np.testing.assert_allclose(found, expected[[0, 1, 0]], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_rtx_builds_it(network_file, tmp_path, precision):
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx]'")
+    path, card, _ = network_file
+    graph = export_onnx(path, card).graph
+    plan = plan_precision(precision, graph, FLOAT32, None, "max", ignore_progress)
+    manifest = build_bundle(BuildRequest(graph, BACKENDS["tensorrt-rtx"], plan), tmp_path / "rtx.cxr")
+    assert manifest.precision == precision
+    assert sum(file.stat().st_size for file in (tmp_path / "rtx.cxr").iterdir()) > path.stat().st_size / 2
+
+
+def test_what_stays_float32_is_measured_by_kind(network_file, tmp_path):
+    """float16 on the CPU rounds as a GPU would; no kind of layer may move the scores much."""
+    path, card, shape = network_file
+    graph = export_onnx(path, card).graph
+    plan = plan_precision("fp16", graph, FLOAT32, None, "max", ignore_progress)
+    build_bundle(BuildRequest(graph, BACKENDS["onnxruntime"], plan), tmp_path / "half.cxr")
+    with Engine(tmp_path / "half.cxr") as engine:
+        found = engine.run(check_pictures(Size(*shape[1:]))).probabilities
+    difference = np.abs(found - original_probabilities(path, check_pictures(Size(*shape[1:])), shape)).max()
+    assert 0 < difference < 5e-3
+    assert {layer.split(".")[0] for layer in plan.float32} <= {"network"}
+
+
+def test_exclusive_classes_of_which_some_are_reported(build, tmp_path):
+    """Fifteen classes with No Finding, of which the fourteen findings become columns."""
+    network = timm_network("resnet10t", outputs=15)
+    path = write_onnx(network, tmp_path / "network.onnx", (3, 64, 64))
+    card = tmp_path / "card.toml"
+    names = [*CXR14, "No Finding"]
+    card.write_text(f"findings = {names}\nreport = {names[:14]}\nimage_size = 64\n{statistics()}" + SOFTMAX)
+    pictures = check_pictures(64)
+    crops = torch.from_numpy((np.repeat(pictures, 3, 1) / np.float32(255) - np.float32(0.5)) / np.float32(0.25))
+    with torch.inference_mode():
+        expected = torch.softmax(network(crops), 1)[:, :14]
+    with Engine(build(export_onnx(path, card).graph)) as engine:
+        assert engine.spec.findings == CXR14
+        np.testing.assert_allclose(engine.run(pictures).probabilities, expected, rtol=0, atol=1e-5)
 
 
 def test_a_scoring_graph_gives_its_network_back(network_file, tmp_path):

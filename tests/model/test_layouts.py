@@ -12,12 +12,12 @@ import torchxrayvision
 from PIL import Image
 from torch import nn
 from torchvision import transforms
-from torchvision.models import densenet121
+from torchvision.models import densenet121, resnet50
 
+from cxr_trt.commands.sources import load_source
 from cxr_trt.errors import CheckpointError
 from cxr_trt.export.from_checkpoint import export_checkpoint
 from cxr_trt.export.pictures import check_pictures
-from cxr_trt.findings import FINDINGS
 from cxr_trt.images import decode
 from cxr_trt.images.preprocess import preprocess
 from cxr_trt.model.checkpoint import load_checkpoint
@@ -120,14 +120,14 @@ def test_torchxrayvision_scores_as_its_own_definition_does(xrv, radiograph, tmp_
     graph = export_checkpoint(tmp_path / "xrv.pt").graph
     spec = graph.spec
     assert (spec.views, spec.image_size, spec.crop_size) == ("center", Size.square(224), Size.square(224))
-    points = dict(zip(OUTPUTS, xrv.op_threshs.tolist(), strict=True))
-    assert spec.operating_points == pytest.approx([points[finding] for finding in FINDINGS])
+    assert spec.findings == tuple(OUTPUTS)
+    assert spec.operating_points == pytest.approx(xrv.op_threshs.tolist())
     image = preprocess(radiograph, 224, spec.fit)
     with torch.inference_mode():
         given = torch.from_numpy(torchxrayvision.utils.normalize(image, 255))[None, None]
-        expected = dict(zip(OUTPUTS, xrv(given)[0].tolist(), strict=True))
+        expected = xrv(given)[0]
     found = run(graph, image)[0][0]
-    np.testing.assert_allclose(found, [expected[finding] for finding in FINDINGS], atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.min() < 0.5 < found.max()  # on both sides of the operating points
 
 
@@ -139,8 +139,39 @@ def test_torchxrayvision_without_operating_points_gives_plain_probabilities(xrv,
     given = torch.from_numpy(torchxrayvision.utils.normalize(image, 255))[None, None]
     with torch.inference_mode():
         logits = xrv.classifier(torch.relu(xrv.features(given)).mean((2, 3)))
-    rows = [OUTPUTS.index(finding) for finding in FINDINGS]
-    np.testing.assert_allclose(run(graph, image)[0], torch.sigmoid(logits[:, rows]), atol=1e-5)
+    np.testing.assert_allclose(run(graph, image)[0], torch.sigmoid(logits), atol=1e-5)
+
+
+def test_a_torchxrayvision_model_reports_what_it_was_trained_on(xrv, tmp_path):
+    weights = {**xrv.state_dict(), "op_threshs": xrv.op_threshs.clone()}
+    weights["op_threshs"][[0, 5]] = torch.nan
+    torch.save(weights, tmp_path / "xrv.pt")
+    loaded = load_checkpoint(tmp_path / "xrv.pt")
+    assert loaded.spec.findings == tuple(name for i, name in enumerate(OUTPUTS) if i not in (0, 5))
+    kept = [i for i in range(18) if i not in (0, 5)]
+    torch.testing.assert_close(loaded.network.transfer.conv.bias, xrv.classifier.bias[kept])
+
+
+def test_torchxrayvisions_resnet_scores_as_its_own_definition_does(radiograph, tmp_path):
+    """Its class only opens its own downloads, so the network is built here as that class builds it."""
+    torch.manual_seed(0)
+    network = resnet50(weights=None, num_classes=18)
+    network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    with torch.no_grad():
+        network.fc.weight.mul_(0.01)  # or the sigmoids of a random network would all be 0 or 1
+    points = torch.linspace(0.2, 0.8, 18)
+    points[3] = torch.nan
+    weights = {f"model.{key}": value for key, value in network.eval().state_dict().items()}
+    torch.save({**weights, "op_threshs": points}, tmp_path / "xrv.pt")
+    source = load_source(tmp_path / "xrv.pt", None, None).graph
+    assert len(source.spec.findings) == 17
+    image = preprocess(radiograph, 512, "center-crop")
+    given = torch.from_numpy(torchxrayvision.utils.normalize(image, 255))[None, None]
+    with torch.inference_mode():
+        expected = torchxrayvision.models.op_norm(torch.sigmoid(network(given)), points)[0]
+    kept = [i for i in range(18) if i != 3]
+    np.testing.assert_allclose(run(source, image)[0][0], expected[kept], atol=1e-5)
+    assert np.ptp(run(source, image)[0]) > 0.01
 
 
 @pytest.mark.parametrize("shape", [(301, 400), (400, 301), (302, 401), (400, 400)])
@@ -154,8 +185,7 @@ def test_the_central_square_is_torchxrayvisions(shape):
 def test_what_does_not_fit_is_refused_and_named(chexnet, xrv, tmp_path):
     path = tmp_path / "model.pth"
     weights = {f"module.densenet121.{key}": value for key, value in chexnet.densenet121.state_dict().items()}
-    without_thorax = {**xrv.state_dict(), "op_threshs": xrv.op_threshs.clone()}
-    without_thorax["op_threshs"][:2] = torch.nan
+    trained_on_nothing = {**xrv.state_dict(), "op_threshs": torch.full((18,), torch.nan)}
     imagenet = {"classifier.weight": torch.zeros(1000, 1024), "classifier.bias": torch.zeros(1000)}
     for content, sentence in (
         ({**weights, "module.more": torch.zeros(1)}, "unexpected more"),
@@ -164,11 +194,11 @@ def test_what_does_not_fit_is_refused_and_named(chexnet, xrv, tmp_path):
             r"missing features\.denseblock2\.denselayer3\.norm1\.weight",
         ),
         ({**weights, "module.densenet121.features.norm5.bias": torch.zeros(3)}, r"wrong shape features\.norm5\.bias"),
-        (without_thorax, "was not trained on Atelectasis, Consolidation; use one with all 14"),
+        (trained_on_nothing, "its operating points say that it was trained on nothing"),
         ({**densenet121(weights=None).state_dict(), **imagenet}, "knows no findings; train with it first: python -m"),
         (
             densenet121(weights=None, num_classes=5).state_dict(),
-            "5 outputs and 3 input channels, so it is from no known",
+            "5 outputs and 3 input channels.*name its findings: --torchvision densenet121 --card",
         ),
     ):
         torch.save(content, path)
