@@ -74,9 +74,11 @@ def _contest(name: str, folder: Path, rounds: int, calibration_images: int, imag
     }
     for engine, (backend, precision) in our_engines().items():
         bundle = folder / f"{backend}-{precision}.cxr"
-        options = ["--calibrate", images, "--calibration-images", calibration_images] if precision == "int8" else []
-        build = ["build-engine", folder / "model.onnx", "-o", bundle, "--backend", backend, "--precision", precision]
-        _cxr_trt(*build, *options)
+        calibrated = next(folder.glob("*-int8.cxr"), None) if precision == "int8" else None
+        options: list[Any] = ["-o", bundle, "--backend", backend, "--precision", precision]
+        if precision == "int8" and calibrated is None:
+            options += ["--calibrate", images, "--calibration-images", calibration_images]
+        _cxr_trt("build-engine", calibrated or folder / "model.onnx", *options)
         commands[engine] = ["bundle", str(bundle), str(folder / "picture.npy")]
     seconds: dict[str, list[float]] = {contestant: [] for contestant in commands}
     with ExitStack() as stack:

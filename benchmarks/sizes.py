@@ -14,12 +14,12 @@ from cxr_trt.engine.backend import Backend, BuildOptions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.markdown import markdown_table
-from cxr_trt.precision import PRECISIONS
 from cxr_trt.precision.int8_calibration import Int8Calibration
 from cxr_trt.precision.plan import FLOAT32, PrecisionPlan
 
 PACKAGES = ("openvino", "onnxruntime", "tensorrt-rtx")
 MAX_BATCH = 8
+PRECISIONS = ("fp32", "fp16", "int8")  # bf16 engines have the files of fp32
 TEXT = """\
 # How large engines are
 
