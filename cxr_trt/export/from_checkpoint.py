@@ -50,11 +50,12 @@ def export_checkpoint(
     spec = replace(checkpoint.spec, views=view_set or checkpoint.spec.views)
     if spec.repeats_itself:
         raise CheckpointError(f"{path}: scores whole images, so all crops would be equal; leave out --views")
-    weights = {key: tensor.numpy() for key, tensor in checkpoint.network.state_dict().items()}
+    scorer = Scorer(checkpoint.network, spec)
+    weights = {key: tensor.numpy() for key, tensor in scorer.network.state_dict().items()}
     info = GraphInfo.of_this_version(spec, checkpoint.weights, checkpoint.sha256)
-    graph = ScoringGraph.from_network(weights, checkpoint.network.settings, info)
+    graph = ScoringGraph.from_network(weights, scorer.network.settings, info)
     onnx.checker.check_model(graph.model, full_check=True)
     pictures = check_pictures(spec.image_size)
     if images:
         pictures = np.concatenate([pictures, load_images(images, spec.image_size, spec.fit)])
-    return Export(graph, len(pictures), verify(graph.model, Scorer(checkpoint.network, spec), pictures))
+    return Export(graph, len(pictures), verify(graph.model, scorer, pictures))
