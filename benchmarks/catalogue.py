@@ -42,6 +42,12 @@ _ALL = (
         "PyTorch",
         "20 minutes",
     ),
+    Study(
+        "jpeg-2000",
+        "How fast JPEG 2000 is decoded, beside the libraries on PyPI that can.",
+        "Pillow, pydicom-data",
+        "10 minutes",
+    ),
     Study("growth", "Time and memory from 100 to 100,000 files.", "the base dependencies", "20 minutes"),
     Study("views", "What each view set costs and how well it scores.", "ChestX-ray14", "30 minutes"),
     Study(

@@ -20,6 +20,7 @@ from benchmarks.tools.networks import load_network
 from benchmarks.views import read_test_side
 from cxr_trt.evaluate.auc import Floats
 from cxr_trt.evaluate.comparison import compare_probabilities
+from cxr_trt.findings import FINDINGS
 from cxr_trt.images.load import load_images
 from cxr_trt.markdown import markdown_table
 from cxr_trt.model.network import Network, SqueezeExcitation
@@ -65,7 +66,7 @@ def difference(exact: Floats, own: Floats, names: list[str]) -> dict[str, float]
     """How far probabilities [N, 14] lie from ten crops'."""
     log_odds, exact_log_odds = (np.log(p / (1 - p)) for p in (own, exact))
     moved = np.sqrt(np.mean((log_odds - exact_log_odds) ** 2, 0)) / np.std(exact_log_odds, 0)
-    ranks = [r for r in compare_probabilities(exact, own, names).rank_correlation.values() if r is not None]
+    ranks = [r for r in compare_probabilities(FINDINGS, exact, own, names).rank_correlation.values() if r is not None]
     return {"moved": float(moved.mean()), "rank_correlation": float(np.mean(ranks))}
 
 
@@ -91,13 +92,14 @@ def mixtures(network: Network, spec: Specification, image: Any) -> Floats:
     """Probabilities [4, 14] of an image, uint8 [1, size, size], in the order of MIXTURES."""
     std, mean = (torch.tensor(values)[:, None, None] for values in (spec.std, spec.mean))
     whole = (torch.from_numpy(image).float() / 255 - mean) / std
-    far, middle = spec.image_size - spec.crop_size, (spec.image_size - spec.crop_size) // 2
+    crop_side = spec.crop_size.height
+    far, middle = spec.margin.height, spec.margin.height // 2
     found: list[list[Tensor]] = [[] for _ in MIXTURES]
     for picture in (whole[None], whole[None].flip(3)):
         with recorded_gates(network) as gates_of_image:
             dense_maps = network.class_maps(picture)
         for y, x in ((0, 0), (0, far), (far, 0), (far, far), (middle, middle)):
-            crop = picture[:, :, y : y + spec.crop_size, x : x + spec.crop_size]
+            crop = picture[:, :, y : y + crop_side, x : x + crop_side]
             with recorded_gates(network) as gates_of_crop:
                 crop_maps = network.class_maps(crop)
             with fixed_gates(network, gates_of_image):
@@ -119,8 +121,8 @@ def mixtures(network: Network, spec: Specification, image: Any) -> Floats:
 
 
 def _window(maps: Tensor, y: int, x: int, spec: Specification) -> Tensor:
-    cell = spec.image_size // maps.shape[-1]
-    side = spec.crop_size // cell
+    cell = spec.image_size.height // maps.shape[-1]
+    side = spec.crop_size.height // cell
     return maps[:, :, y // cell : y // cell + side, x // cell : x // cell + side]
 
 

@@ -472,7 +472,7 @@ def page(result: Result) -> str:
             fault,
             str(own["cases"]),
             ", ".join(f"{code}: {number}" for code, number in own["exit_codes"].items()) or "-",
-            own["message"].replace("|", "\\|"),
+            own["message"],
         )
         for fault, own in faults.items()
     ]

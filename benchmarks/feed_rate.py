@@ -28,7 +28,7 @@ from cxr_trt.images.dicom_pixels import DECODER_PLUGINS
 from cxr_trt.images.files import find_files
 from cxr_trt.markdown import markdown_table
 
-PACKAGES = ("opencv-python-headless", "pydicom", "pylibjpeg-openjpeg", "python-gdcm", "torch", "torchvision", "pillow")
+PACKAGES = ("opencv-python-headless", "pydicom", "imagecodecs", "python-gdcm", "torch", "torchvision", "pillow")
 WORKERS = (1, 2)
 SKIPPED_PICTURES = 4  # as many as are decoded ahead
 MIN_FILES = 24  # so that pictures that come in bursts, one of each process, count less
@@ -48,11 +48,13 @@ raw, JPEG 2000 (lossless) and RLE.
 - **times faster**: cxr-trt compared with PIL.
 - **library**: the decoder that cxr-trt uses for the format, on bytes in memory, in one thread: without reading,
   hashing, windowing, resizing or checking. For uncompressed DICOM that is next to nothing.
-- **part of library**: the rate of one process of cxr-trt as a part of that.
+- **part of library**: the rate of one process of cxr-trt as a part of that; above 1 with JPEG 2000, where one process
+  has a thread for each processor.
 
 What keeps cxr-trt below its decoders is the other work: hashing, windowing, resizing, and the checks of the picture.
-The faster the decoder, the more they weigh. With JPEG 2000, nearly all of the time is OpenJPEG's for both; with one
-worker, the decoder that pydicom chooses (GDCM) uses two processors, and cxr-trt one.
+The faster the decoder, the more they weigh. With JPEG 2000, nearly all of the time is OpenJPEG's for both. With one
+process, both decode it on two processors: cxr-trt because a processor is idle, GDCM, which pydicom chooses, always.
+[JPEG 2000](jpeg-2000.md) compares the libraries.
 """
 
 
@@ -75,13 +77,13 @@ def rates(kind: Format, folder: Path, seconds: float, rounds: int) -> dict[str, 
     files = sorted(make_pictures(folder / "files", kind, count).iterdir())
     contestants: dict[str, Callable[[], Iterable[Any]]] = {"library": lambda: _library(kind, data, count)}
     for workers in WORKERS:
-        contestants[f"cxr-trt, {workers}"] = partial(_ours, files, workers)
+        contestants[f"cxr-trt, {workers}"] = partial(decoded_files, files, workers)
         contestants[f"PIL, {workers}"] = partial(_loader, files, workers)
     measured: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds):
         order = list(contestants)
         for name in order[number % len(order) :] + order[: number % len(order)]:
-            measured[name].append(_rate(contestants[name]()))
+            measured[name].append(files_per_second(contestants[name]()))
     return {
         "files": count,
         "bytes": len(data),
@@ -89,7 +91,7 @@ def rates(kind: Format, folder: Path, seconds: float, rounds: int) -> dict[str, 
     }
 
 
-def _rate(pictures: Iterable[Any]) -> float:
+def files_per_second(pictures: Iterable[Any]) -> float:
     """Pictures per second once the first of them are there: how long processes take to start is not counted."""
     times = []
     for picture in pictures:
@@ -116,7 +118,7 @@ def _library(kind: Format, data: bytes, count: int) -> Iterator[npt.NDArray[Any]
             yield get_decoder(syntax).as_array(dataset, decoding_plugin=DECODER_PLUGINS.get(syntax, ""))[0]
 
 
-def _ours(files: list[Path], workers: int) -> Iterator[npt.NDArray[np.uint8] | None]:
+def decoded_files(files: list[Path], workers: int) -> Iterator[npt.NDArray[np.uint8] | None]:
     """What `cxr_trt.score.pipeline.score_files` does up to the engine."""
     sources = find_files(files).sources
     with Decoders(workers, 512, Limits()) as decoders:

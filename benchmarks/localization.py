@@ -114,14 +114,18 @@ def measure(data: Path, limit: int | None) -> Result:
         for box in (box for box in boxes if box.image == image):
             order.append(box)
             for method, (class_maps, rectangle) in maps.items():
-                found[method].append(hits(strongest_region(class_maps[box.finding], rectangle), box.rectangle))
-    findings = np.array([box.finding for box in order])
+                found[method].append(
+                    hits(strongest_region(class_maps[FINDINGS.index(box.finding)], rectangle), box.rectangle)
+                )
+    findings = np.array([FINDINGS.index(box.finding) for box in order])
     patients = [rows[box.image]["patient_id"] for box in order]
     return {
         "checkpoint_sha256": graph.info.checkpoint_sha256,
-        "alpha": graph.spec.alpha,
+        "alpha": graph.network()[1].alpha,
         "images": len(images),
-        "methods": {method: to_json(localize(np.array(hit), findings, patients)) for method, hit in found.items()},
+        "methods": {
+            method: to_json(localize(FINDINGS, np.array(hit), findings, patients)) for method, hit in found.items()
+        },
     }
 
 
@@ -164,7 +168,7 @@ def centre_crop_maps(
     positions of the gradient of the finding's score; the sum is cut at zero.
     """
     (view,) = spec.view_list()
-    side = slice(view.y, view.y + spec.crop_size), slice(view.x, view.x + spec.crop_size)
+    side = slice(view.y, view.y + spec.crop_size.height), slice(view.x, view.x + spec.crop_size.width)
     mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
     crop = ((torch.tensor(image[side]) / 255 - mean) / std)[None]
     with torch.no_grad():

@@ -22,6 +22,7 @@ from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.evaluate.auc import Floats
 from cxr_trt.evaluate.comparison import AreaDifferences, compare_areas, compare_probabilities
 from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.findings import FINDINGS
 from cxr_trt.images.files import Source, find_files
 from cxr_trt.markdown import markdown_table
 from cxr_trt.precision import CALIBRATION_METHODS, CalibrationMethod
@@ -80,7 +81,7 @@ def measure(data: Path, folder: Path, images: int | None) -> Result:
     for name, opened in _engines(folder, data).items():
         click.echo(name, err=True)
         found[name] = _scores(opened(), sources, folder / f"{name.replace(' ', '-')}.journal")
-    labels = read_labels(test / "labels.csv")
+    labels = read_labels(test / "labels.csv", FINDINGS)
     rows = {name: compare_with_reference(found[REFERENCE], values, sources, labels) for name, values in found.items()}
     return {"images": len(sources), "engines": rows}
 
@@ -144,8 +145,8 @@ def compare_with_reference(reference: Floats, values: Floats, sources: list[Sour
     if labels.patients is None or len(partners) < len(paths):
         raise click.ClickException("the test images need labels and patients")
     patients = [labels.patients[partner] for partner in partners]
-    probabilities = compare_probabilities(reference, values, paths)
-    areas = compare_areas(reference, values, labels.values[partners], patients, RESAMPLES, 0)
+    probabilities = compare_probabilities(FINDINGS, reference, values, paths)
+    areas = compare_areas(FINDINGS, reference, values, labels.values[partners], patients, RESAMPLES, 0)
     if areas.mean.difference is None:
         raise click.ClickException("too few images: no finding has both positives and negatives")
     return {

@@ -21,6 +21,7 @@ from benchmarks.study import DEMO_MODEL, Result, cxr14_option
 from benchmarks.tools.networks import load_network
 from cxr_trt.evaluate.auc import Floats
 from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.findings import FINDINGS
 from cxr_trt.images.files import find_files
 from cxr_trt.images.load import load_images
 from cxr_trt.markdown import markdown_table
@@ -74,7 +75,7 @@ def measure(data: Path, plans: tuple[Path, ...]) -> Result:
         test = Path(name, "test")
         write_split(read_data(data / "labels.csv", None), "test", data / "images", test)
         sources = list(find_files([test / "images"]).sources)
-        labels = read_labels(test / "labels.csv")
+        labels = read_labels(test / "labels.csv", FINDINGS)
         images = load_images([source.path for source in sources], graph.spec.image_size, graph.spec.fit)
     runs = {REFERENCE: _on_pytorch(graph)}
     runs |= {f"onnxruntime {plan.precision}": _on_onnxruntime(graph, plan) for plan in chosen}

@@ -49,7 +49,7 @@ def measure(data: Path) -> Result:
     for split in ("val", "test"):
         folder, table = FOLDER / split, FOLDER / f"{split}.csv"
         write_split(rows, split, data / "images", folder)
-        labels = read_labels(folder / "labels.csv").values
+        labels = read_labels(folder / "labels.csv", FINDINGS).values
         frequencies[split] = dict(zip(FINDINGS, labels.mean(0).tolist(), strict=True))
         _run("score", folder / "images", "--engine", bundle, "--output", table, "--overwrite")
         if split == "val":

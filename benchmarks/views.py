@@ -147,9 +147,11 @@ def summary(
 ) -> Result:
     """The time of a view set, its AUC, and how both differ from ten crops."""
     own, reference = scores[view_set], scores[REFERENCE]
-    evaluation = evaluate(own, labels, patients, resamples=resamples)
-    areas = compare_areas(reference, own, labels, patients, resamples, 0)
-    ranks = [r for r in compare_probabilities(reference, own, names).rank_correlation.values() if r is not None]
+    evaluation = evaluate(FINDINGS, own, labels, patients, resamples=resamples)
+    areas = compare_areas(FINDINGS, reference, own, labels, patients, resamples, 0)
+    ranks = [
+        r for r in compare_probabilities(FINDINGS, reference, own, names).rank_correlation.values() if r is not None
+    ]
     ratios = [a / b for a, b in zip(seconds[REFERENCE], seconds[view_set], strict=True)]
     return {
         "times_faster": statistics.median(ratios),

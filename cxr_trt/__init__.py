@@ -1,4 +1,4 @@
-"""Scores chest X-rays for the 14 findings of ChestX-ray14. Research use only; not a medical device.
+"""Scores chest X-rays for the findings of a network. Research use only; not a medical device.
 
     import cxr_trt
 

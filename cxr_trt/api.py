@@ -6,7 +6,7 @@
         for row in engine.score("xrays/"):
             print(row.path, row.error or row.probabilities)
         for result in cxr_trt.score_files(engine, cxr_trt.find_files("xrays/").sources, class_maps=True):
-            print(result.row.path, result.class_maps)                  # float32 [14, h, w]
+            print(result.row.path, result.class_maps)                  # float32 [findings, h, w]
         outputs = engine.run(cxr_trt.preprocess(array, 512)[None])     # array: float32 [H, W], 0 black to 255 white
 
 docs/reference/python.md has more examples.

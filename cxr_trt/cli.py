@@ -67,4 +67,4 @@ class CommandGroup(click.Group):
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cxr-trt", prog_name="cxr-trt")
 def main() -> None:
-    """Score chest X-rays for the 14 findings of ChestX-ray14. Research use only; not a medical device."""
+    """Score chest X-rays for the findings of a network. Research use only; not a medical device."""

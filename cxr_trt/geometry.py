@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cxr_trt.images.preprocess import fitted_part
 from cxr_trt.spec import Specification
 
 
@@ -26,13 +27,10 @@ def map_rectangle(spec: Specification, height: int, width: int) -> Rectangle:
         height: height of the picture in pixels.
         width: width of the picture in pixels.
     """
-    offset, side = spec.class_map_region
-    y, x, rows, columns = 0, 0, height, width
-    if spec.fit == "center-square":
-        rows = columns = min(height, width)
-        y, x = height // 2 - rows // 2, width // 2 - columns // 2
-    down, across = rows / spec.image_size, columns / spec.image_size
-    return Rectangle(y + offset * down, x + offset * across, side * down, side * across)
+    region = spec.class_map_region
+    y, x, rows, columns = fitted_part(height, width, spec.image_size, spec.fit)
+    down, across = rows / spec.image_size.height, columns / spec.image_size.width
+    return Rectangle(y + region.y * down, x + region.x * across, region.height * down, region.width * across)
 
 
 def scaled(rectangle: Rectangle, down: float, across: float) -> Rectangle:
@@ -53,17 +51,28 @@ def upsample(
 
     Returns:
         float32 [rows, columns], and the slices of the picture that it covers: the rectangle rounded to whole pixels, at
-        least one in each direction.
+        least one in each direction, without what lies beyond the picture.
     """
     rows = _whole_pixels(rectangle.y, rectangle.height, height)
     columns = _whole_pixels(rectangle.x, rectangle.width, width)
     size = (columns.stop - columns.start, rows.stop - rows.start)
-    smooth = cv2.resize(class_map, size, interpolation=cv2.INTER_CUBIC)
+    if min(rectangle.y, rectangle.x) < 0:  # the picture was padded
+        down, across = class_map.shape[0] / rectangle.height, class_map.shape[1] / rectangle.width
+        cells = np.array(
+            [
+                [across, 0, (columns.start + 0.5 - rectangle.x) * across - 0.5],
+                [0, down, (rows.start + 0.5 - rectangle.y) * down - 0.5],
+            ]
+        )
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        smooth = cv2.warpAffine(class_map, cells, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    else:
+        smooth = cv2.resize(class_map, size, interpolation=cv2.INTER_CUBIC)
     return np.clip(smooth, class_map.min(), class_map.max()), (rows, columns)
 
 
 def _whole_pixels(start: float, length: float, size: int) -> slice:
-    first = min(round(start), size - 1)
+    first = max(0, min(round(start), size - 1))
     return slice(first, max(first + 1, min(round(start + length), size)))
 
 

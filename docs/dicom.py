@@ -20,7 +20,8 @@ the data contradict each other, the picture follows the data as viewers do. What
 the row's `warnings`.
 """
 TAIL = """\
-Colour becomes BT.601 luma. At the end, a picture must be finite and of the size that the file declares.
+Colour becomes BT.601 luma. At the end, a picture must be finite and of the size that the file declares, and it is not
+one grey unless its stored values are, or differ by less than the display can show.
 
 ## What is skipped
 

@@ -26,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.auc import evaluate
+from cxr_trt.findings import FINDINGS
 from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.network import Network
 from cxr_trt.outputs import replacing
@@ -221,7 +222,8 @@ class Trainer:
             labels.append(batch.labels.numpy())
         if not np.isfinite(total):
             return total, None
-        areas = evaluate(np.concatenate(scores), np.concatenate(labels), np.arange(len(self.val)), resamples=0)
+        parts = np.concatenate(scores), np.concatenate(labels), np.arange(len(self.val))
+        areas = evaluate(FINDINGS, *parts, resamples=0)
         return total / len(self.val), areas.mean_auc
 
     def _forward(self, network: Network, crops: Tensor) -> tuple[Tensor, Tensor]:

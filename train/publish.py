@@ -28,7 +28,7 @@ def main(checkpoint: Path, model: Path) -> None:
             weights.copy_(weights.half())
     with tempfile.TemporaryDirectory() as folder:
         rounded = Path(folder, "rounded.safetensors")
-        sizes = loaded.spec.image_size, loaded.spec.crop_size
+        sizes = loaded.spec.image_size.height, loaded.spec.crop_size.height
         save_checkpoint(loaded.network, rounded, weights="demonstration", sizes=sizes)
         exported = export_checkpoint(rounded, view_set="ten-crop")
     onnx.save(pack(exported.graph.model), model)

@@ -8,7 +8,7 @@ fingerprint of the one engine that it is for, and ends with its own hash.
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from cxr_trt.calibrate.fit import (
     why_not_fit,
 )
 from cxr_trt.errors import BundleError
-from cxr_trt.findings import FINDINGS
+from cxr_trt.findings import CALIBRATED_SUFFIX, POSITIVE_SUFFIX
 from cxr_trt.hashing import hash_fields, to_hashed_json
 
 CALIBRATION_FILE = "calibration.json"
@@ -38,10 +38,15 @@ MAX_CALIBRATION_BYTES = 16 << 20
 CALIBRATION_FORMAT = 1  # raise it when the fields change their meaning
 Method = Literal["platt", "isotonic"]
 
-CALIBRATED_COLUMNS = tuple(f"{finding}_calibrated" for finding in FINDINGS)
-POSITIVE_COLUMNS = tuple(f"{finding}_positive" for finding in FINDINGS)
-CALIBRATION_COLUMNS = ("calibration", *CALIBRATED_COLUMNS, *POSITIVE_COLUMNS)
-"""What a calibration adds to a table: its fingerprint, probabilities, and yes or no; empty for findings not fitted."""
+
+def calibrated_column(finding: str) -> str:
+    """The column of a table with the probability of a finding."""
+    return finding + CALIBRATED_SUFFIX
+
+
+def positive_column(finding: str) -> str:
+    """The column of a table that says yes or no for a finding."""
+    return finding + POSITIVE_SUFFIX
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Calibration:
     method: the kind of scaling of all findings.
     goal: what all thresholds were chosen for, in words.
     images: number of images that it was fitted on.
+    findings: all findings of the engine, in order.
     fits: the findings that could be fitted.
     left_out: the reason for each finding that could not.
     """
@@ -69,6 +75,7 @@ class Calibration:
     method: Method
     goal: str
     images: int
+    findings: tuple[str, ...]
     fits: Mapping[str, FindingCalibration]
     left_out: Mapping[str, str]
 
@@ -78,14 +85,20 @@ class Calibration:
         return hash_fields(self._fields())[:16]
 
     def summary(self) -> str:
-        fitted = f"{len(self.fits)} of {len(FINDINGS)} findings on {self.images} images"
+        fitted = f"{len(self.fits)} of {len(self.findings)} findings on {self.images} images"
         return f"{self.fingerprint}, {fitted}, {self.method}; thresholds for {self.goal}"
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it adds to a table: its fingerprint, probabilities, and yes or no; empty for findings not fitted."""
+        calibrated, positive = (map(column, self.findings) for column in (calibrated_column, positive_column))
+        return ("calibration", *calibrated, *positive)
+
     def values(self, probabilities: tuple[float, ...] | None) -> tuple[str | float | None, ...]:
-        """The cells for the 14 float32 scores of a row, or for an error row, in the order of CALIBRATION_COLUMNS."""
-        calibrated: list[float | None] = [None] * len(FINDINGS)
-        positive: list[str | None] = [None] * len(FINDINGS)
-        for i, (finding, score) in enumerate(zip(FINDINGS, probabilities or (), strict=False)):
+        """The cells for the float32 scores of a row, or for an error row, in the order of `columns`."""
+        calibrated: list[float | None] = [None] * len(self.findings)
+        positive: list[str | None] = [None] * len(self.findings)
+        for i, (finding, score) in enumerate(zip(self.findings, probabilities or (), strict=False)):
             if fit := self.fits.get(finding):
                 calibrated[i] = float(fit.scaling(np.array(score)))
                 positive[i] = "yes" if score >= fit.threshold.score else "no"
@@ -108,34 +121,48 @@ class Calibration:
         return {"format": CALIBRATION_FORMAT, **plain, "fits": fits, "left_out": dict(self.left_out)}
 
 
-def fit_calibration(scores: Floats, labels: Booleans, method: Method, goal: ThresholdGoal, engine: str) -> Calibration:
+def fit_calibration(
+    findings: Sequence[str],
+    scores: Mapping[str, Floats],
+    labels: Mapping[str, Booleans],
+    method: Method,
+    goal: ThresholdGoal,
+    engine: str,
+) -> Calibration:
     """Fit every finding that can be fitted.
 
     Args:
-        scores: [N, 14], probabilities from the engine.
-        labels: [N, 14].
+        findings: all findings of the engine, in order.
+        scores: probabilities from the engine, [N] for each finding with labels.
+        labels: [N] for each of these.
         method: the kind of scaling.
         goal: what the thresholds are chosen for.
         engine: fingerprint of the engine.
     """
     fit_scaling: Callable[[Floats, Booleans], Scaling] = fit_platt if method == "platt" else fit_isotonic
     fits, left_out = {}, {}
-    for finding, column, truth in zip(FINDINGS, scores.T.astype(np.float32), labels.T, strict=True):
+    for finding in findings:
+        if finding not in labels:
+            left_out[finding] = "it has no labels"
+            continue
+        truth, column = labels[finding], scores[finding].astype(np.float32)
         exact = column.astype(np.float64)
         if reason := why_not_fit(exact, truth):
             left_out[finding] = reason
         else:
             threshold = choose_threshold(column, truth, goal)
             fits[finding] = FindingCalibration(int(truth.sum()), fit_scaling(exact, truth), threshold)
-    return Calibration(engine, method, str(goal), len(scores), fits, left_out)
+    images = len(next(iter(labels.values())))
+    return Calibration(engine, method, str(goal), images, tuple(findings), fits, left_out)
 
 
-def read_calibration(bundle: Path, engine: str) -> Calibration | None:
+def read_calibration(bundle: Path, engine: str, findings: tuple[str, ...]) -> Calibration | None:
     """Read the calibration of a bundle, if it has one.
 
     Args:
         bundle: folder of the bundle.
         engine: fingerprint of its engine.
+        findings: findings of its engine.
 
     Raises:
         BundleError: the calibration is damaged, changed, or was fitted for another engine.
@@ -150,7 +177,7 @@ def read_calibration(bundle: Path, engine: str) -> Calibration | None:
         if path.stat().st_size > MAX_CALIBRATION_BYTES:
             raise ValueError("larger than any calibration")
         text = path.read_text(encoding="utf-8")
-        calibration = _parse(json.loads(text))
+        calibration = _parse(json.loads(text), findings)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path}: damaged or from another version of cxr-trt; {remedy}") from error
     if text != calibration.to_json():
@@ -160,16 +187,16 @@ def read_calibration(bundle: Path, engine: str) -> Calibration | None:
     return calibration
 
 
-def _parse(fields: Any) -> Calibration:
+def _parse(fields: Any, findings: tuple[str, ...]) -> Calibration:
     if fields["format"] != CALIBRATION_FORMAT:
         raise ValueError("another format")
     method = cast(Method, fields["method"])
     fits = {name: _parse_fit(fit, method) for name, fit in fields["fits"].items()}
     left_out = fields["left_out"]
     texts = (fields["engine"], fields["aim"], *left_out, *left_out.values())
-    if {*fits, *left_out} != set(FINDINGS) or not all(isinstance(text, str) for text in texts):
+    if {*fits, *left_out} != set(findings) or not all(isinstance(text, str) for text in texts):
         raise TypeError("other findings, or a text is missing")
-    return Calibration(fields["engine"], method, fields["aim"], int(fields["images"]), fits, left_out)
+    return Calibration(fields["engine"], method, fields["aim"], int(fields["images"]), findings, fits, left_out)
 
 
 def _parse_fit(fit: Any, method: Method) -> FindingCalibration:

@@ -74,7 +74,7 @@ def benchmark(
 
 def engine_alone(engine: Engine, runs: int) -> dict[str, Any]:
     """Seconds for a single X-ray, and per X-ray in full batches, from uint8 pictures in memory to probabilities."""
-    pictures = np.resize(check_pictures(engine.spec.image_size), (engine.max_batch, 1, *[engine.spec.image_size] * 2))
+    pictures = np.resize(check_pictures(engine.spec.image_size), (engine.max_batch, 1, *engine.spec.image_size))
     single = _timed(lambda: engine.run(pictures[:1]), runs)
     full = _timed(lambda: engine.run(pictures), runs) if engine.max_batch > 1 else single
     return {

@@ -12,6 +12,7 @@ from cxr_trt.calibrate.fit import ThresholdGoal
 from cxr_trt.commands.options import PATH, finish, overwrite_option
 from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import UsageError
+from cxr_trt.findings import listed
 from cxr_trt.markdown import markdown_table
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.tables.reading import LabelledScores, read_labelled_scores
@@ -50,12 +51,17 @@ def calibrate(
     """
     goal = _goal(sensitivity, specificity)
     target = bundle / CALIBRATION_FILE
-    engine = read_manifest(bundle).fingerprint
+    manifest = read_manifest(bundle)
+    engine, findings = manifest.fingerprint, manifest.graph.spec.findings
     check_output(target, (".json",), overwrite=overwrite)
     matched = read_labelled_scores(scores, labels)
     _check_engine(scores, matched, bundle, engine)
+    if missing := [name for name in findings if name not in matched.findings + matched.findings_without_labels]:
+        raise UsageError(f"{scores}: has no column {listed(missing)}; score the images again with {bundle}")
     matched.check_probabilities(scores)
-    calibration = fit_calibration(matched.scores, matched.labels, method, goal, engine)
+    scores_of = dict(zip(matched.findings, matched.scores.T, strict=True))
+    labels_of = dict(zip(matched.findings, matched.labels.T, strict=True))
+    calibration = fit_calibration(findings, scores_of, labels_of, method, goal, engine)
     if not calibration.fits:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in calibration.left_out.items())
         raise UsageError(f"no finding can be fitted ({reasons}); give more images")

@@ -1,6 +1,7 @@
 """The command `cxr-trt compare`: scores the same images with two engines, or with an engine and its checkpoint."""
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from cxr_trt.engine.backend import ScoringEngine
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.evaluate.auc import Floats
 from cxr_trt.evaluate.comparison import Comparison, compare_areas, compare_probabilities, to_markdown
+from cxr_trt.findings import listed, same_findings
 from cxr_trt.images.files import Source, find_files
 from cxr_trt.model.settings import CHECKPOINT_SUFFIXES
 from cxr_trt.outputs import check_output, replacing
@@ -63,13 +65,14 @@ def compare(
         raise UsageError("--max-auc-drop needs --labels, from which the AUC is computed")
     if json_path:
         check_output(json_path, (".json",), overwrite=overwrite)
-    truth = read_labels(labels) if labels else None
     sources = find_files(images).sources
     with ExitStack() as stack:
-        opened = _open(a, b, setting, view_set, stack)
+        one, other = _open(a, b, setting, view_set, stack)
+        findings = _common_findings(one, other)
+        truth = read_labels(labels, tuple(findings)) if labels else None
         progress = stack.enter_context(FileProgress(len(sources)))
-        paths, scores = _score_both(*opened, sources, progress)
-    comparison = compare_probabilities(*scores, paths)
+        paths, scores = _score_both(one, other, findings, sources, progress)
+    comparison = compare_probabilities(tuple(findings), *scores, paths)
     if truth:
         comparison = _with_areas(comparison, scores, paths, truth, resamples, seed)
     click.echo(to_markdown(comparison))
@@ -102,10 +105,27 @@ def _open(
     return opened(a), opened(b)
 
 
+def _common_findings(a: ScoringEngine, b: ScoringEngine) -> dict[str, str]:
+    """The findings of A that B has too, and B's names of them; says which others there are."""
+    common = same_findings(a.spec.findings, b.spec.findings)
+    if not common:
+        raise UsageError(
+            f"A and B have no finding in common (A: {listed(a.spec.findings)}; B: {listed(b.spec.findings)})"
+        )
+    for name, engine, compared in (("A", a, common.keys()), ("B", b, common.values())):
+        if others := [finding for finding in engine.spec.findings if finding not in compared]:
+            click.echo(f"not compared, because only {name} has them: {listed(others)}", err=True)
+    return common
+
+
 def _score_both(
-    a: ScoringEngine, b: ScoringEngine, sources: tuple[Source, ...], progress: FileProgress
+    a: ScoringEngine,
+    b: ScoringEngine,
+    findings: Mapping[str, str],
+    sources: tuple[Source, ...],
+    progress: FileProgress,
 ) -> tuple[list[str], tuple[Floats, Floats]]:
-    """The paths of the images that could be read, and their probabilities [N, 14] from both engines."""
+    """The paths of the images that could be read, and their probabilities [N, findings] from both engines."""
     paths: list[str] = []
     scores: tuple[list[tuple[float, ...]], list[tuple[float, ...]]] = [], []
     for one, other in zip(score_files(a, sources), score_files(b, sources), strict=True):
@@ -123,7 +143,9 @@ def _score_both(
         progress.advance(error=error is not None)
     if not paths:
         raise UsageError(f"none of the {len(sources)} files could be read; nothing was compared")
-    return paths, (np.array(scores[0]), np.array(scores[1]))
+    own = [a.spec.findings.index(name) for name in findings]
+    others = [b.spec.findings.index(name) for name in findings.values()]
+    return paths, (np.array(scores[0])[:, own], np.array(scores[1])[:, others])
 
 
 def _with_areas(
@@ -136,8 +158,13 @@ def _with_areas(
     if len(kept) < len(paths):
         click.echo(f"{len(paths) - len(kept)} images have no labels and do not count for the AUC", err=True)
     patients = [truth.patients[row] for row in rows] if truth.patients else rows
-    one, other = (values[kept] for values in scores)
-    return replace(comparison, auc=compare_areas(one, other, truth.values[rows], patients, resamples, seed))
+    compared = list(comparison.rank_correlation)
+    columns = [compared.index(name) for name in truth.findings]
+    if others := [name for name in compared if name not in truth.findings]:
+        click.echo(f"not in the AUC, because --labels lacks them: {listed(others)}", err=True)
+    one, other = (values[kept][:, columns] for values in scores)
+    areas = compare_areas(truth.findings, one, other, truth.values[rows], patients, resamples, seed)
+    return replace(comparison, auc=areas)
 
 
 def _verdict(comparison: Comparison, max_auc_drop: float | None) -> int:

@@ -8,6 +8,7 @@ import click
 from packaging.requirements import Requirement
 
 from cxr_trt.commands.terminal import show_facts, show_table
+from cxr_trt.engine.cpu.openvino import has_bfloat16
 from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, find_plugin
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
@@ -23,6 +24,7 @@ def doctor() -> None:
             "cxr-trt": version("cxr-trt"),
             "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
             "processors": os.cpu_count(),
+            "bfloat16": "yes: --precision bf16" if has_bfloat16() else "no: this processor does not multiply it",
             "TensorRT plugin": _plugin(),
         }
     )

@@ -14,6 +14,7 @@ from cxr_trt.evaluate.auc import Evaluation, to_json, to_markdown
 from cxr_trt.evaluate.auc import evaluate as evaluate_auc
 from cxr_trt.evaluate.boxes import localize_boxes
 from cxr_trt.evaluate.curves import PLOT_SUFFIXES, check_plots, save_curves
+from cxr_trt.findings import listed
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.tables.reading import LabelledScores, read_labelled_scores
 
@@ -44,10 +45,10 @@ def evaluate(
 ) -> None:
     """Compare SCORES, a table of `cxr-trt score`, with LABELS: AUC per finding, with 95 % intervals over patients.
 
-    LABELS is a CSV with the columns `image`, optionally `patient_id`, and the 14 findings as 0 or 1, or NIH's
-    Data_Entry_2017.csv. Images are matched by path, or else by file name without suffix. A calibrated table is
-    evaluated for its calibration error too. Boxes have the columns `image`, `finding`, `x`, `y`, `width` and `height`,
-    in pixels of the scored file.
+    LABELS is a CSV with the columns `image`, optionally `patient_id`, and findings of SCORES as 0 or 1, or NIH's
+    Data_Entry_2017.csv. Images are matched by path, or else by file name without suffix, and findings by name. A
+    calibrated table is evaluated for its calibration error too. Boxes have the columns `image`, `finding`, `x`, `y`,
+    `width` and `height`, in pixels of the scored file.
     """
     if bool(boxes) != bool(maps):
         raise UsageError(
@@ -60,7 +61,9 @@ def evaluate(
         check_plots()
     matched = read_labelled_scores(scores, labels)
     patients = matched.patients if matched.patients is not None else range(len(matched.scores))
-    evaluation = evaluate_auc(matched.scores, matched.labels, patients, resamples=resamples, seed=seed)
+    evaluation = evaluate_auc(
+        matched.findings, matched.scores, matched.labels, patients, resamples=resamples, seed=seed
+    )
     content = to_json(evaluation)
     click.echo(to_markdown(evaluation))
     if diagram or matched.calibrated is not None:
@@ -69,11 +72,14 @@ def evaluate(
         content["calibration"] = reliability.to_json(errors)
         click.echo("\n" + reliability.to_markdown(errors))
     if boxes and maps:
-        found, unscored = localize_boxes(scores, labels, boxes, maps, resamples, seed)
-        content["localization"] = localization.to_json(found)
-        click.echo("\n" + localization.to_markdown(found))
-        if unscored:
-            click.echo(f"{unscored} boxes were left out: their images were not scored", err=True)
+        found = localize_boxes(scores, labels, boxes, maps, resamples, seed)
+        content["localization"] = localization.to_json(found.localization)
+        click.echo("\n" + localization.to_markdown(found.localization))
+        if found.without_scores:
+            click.echo(f"{found.without_scores} boxes were left out: their images were not scored", err=True)
+        if found.other_findings:
+            others = listed(found.other_findings)
+            click.echo(f"boxes of findings that SCORES lacks were left out: {others}", err=True)
     for remark in _remarks(evaluation, matched):
         click.echo(remark, err=True)
     if json_path:
@@ -91,6 +97,8 @@ def _remarks(evaluation: Evaluation, matched: LabelledScores) -> list[str]:
     )
     resamples = f"{evaluation.resamples} resamples of {resampled}, seed {evaluation.seed}"
     remarks = [f"{evaluation.images} images; intervals from {resamples}", str(matched.matching)]
+    if matched.findings_without_labels:
+        remarks.append(f"not evaluated, because LABELS lacks them: {listed(matched.findings_without_labels)}")
     if evaluation.left_out:
         remarks.append(f"not in the mean, without positives or without negatives: {', '.join(evaluation.left_out)}")
     if evaluation.mean_resamples < evaluation.resamples:
@@ -111,6 +119,7 @@ def _write(path: Path, results: Mapping[str, Any], matched: LabelledScores) -> N
     content = {
         **results,
         "resampled": "patients" if matched.patients is not None else "images",
+        "findings_without_labels": matched.findings_without_labels,
         "matched_by_file_name": matched.matching.by_name,
         "scores_with_errors": matched.errors,
         "scores_without_labels": matched.unlabelled,

@@ -9,6 +9,7 @@ from cxr_trt.calibrate.calibration import read_calibration
 from cxr_trt.commands.options import PATH
 from cxr_trt.commands.terminal import show_facts
 from cxr_trt.engine.manifest import read_manifest
+from cxr_trt.spec import Specification
 
 
 @click.command()
@@ -17,7 +18,7 @@ from cxr_trt.engine.manifest import read_manifest
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE is, and check every file of it against its hash."""
     manifest = read_manifest(bundle)
-    calibration = read_calibration(bundle, manifest.fingerprint)
+    calibration = read_calibration(bundle, manifest.fingerprint, manifest.graph.spec.findings)
     if as_json:
         click.echo(manifest.to_json(), nl=False)
         return
@@ -31,9 +32,26 @@ def inspect(bundle: Path, as_json: bool) -> None:
             "weights": f"{manifest.graph.weights}, checkpoint {manifest.graph.checkpoint_sha256[:16]}",
             "backend": f"{manifest.backend} {manifest.backend_version}, {manifest.precision}",
             "settings": json.dumps(manifest.settings),
+            "findings": ", ".join(spec.findings),
             "views": f"{spec.views}: {views}{windows}",
-            "pooling": f"k_max {spec.k_max}, k_min {spec.k_min}, alpha {spec.alpha}",
-            "preprocessing": spec.preprocessing,
+            "class maps": _class_maps(spec),
+            "outputs": _outputs(spec),
+            "preprocessing": spec.to_mapping()["preprocessing"],
             "calibration": calibration.summary() if calibration else "none",
         }
     )
+
+
+def _class_maps(spec: Specification) -> str:
+    if spec.pooling:
+        pooling = spec.pooling
+        return f"pooled with k_max {pooling.k_max}, k_min {pooling.k_min}, alpha {pooling.alpha}"
+    if spec.maps == "none":
+        return "none: the network has none"
+    kind = "activation maps of the last linear layer" if spec.maps == "activation" else "pooled by the network"
+    return f"{kind}, {spec.class_map_cells} cells"
+
+
+def _outputs(spec: Specification) -> str:
+    reported = "" if spec.findings == spec.network_outputs else f" of {len(spec.network_outputs)} outputs"
+    return f"{len(spec.findings)} findings{reported}, {spec.output}: {', '.join(spec.findings)}"

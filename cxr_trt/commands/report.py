@@ -49,7 +49,9 @@ def report(
     if images:
         wanted = sorted(table.cases, key=lambda case: max(case.scores), reverse=True)[:pictures]
         with FileProgress(len(wanted)) as progress:
-            made = make_pictures(wanted, images, heatmaps, os.cpu_count() or 1, lambda: progress.advance(error=False))
+            made = make_pictures(
+                table.findings, wanted, images, heatmaps, os.cpu_count() or 1, lambda: progress.advance(error=False)
+            )
         if len(wanted) < len(table.cases):
             click.echo(f"only the {len(wanted)} X-rays with the highest scores have pictures (--pictures)", err=True)
     with replacing(output) as partial:

@@ -13,7 +13,6 @@ from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.run import Run
 from cxr_trt.commands.terminal import show_rows
 from cxr_trt.errors import UsageError
-from cxr_trt.findings import FINDINGS
 from cxr_trt.hashing import hash_file
 from cxr_trt.images.files import Selection, counted, find_files
 from cxr_trt.outputs import check_output, locked, replacing
@@ -53,7 +52,7 @@ from cxr_trt.tables.writing import TABLE_SUFFIXES, standard_output, write_table
 )
 @click.option(
     "--top",
-    type=click.IntRange(1, len(FINDINGS)),
+    type=click.IntRange(1),
     default=3,
     show_default=True,
     help="How many findings per X-ray get a heat map.",
@@ -99,7 +98,7 @@ def score(
         _check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
         engine = stack.enter_context(Engine(bundle or _only_bundle()))
         writers = _result_writers(engine, heatmaps, dicom_results, top, raw_maps=raw_maps, full_size=full_size)
-        stream = None if output or table else standard_output(engine.calibration)
+        stream = None if output or table else standard_output(engine.spec.findings, engine.calibration)
         _announce(engine, selection)
         run = Run(engine, journal, writers, selection)
         stack.enter_context(_reporting_kept_rows(journal))
@@ -107,7 +106,7 @@ def score(
         results = score_files(
             engine,
             selection.sources,
-            class_maps=bool(writers),
+            class_maps=bool(writers) and engine.has_class_maps,
             max_picture_side=max((writer.max_picture_side for writer in writers), default=0),
             identities=any(writer.needs_identity for writer in writers),
             workers=workers,
@@ -130,7 +129,7 @@ def score(
         with replacing(json_path) as partial:
             partial.write_text(json.dumps(run.summary(progress), indent=2) + "\n", encoding="utf-8")
     if table:
-        show_rows(run.rows.kept, run.rows.total - len(run.rows.kept), engine.warnings)
+        show_rows(run.rows.kept, engine.spec.findings, run.rows.total - len(run.rows.kept), engine.warnings)
     is_incomplete = progress.errors or any(writer.refused for writer in writers)
     finish(2 if not progress.scored else 1 if is_incomplete else 0)
 
@@ -173,14 +172,16 @@ def _check_result_folders(
 def _result_writers(
     engine: Engine, heatmaps: Path | None, dicom_results: Path | None, top: int, *, raw_maps: bool, full_size: bool
 ) -> list[ResultWriter]:
+    if heatmaps and not engine.has_class_maps:
+        raise UsageError(
+            "--heatmaps: this engine gives no class maps, which heat maps are made of; leave the option out"
+        )
     writers: list[ResultWriter] = []
     if heatmaps:
         writers.append(HeatmapWriter(heatmaps, engine.spec, top, raw_maps=raw_maps, full_size=full_size))
     if dicom_results:
-        writers.append(DicomResultWriter(dicom_results, engine.spec, top, full_size=full_size))
-    if writers and not engine.has_class_maps:
-        raise UsageError(
-            f"{writers[0].content} need an engine with class maps, and this one has none; export its checkpoint again"
+        writers.append(
+            DicomResultWriter(dicom_results, engine.spec, top, full_size=full_size, class_maps=engine.has_class_maps)
         )
     return writers
 

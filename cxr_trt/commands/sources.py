@@ -14,7 +14,8 @@ from cxr_trt.precision.plan import FLOAT32, PRECISION_FILE, PrecisionPlan
 from cxr_trt.views import ViewSet
 
 if TYPE_CHECKING:
-    from cxr_trt.export.from_checkpoint import Export
+    from cxr_trt.export.export import Export
+    from cxr_trt.model.families import Library
 
 
 class BuildSource(NamedTuple):
@@ -63,8 +64,49 @@ def export_and_verify(
     """Export a checkpoint and compare the graph with PyTorch, also on these images. Raises CxrTrtError."""
     try:
         from cxr_trt.export.from_checkpoint import export_checkpoint
+        from cxr_trt.export.from_module import export_family_network, xrv_resnet_spec
+        from cxr_trt.model.families import load_xrv_resnet
     except ModuleNotFoundError as error:
         raise BackendError(f"reading a checkpoint needs {error.name}: pip install 'cxr-trt[export]'") from error
-    files = [source.path for source in find_files(images).sources] if images else []
     click.echo(f"exporting {checkpoint} and comparing it with PyTorch ...", err=True)
+    files = _files(images)
+    if network := load_xrv_resnet(checkpoint):
+        return export_family_network(network, xrv_resnet_spec(network), checkpoint, view_set, files)
     return export_checkpoint(checkpoint, setting=setting, view_set=view_set, images=files)
+
+
+def export_network_file(network: Path, card: Path, view_set: ViewSet | None, images: tuple[Path, ...] = ()) -> "Export":
+    """Export the network of an ONNX file and compare the graph with that file, also on these images.
+
+    Raises:
+        CxrTrtError: see `cxr_trt.export.from_network.export_onnx`.
+    """
+    from cxr_trt.export.from_network import export_onnx
+
+    click.echo(f"exporting {network} and comparing it with ONNX Runtime running that file ...", err=True)
+    return export_onnx(network, card, view_set=view_set, images=_files(images))
+
+
+def export_library_checkpoint(
+    checkpoint: Path,
+    library: "Library",
+    name: str,
+    card: Path,
+    view_set: ViewSet | None,
+    images: tuple[Path, ...] = (),
+) -> "Export":
+    """Export a checkpoint of a library's network and compare the graph with PyTorch, also on these images.
+
+    Raises:
+        CxrTrtError: see `cxr_trt.export.from_module.export_library_network`.
+    """
+    try:
+        from cxr_trt.export.from_module import export_library_network
+    except ModuleNotFoundError as error:
+        raise BackendError(f"reading a checkpoint needs {error.name}: pip install 'cxr-trt[export]'") from error
+    click.echo(f"exporting {checkpoint} and comparing it with PyTorch ...", err=True)
+    return export_library_network(checkpoint, library, name, card, view_set=view_set, images=_files(images))
+
+
+def _files(paths: tuple[Path, ...]) -> list[Path]:
+    return [source.path for source in find_files(paths).sources] if paths else []

@@ -5,23 +5,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.console import Console
 from rich.table import Column, Table
 
-from cxr_trt.findings import FINDINGS, ranked_findings
+from cxr_trt.findings import ranked_findings
 from cxr_trt.tables.rows import NOTICE, Row
 
-SHOWN_FINDINGS = 3
+MAX_SHOWN_FINDINGS = 3
 
 
-def show_rows(rows: Sequence[Row], omitted: int, common_warnings: Sequence[str]) -> None:
+def show_rows(rows: Sequence[Row], findings: Sequence[str], omitted: int, common_warnings: Sequence[str]) -> None:
     """Print the most probable findings of each row to standard output, and the warnings common to all rows once."""
     caption = "\n".join((*common_warnings, NOTICE))
-    columns = (f"{i}." for i in range(1, SHOWN_FINDINGS + 1))
+    shown = min(MAX_SHOWN_FINDINGS, len(findings))
+    columns = (f"{i}." for i in range(1, shown + 1))
     table = Table(Column("file", overflow="fold"), *columns, "note", caption=caption)
     for row in rows:
         if row.probabilities is None:
-            table.add_row(row.path, *[""] * SHOWN_FINDINGS, f"error: {row.error}")
+            table.add_row(row.path, *[""] * shown, f"error: {row.error}")
             continue
-        ranked = ranked_findings(row.probabilities)[:SHOWN_FINDINGS]
-        cells = (f"{FINDINGS[finding]} {row.probabilities[finding]:.3f}" for finding in ranked)
+        ranked = ranked_findings(row.probabilities)[:shown]
+        cells = (f"{findings[finding]} {row.probabilities[finding]:.3f}" for finding in ranked)
         table.add_row(row.path, *cells, "; ".join(w for w in row.warnings if w not in common_warnings))
     console = Console()
     console.print(table, markup=False)

@@ -16,8 +16,8 @@ from cxr_trt.spec import Specification
 class Outputs(NamedTuple):
     """What an engine returns for a batch of N images.
 
-    probabilities: float32 [N, 14].
-    class_maps: float32 [N, 14, h, w], over `Specification.class_map_region`; None if not asked for.
+    probabilities: float32 [N, findings].
+    class_maps: float32 [N, findings, h, w], over `Specification.class_map_region`; None if not asked for.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -43,7 +43,7 @@ class ScoringEngine(Protocol):
     in_flight: int
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start scoring 1 to `max_batch` images, uint8 [size, size]."""
+        """Start scoring 1 to `max_batch` images, uint8 [height, width]."""
         ...
 
 
@@ -55,7 +55,7 @@ class Runner(Protocol):
     has_class_maps: bool
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start scoring 1 to `max_batch` images, uint8 [size, size]; class maps only if the engine has them.
+        """Start scoring 1 to `max_batch` images, uint8 [height, width]; class maps only if the engine has them.
 
         At most `in_flight` batches may be in flight. A runner that does not overlap batches computes immediately and
         returns a function that hands over the finished outputs.
@@ -76,11 +76,13 @@ class BuildOptions:
 
     max_batch: the largest number of X-rays (not crops) per call. on_progress: called while building.
     plugin: whether TensorRT may use the pooling plugin.
+    bfloat16: whether what is not int8 may be computed in bfloat16, by a backend that has bf16 among its precisions.
     """
 
     max_batch: int = 1
     on_progress: ProgressCallback = ignore_progress
     plugin: bool = True
+    bfloat16: bool = False
 
 
 class Backend(Protocol):
@@ -89,7 +91,7 @@ class Backend(Protocol):
     share_crops: whether its engines share crops by default, which is so where that was measured to be faster.
     on_cpu: whether its engines run on the CPU: their settings then include a `cxr_trt.engine.cpu.config.CpuConfig`, and
         layers of an int8 engine that are not int8 compute in float32. On a GPU those compute in float16.
-    precisions: the precisions it supports.
+    precisions: the precisions that it supports on this machine.
     layouts: memory layouts of feature maps that its engines can be told to use, the usual one first; empty if they
         choose for themselves.
     """
@@ -97,9 +99,11 @@ class Backend(Protocol):
     name: str
     default_max_batch: int
     share_crops: bool
-    precisions: tuple[str, ...]
     layouts: tuple[str, ...]
     on_cpu: bool
+
+    @property
+    def precisions(self) -> tuple[str, ...]: ...
 
     def why_not_build(self) -> str | None:
         """None if engines can be built here; otherwise one sentence that names the install command."""

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.hashing import hash_file
 from cxr_trt.outputs import check_folder
+from cxr_trt.precision import Precision
 from cxr_trt.precision.plan import FLOAT32, PRECISION_FILE, PrecisionPlan
 from cxr_trt.precision.ranges import Images
 
@@ -81,7 +82,10 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
     graph.save(folder / GRAPH_FILE)
     share_crops = backend.share_crops if request.share_crops is None else request.share_crops
     model = plan.engine_graph(graph, share_crops=share_crops, float16=not backend.on_cpu)
-    settings = {**backend.build(model, folder, request.options), "share_crops": share_crops, **plan.summary()}
+    bfloat16 = plan.precision in ("bf16", "int8") and "bf16" in backend.precisions
+    max_batch = 1 if graph.one_by_one else request.options.max_batch
+    options = replace(request.options, max_batch=max_batch, bfloat16=bfloat16)
+    settings = {**backend.build(model, folder, options), "share_crops": share_crops, **plan.summary()}
     if plan.precision != "fp32":
         (folder / PRECISION_FILE).write_text(plan.to_json())
     if request.cpu_configs and backend.on_cpu:
@@ -96,9 +100,17 @@ def _parity(folder: Path, request: BuildRequest, settings: Mapping[str, Any]) ->
     checked = check_pictures(graph.spec.image_size)[:1] if images is None else images[:MAX_CHECK_IMAGES]
     runner = request.backend.open(folder, graph.spec, settings)
     try:
-        return asdict(check_parity(runner, graph.model, checked, request.plan.precision))
+        return asdict(check_parity(runner, graph.model, checked, _computed_precision(request)))
     finally:
         runner.close()
+
+
+def _computed_precision(request: BuildRequest) -> Precision:
+    """The plan's precision, or that in which the network came, which a float32 plan leaves as it is."""
+    network = request.graph.network_graph
+    if request.plan.precision != "fp32" or network is None:
+        return request.plan.precision
+    return "int8" if network.is_quantized else "fp16" if network.is_float16 else "fp32"
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ from cxr_trt.engine.backend import Runner
 from cxr_trt.errors import BackendError
 from cxr_trt.precision.ranges import Images
 
-MAX_DIFFERENCES = {"fp32": (1e-4, 1e-4), "fp16": (2e-2, 2e-3), "int8": (0.3, 0.03)}
+MAX_DIFFERENCES = {"fp32": (1e-4, 1e-4), "bf16": (2e-2, 2e-3), "fp16": (2e-2, 2e-3), "int8": (0.3, 0.03)}
 """By precision: the largest difference of a probability that is allowed, and the largest mean difference."""
 
 MAX_CHECKED_BATCH = 8  # enough to use all streams of `cxr_trt.engine.cpu.tuning`
@@ -34,7 +34,7 @@ def check_parity(runner: Runner, model: onnx.ModelProto, images: Images, precisi
     Args:
         runner: the open engine.
         model: the scoring graph.
-        images: uint8 [N, 1, size, size].
+        images: uint8 [N, 1, height, width].
         precision: decides which differences are allowed, see MAX_DIFFERENCES.
 
     Raises:

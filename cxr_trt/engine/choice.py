@@ -32,6 +32,8 @@ def check_backend(name: str, precision: Precision) -> None:
         raise BackendError(reason)
     if precision not in BACKENDS[name].precisions:
         able = ", ".join(other for other in BACKENDS if precision in BACKENDS[other].precisions)
+        if not able:
+            raise BackendError(f"no backend runs {precision} on this processor; choose another --precision")
         raise BackendError(f"{name} does not run {precision}; choose --backend {able}, or another --precision")
 
 
@@ -56,12 +58,16 @@ def choose_backend(name: str, plan: PrecisionPlan, graph: ScoringGraph, say: Cal
     reasons = []
     for backend in map(BACKENDS.__getitem__, GPU_BACKENDS):
         reason = backend.why_not_build() or backend.why_not_run()
+        if reason is None and precision not in backend.precisions:
+            reason = f"{backend.name} does not run {precision}"
         if reason is None:
             return backend
         reasons.append(reason)
     if cuda.driver_is_here():
         say(f"building for the CPU, although there is an NVIDIA driver: {'; '.join(reasons)}")
     able_here = [BACKENDS[name] for name in CPU_BACKENDS if precision in BACKENDS[name].precisions]
+    if not able_here:
+        raise BackendError(f"no backend runs {precision} on this processor; choose another --precision")
     if len(able_here) == 1:
         return able_here[0]
     engines = {

@@ -62,7 +62,9 @@ class Manifest:
             raise TypeError("hyper_threading is neither true nor false")
 
     def _fields(self) -> dict[str, Any]:
-        return {**_derived(self.graph), "format": MANIFEST_FORMAT, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self)
+        fields["graph"]["spec"] = self.graph.spec.to_mapping()
+        return {**_derived(self.graph), "format": MANIFEST_FORMAT, **fields}
 
 
 def read_manifest(bundle: Path) -> Manifest:

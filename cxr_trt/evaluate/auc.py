@@ -4,14 +4,13 @@ Only ranks count, so everything is computed in integers and is exact, ties inclu
 twice: a resample is a column of integer weights, and each finding is sorted once for all resamples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_trt.findings import FINDINGS
 from cxr_trt.markdown import markdown_table
 
 Integers = npt.NDArray[np.int64]
@@ -61,13 +60,20 @@ class Evaluation:
 
 
 def evaluate(
-    scores: npt.ArrayLike, labels: npt.ArrayLike, patients: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
+    findings: Sequence[str],
+    scores: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    patients: npt.ArrayLike,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Evaluation:
-    """Compute the areas of the 14 findings and their mean (paper, sec. 4.2).
+    """Compute the areas of findings and their mean (paper, sec. 4.2).
 
     Args:
-        scores: [N, 14], in the order of FINDINGS, finite; only their ranks matter.
-        labels: [N, 14], 0 or 1.
+        findings: names [F].
+        scores: [N, F], finite; only their ranks matter.
+        labels: [N, F], 0 or 1.
         patients: [N], any identifiers; all images of a patient are drawn together.
         resamples: number of sets of patients, drawn with replacement and as large as the original; 0 for no intervals.
         seed: random seed for the resamples.
@@ -81,7 +87,7 @@ def evaluate(
     means = drawn[:, kept].mean(1) if kept else np.empty(0)
     areas = {
         name: Area(auc, *interval(drawn[:, i]), _none_if_nan(average_precision(scores[:, i], labels[:, i])), int(sum_))
-        for i, (name, auc, sum_) in enumerate(zip(FINDINGS, exact, labels.sum(0), strict=True))
+        for i, (name, auc, sum_) in enumerate(zip(findings, exact, labels.sum(0), strict=True))
     }
     values = [auc for auc in exact if auc is not None]
     return Evaluation(
@@ -124,14 +130,14 @@ def bootstrap(
     """AUC of resampled sets of patients. The sets depend on patients and seed alone, so two engines can be paired.
 
     Args:
-        scores: [N, 14].
-        labels: [N, 14].
+        scores: [N, F].
+        labels: [N, F].
         patients: [N], any identifiers.
         resamples: number of sets of patients, drawn with replacement and as large as the original.
         seed: random seed for the resamples.
 
     Returns:
-        [resamples, 14]; NaN where a finding has only one class in a resample.
+        [resamples, F]; NaN where a finding has only one class in a resample.
     """
     columns = range(scores.shape[1])
     chunks = [

@@ -9,11 +9,11 @@ import numpy as np
 
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.localization import Localization, hits, localize
-from cxr_trt.findings import FINDINGS
+from cxr_trt.findings import listed, same_findings
 from cxr_trt.geometry import Rectangle, strongest_region
 from cxr_trt.results.raw_maps import read_raw_maps
 from cxr_trt.tables.matching import match
-from cxr_trt.tables.reading import read_labels, read_paths
+from cxr_trt.tables.reading import read_findings, read_labels, read_paths
 
 BOX_COLUMNS = ("image", "finding", "x", "y", "width", "height")
 NIH_FIRST_COLUMN = "Image Index"  # in BBox_List_2017.csv, whose header names fewer columns than its rows have
@@ -25,15 +25,27 @@ class Box(NamedTuple):
     """A box of one finding on one image, in pixels of the image's file."""
 
     image: str
-    finding: int
+    finding: str
     rectangle: Rectangle
+
+
+class BoxEvaluation(NamedTuple):
+    """How well boxes and class maps agree, and which boxes were left out.
+
+    without_scores: number of boxes on images that were not scored.
+    other_findings: findings of boxes that SCORES lacks.
+    """
+
+    localization: Localization
+    without_scores: int
+    other_findings: tuple[str, ...]
 
 
 def read_boxes(path: Path) -> list[Box]:
     """Read a CSV with the columns image, finding, x, y, width and height, or NIH's BBox_List_2017.csv.
 
     Raises:
-        UsageError: it cannot be read, or a row has an unknown finding or an invalid box.
+        UsageError: it cannot be read, or a row has an invalid box.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -54,8 +66,6 @@ def read_boxes(path: Path) -> list[Box]:
 def _box(cells: list[str], path: Path) -> Box:
     image, finding, *texts = cells
     finding = NIH_FINDING_NAMES.get(finding, finding)
-    if finding not in FINDINGS:
-        raise UsageError(f"{path}: {finding!r} of {image!r} is none of the 14 findings")
     try:
         x, y, width, height = map(float, texts)
     except ValueError:
@@ -64,7 +74,7 @@ def _box(cells: list[str], path: Path) -> Box:
         raise UsageError(
             f"{path}: the box of {finding} on {image!r} is {', '.join(texts)}; its width and height must be above 0"
         )
-    return Box(image, FINDINGS.index(finding), Rectangle(y, x, height, width))
+    return Box(image, finding, Rectangle(y, x, height, width))
 
 
 def check_within(box: Box, size: tuple[int, int], path: Path) -> None:
@@ -72,15 +82,13 @@ def check_within(box: Box, size: tuple[int, int], path: Path) -> None:
     y, x, height, width = box.rectangle
     if min(x, y) < -MAX_OVERHANG or x + width > size[1] + MAX_OVERHANG or y + height > size[0] + MAX_OVERHANG:
         raise UsageError(
-            f"{path}: the box of {FINDINGS[box.finding]} on {box.image!r} reaches beyond its {size[1]} x {size[0]} "
+            f"{path}: the box of {box.finding} on {box.image!r} reaches beyond its {size[1]} x {size[0]} "
             "pixels; give boxes in pixels of the files that were scored"
         )
 
 
-def localize_boxes(
-    scores: Path, labels: Path, boxes: Path, folder: Path, resamples: int, seed: int
-) -> tuple[Localization, int]:
-    """Compare the boxes of a table with class maps.
+def localize_boxes(scores: Path, labels: Path, boxes: Path, folder: Path, resamples: int, seed: int) -> BoxEvaluation:
+    """Compare the boxes of a table with class maps, for the findings that the table of scores has too.
 
     Args:
         scores: the table of scores.
@@ -90,13 +98,18 @@ def localize_boxes(
         resamples: number of resamples of the patients.
         seed: random seed for the resamples.
 
-    Returns:
-        How well boxes and maps agree, and how many boxes were left out because their images were not scored.
-
     Raises:
-        UsageError: a table or the maps of an image cannot be used, or no box is on an image that was scored.
+        UsageError: a table or the maps of an image cannot be used, or no box is of a finding and on an image that was
+            scored.
     """
-    drawn, paths = read_boxes(boxes), read_paths(scores)
+    every, paths, findings = read_boxes(boxes), read_paths(scores), read_findings(scores)
+    names = list(dict.fromkeys(box.finding for box in every))
+    finding_of = same_findings(names, findings)
+    if not finding_of:
+        raise UsageError(
+            f"{boxes}: its findings ({listed(names)}) are none of {scores}; name them as there: {listed(findings)}"
+        )
+    drawn = [box._replace(finding=finding_of[box.finding]) for box in every if box.finding in finding_of]
     images = list(dict.fromkeys(box.image for box in drawn))
     partners = match(images, paths, boxes, scores)
     path_of = {image: paths[place] for image, place in zip(images, partners, strict=True) if place is not None}
@@ -104,23 +117,28 @@ def localize_boxes(
         raise UsageError(
             f"{boxes}: none of its images is in {scores}; the names must be equal except for folder and suffix"
         )
-    hit, findings = [], []
+    hit, numbers = [], []
     for image, path in path_of.items():
         maps = read_raw_maps(folder, path)
+        if maps.findings != findings:
+            raise UsageError(
+                f"{folder / path}: its class maps are not of the findings of {scores}; score the X-ray again"
+            )
         for box in (box for box in drawn if box.image == image):
             check_within(box, maps.size, boxes)
-            region = strongest_region(maps.class_maps[box.finding], maps.rectangle)
+            region = strongest_region(maps.class_maps[findings.index(box.finding)], maps.rectangle)
             hit.append((path, hits(region, box.rectangle)))
-            findings.append(box.finding)
+            numbers.append(findings.index(box.finding))
     patients = _patients(labels, [path for path, _ in hit], scores)
     rows = np.array([row for _, row in hit])
-    found = localize(rows, np.array(findings), patients, resamples=resamples, seed=seed)
-    return found, len(drawn) - len(hit)
+    found = localize(findings, rows, np.array(numbers), patients, resamples=resamples, seed=seed)
+    others = tuple(name for name in names if name not in finding_of)
+    return BoxEvaluation(found, len(drawn) - len(hit), others)
 
 
 def _patients(labels: Path, paths: list[str], scores: Path) -> list[str]:
     """The patient of each path, or the path itself if the patient is unknown."""
-    truth = read_labels(labels)
+    truth = read_labels(labels, ())
     unique = list(dict.fromkeys(paths))
     rows = dict(zip(unique, match(unique, truth.images, scores, labels), strict=True))
     known = truth.patients

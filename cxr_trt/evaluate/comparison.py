@@ -1,5 +1,6 @@
 """How far apart two sets of scores of the same images are: probabilities, ranks and, with labels, AUC."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -7,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.evaluate.auc import Floats, bootstrap, interval, roc_auc
-from cxr_trt.findings import FINDINGS
 from cxr_trt.markdown import markdown_table
 
 MAX_NAMED_IMAGES = 5
@@ -72,33 +72,41 @@ class Comparison:
         return content
 
 
-def compare_probabilities(a: Floats, b: Floats, paths: list[str]) -> Comparison:
-    """Compare two sets of probabilities [N, 14] of the images `paths`."""
+def compare_probabilities(findings: Sequence[str], a: Floats, b: Floats, paths: list[str]) -> Comparison:
+    """Compare two sets of probabilities [N, F] of the images `paths` and of F findings."""
     distance = np.abs(a - b)
     largest = distance.argmax(1)
     order = np.argsort(-distance.max(1), kind="stable")[:MAX_NAMED_IMAGES]
     named = [
-        LargestDifference(paths[i], FINDINGS[largest[i]], float(a[i, largest[i]]), float(b[i, largest[i]]))
+        LargestDifference(paths[i], findings[largest[i]], float(a[i, largest[i]]), float(b[i, largest[i]]))
         for i in order
     ]
-    ranks = {name: spearman(a[:, column], b[:, column]) for column, name in enumerate(FINDINGS)}
+    ranks = {name: spearman(a[:, column], b[:, column]) for column, name in enumerate(findings)}
     return Comparison(len(a), float(distance.max()), float(distance.mean()), ranks, named)
 
 
 def compare_areas(
-    a: Floats, b: Floats, labels: npt.NDArray[np.bool_], patients: npt.ArrayLike, resamples: int, seed: int
+    findings: Sequence[str],
+    a: Floats,
+    b: Floats,
+    labels: npt.NDArray[np.bool_],
+    patients: npt.ArrayLike,
+    resamples: int,
+    seed: int,
 ) -> AreaDifferences:
-    """Compare the AUC of two sets of scores [N, 14]; the images of a patient are drawn together."""
+    """Compare the AUC of two sets of scores [N, F] of F findings; the images of a patient are drawn together."""
     once = np.ones((len(labels), 1), np.int64)
-    exact = np.stack([[roc_auc(s[:, i], labels[:, i], once)[0] for i in range(len(FINDINGS))] for s in (a, b)])
+    exact = np.stack([[roc_auc(s[:, i], labels[:, i], once)[0] for i in range(len(findings))] for s in (a, b)])
     drawn = np.subtract(*(bootstrap(scores, labels, patients, resamples, seed) for scores in (b, a)))
-    findings = {name: _difference(exact[:, i], drawn[:, i], int(labels[:, i].sum())) for i, name in enumerate(FINDINGS)}
+    by_finding = {
+        name: _difference(exact[:, i], drawn[:, i], int(labels[:, i].sum())) for i, name in enumerate(findings)
+    }
     defined = np.isfinite(exact[0])
     if defined.any():
         mean = _difference(exact[:, defined].mean(1), drawn[:, defined].mean(1), None)
     else:
         mean = AreaDifference(None, None, None, None, None)
-    return AreaDifferences(mean, findings, len(labels), len(np.unique(np.asarray(patients))), resamples)
+    return AreaDifferences(mean, by_finding, len(labels), len(np.unique(np.asarray(patients))), resamples)
 
 
 def _difference(exact: Floats, drawn: Floats, positives: int | None) -> AreaDifference:
@@ -140,8 +148,12 @@ def _findings_table(comparison: Comparison) -> str:
     correlations = {name: _shown(value) for name, value in comparison.rank_correlation.items()}
     if not comparison.auc:
         return markdown_table(("finding", "rank correlation"), correlations.items())
+    areas = comparison.auc.findings
     rows = [
-        (name, str(area.positives), correlations[name], *_cells(area)) for name, area in comparison.auc.findings.items()
+        (name, str(areas[name].positives), correlation, *_cells(areas[name]))
+        if name in areas
+        else (name, "no labels", correlation, "", "", "", "")
+        for name, correlation in correlations.items()
     ]
     columns = ("finding", "positives", "rank correlation", "AUC A", "AUC B", "B - A", "95 % interval")
     return markdown_table(columns, [*rows, ("**mean**", "", "", *_cells(comparison.auc.mean))])

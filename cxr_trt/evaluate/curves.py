@@ -1,5 +1,8 @@
 """ROC curves as a picture: a panel per finding, with its area and interval. Needs matplotlib (the extra `plots`)."""
 
+import math
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,15 +11,18 @@ import numpy.typing as npt
 
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.auc import Area, Evaluation, Floats
-from cxr_trt.findings import FINDINGS
 from cxr_trt.outputs import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 PANEL_COLUMNS = 5
 PANEL_INCHES = 2.4  # side of a panel
+MIN_FIGURE_INCHES = 6.0  # width, so that the title of the figure fits
+TITLE_CHARACTERS = 30  # in a line above a panel
+TITLE_LINE_INCHES = 0.16
 
 
 def check_plots() -> None:
@@ -48,9 +54,9 @@ def save_curves(path: Path, scores: Floats, labels: npt.NDArray[np.bool_], evalu
 
     Args:
         path: a .png, .svg or .pdf file.
-        scores: [N, 14].
-        labels: [N, 14].
-        evaluation: the evaluation of these scores.
+        scores: [N, F].
+        labels: [N, F].
+        evaluation: the evaluation of these scores and of F findings.
 
     Raises:
         UsageError: the file cannot be written.
@@ -61,25 +67,44 @@ def save_curves(path: Path, scores: Floats, labels: npt.NDArray[np.bool_], evalu
 
 def draw(scores: Floats, labels: npt.NDArray[np.bool_], evaluation: Evaluation) -> "Figure":
     """Draw the figure of `save_curves`."""
-    from matplotlib.figure import Figure
-
-    rows = -(-len(FINDINGS) // PANEL_COLUMNS)
-    figure = Figure((PANEL_COLUMNS * PANEL_INCHES, rows * (PANEL_INCHES + 0.2)), layout="constrained")
-    panels = figure.subplots(rows, PANEL_COLUMNS, sharex=True, sharey=True).ravel()
-    for column, (panel, name) in enumerate(zip(panels, FINDINGS, strict=False)):
-        area = evaluation.findings[name]
-        panel.plot((0, 1), (0, 1), color="0.75", linewidth=1)
+    figure, panels = panel_figure(list(evaluation.findings))
+    for column, (panel, (name, area)) in enumerate(zip(panels, evaluation.findings.items(), strict=True)):
         if area.auc is not None:
             panel.plot(*roc_curve(scores[:, column], labels[:, column]), color="tab:blue")
-        panel.set_title(f"{name.replace('_', ' ')}\n{_caption(area)}", fontsize=9)
-        panel.set_aspect("equal")
-    for panel in panels[len(FINDINGS) :]:
-        panel.set_axis_off()
+        set_panel_title(panel, name, _caption(area))
     mean = "" if evaluation.mean_auc is None else f", mean AUC {evaluation.mean_auc:.4f}"
     figure.suptitle(f"{evaluation.images} images, {evaluation.patients} patients{mean}", fontsize=11)
     figure.supxlabel("false positive rate", fontsize=10)
     figure.supylabel("true positive rate", fontsize=10)
     return figure
+
+
+def panel_figure(findings: Sequence[str]) -> "tuple[Figure, list[Axes]]":
+    """A figure with a square panel per finding, in rows of PANEL_COLUMNS or, for many, in as many rows as columns."""
+    from matplotlib.figure import Figure
+
+    count, title_lines = len(findings), 1 + max(_title(name).count("\n") + 1 for name in findings)
+    columns = min(count, max(PANEL_COLUMNS, math.isqrt(count - 1) + 1))
+    rows = -(-count // columns)
+    width = max(columns * PANEL_INCHES, MIN_FIGURE_INCHES)
+    height = rows * (PANEL_INCHES + title_lines * TITLE_LINE_INCHES) + 5 * TITLE_LINE_INCHES
+    figure = Figure((width, height), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for panel in panels[:count]:
+        panel.plot((0, 1), (0, 1), color="0.75", linewidth=1)
+        panel.set_aspect("equal")
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    return figure, list(panels[:count])
+
+
+def set_panel_title(panel: "Axes", finding: str, caption: str) -> None:
+    """Write a finding and a line with its numbers above its panel; a long name takes several lines."""
+    panel.set_title(f"{_title(finding)}\n{caption}", fontsize=9)
+
+
+def _title(finding: str) -> str:
+    return textwrap.fill(finding.replace("_", " "), TITLE_CHARACTERS)
 
 
 def _caption(area: Area) -> str:

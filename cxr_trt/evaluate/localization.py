@@ -11,6 +11,7 @@ A box of a finding is compared with the region that `cxr_trt.geometry.strongest_
 Intervals come from resampled patients; the mean is over the findings that have boxes, with equal weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.evaluate.auc import Floats, interval, resampled
-from cxr_trt.findings import FINDINGS
 from cxr_trt.geometry import Rectangle, Region
 from cxr_trt.markdown import markdown_table
 
@@ -67,11 +67,18 @@ def hits(region: Region, box: Rectangle) -> list[bool]:
 
 
 def localize(
-    hit: Booleans, findings: npt.NDArray[np.int64], patients: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
+    names: Sequence[str],
+    hit: Booleans,
+    findings: npt.NDArray[np.int64],
+    patients: npt.ArrayLike,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Localization:
     """Compute the accuracies of each finding and their mean.
 
     Args:
+        names: names of the findings.
         hit: [N, measures], the results of `hits` for N boxes.
         findings: [N], index of each box's finding.
         patients: [N], any identifiers; the boxes of a patient are drawn together.
@@ -84,7 +91,7 @@ def localize(
     chunks = [_shares(belongs, hit, weights) for weights in resampled(patients, resamples, seed)]
     drawn = np.concatenate(chunks) if chunks else np.empty((0, *exact.shape))
     results = {
-        FINDINGS[finding]: (int(belongs[row].sum()), _accuracies(exact[row], drawn[:, row]))
+        names[finding]: (int(belongs[row].sum()), _accuracies(exact[row], drawn[:, row]))
         for row, finding in enumerate(kept)
     }
     mean = _accuracies(exact.mean(0), drawn.mean(1))

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_trt.evaluate.auc import Floats
-from cxr_trt.evaluate.curves import PANEL_COLUMNS, PANEL_INCHES
-from cxr_trt.findings import FINDINGS
+from cxr_trt.evaluate.curves import panel_figure, set_panel_title
 from cxr_trt.markdown import markdown_table
 from cxr_trt.outputs import replacing
 from cxr_trt.tables.reading import LabelledScores
@@ -64,7 +63,7 @@ def calibration_error(probabilities: Floats, labels: "npt.NDArray[np.bool_]") ->
 def evaluate_calibration(matched: LabelledScores) -> dict[str, FindingReliability]:
     """Evaluate every finding before calibration and, if it was fitted, after."""
     results = {}
-    for i, name in enumerate(FINDINGS):
+    for i, name in enumerate(matched.findings):
         truth = matched.labels[:, i]
         after, sensitivity, specificity = None, None, None
         if matched.calibrated is not None and matched.positive is not None and _is_fitted(matched, i):
@@ -126,15 +125,10 @@ def save_reliability(path: Path, matched: LabelledScores) -> None:
 
 def draw(matched: LabelledScores) -> "Figure":
     """Draw the figure of `save_reliability`: a panel per finding, with larger points for more images."""
-    from matplotlib.figure import Figure
-
     results = evaluate_calibration(matched)
-    rows = -(-len(FINDINGS) // PANEL_COLUMNS)
-    figure = Figure((PANEL_COLUMNS * PANEL_INCHES, rows * (PANEL_INCHES + 0.35)), layout="constrained")
-    panels = figure.subplots(rows, PANEL_COLUMNS, sharex=True, sharey=True).ravel()
+    figure, panels = panel_figure(list(results))
     handles = {}
-    for i, (panel, name) in enumerate(zip(panels, FINDINGS, strict=False)):
-        panel.plot((0, 1), (0, 1), color="0.75", linewidth=1)
+    for i, (panel, (name, result)) in enumerate(zip(panels, results.items(), strict=True)):
         series = [("before calibration", matched.scores[:, i], "tab:blue", "o")]
         if matched.calibrated is not None and _is_fitted(matched, i):
             series.append(("after calibration", matched.calibrated[:, i], "tab:orange", "s"))
@@ -142,15 +136,12 @@ def draw(matched: LabelledScores) -> "Figure":
             x, y, counts = reliability(probabilities, matched.labels[:, i])
             panel.plot(x, y, color=colour, linewidth=1)
             handles[label] = panel.scatter(x, y, 5 + 60 * counts / counts.sum(), color=colour, marker=marker)
-        result = results[name]
         after = "" if result.after is None else f" → {result.after:.3f}"
-        panel.set_title(f"{name.replace('_', ' ')}\nerror {result.before:.3f}{after}", fontsize=9)
-        panel.set_aspect("equal")
-    for panel in panels[len(FINDINGS) :]:
-        panel.set_axis_off()
-    panels[len(FINDINGS)].legend(handles.values(), handles, loc="center", fontsize=9, frameon=False)
+        set_panel_title(panel, name, f"error {result.before:.3f}{after}")
+    panels[0].legend(handles.values(), handles, loc="upper left", fontsize=7, frameon=False)
     fitted, mean_before, mean_after = means(results)
-    change = f", mean calibration error of {fitted} findings {mean_before:.3f} → {mean_after:.3f}" if fitted else ""
+    findings = f"{fitted} finding{'s' * (fitted != 1)}"
+    change = f", mean calibration error of {findings} {mean_before:.3f} → {mean_after:.3f}" if fitted else ""
     figure.suptitle(f"{len(matched.scores)} images{change}", fontsize=11)
     figure.supxlabel("mean probability", fontsize=10)
     figure.supylabel("share of positives", fontsize=10)

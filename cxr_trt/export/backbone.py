@@ -4,7 +4,6 @@ from cxr_trt.export.builder import GraphBuilder
 from cxr_trt.export.rewrites import NORM_EPSILON, Rewrites, affine_norm
 from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import Specification
-from cxr_trt.views import NETWORK_STRIDE
 
 DENSE_BLOCK_LAYERS = (6, 12, 24, 16)  # layers in each of DenseNet-121's dense blocks
 EARLY_CHANNELS = 128  # channels of the maps before the first gate
@@ -70,12 +69,10 @@ def _squeeze_excitation(graph: GraphBuilder, x: str, layer: str) -> str:
 
 
 def transfer(graph: GraphBuilder, features: str, settings: ModelSettings, spec: Specification) -> str:
-    """Features to class maps [N * views, 14, cells, cells]: the mean of M maps per finding (paper, sec. 3.3)."""
+    """Features to class maps [N * views, findings, rows, columns]: the mean of M maps per finding (paper, sec. 3.3)."""
     maps = graph.conv(features, "transfer.conv")
     if settings.maps_per_finding == 1:
         return maps
-    cells = spec.view_size // NETWORK_STRIDE
-    by_finding = graph.reshape(
-        maps, "transfer.by_finding", [-1, len(spec.findings), settings.maps_per_finding, cells, cells]
-    )
+    shape = [-1, len(spec.findings), settings.maps_per_finding, *spec.view_cells]
+    by_finding = graph.reshape(maps, "transfer.by_finding", shape)
     return graph.reduce_mean(by_finding, "transfer", [2])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cxr_trt.views import View
+from cxr_trt.views import Size, View
 
 EARLY_LAYERS = ((7, 2, 3), (3, 2, 1), *[(3, 1, 1)] * 6, (2, 2, 0))
 """Kernel, stride and padding of the early layers: stem, its pooling, the first dense block, the first transition."""
@@ -52,53 +52,48 @@ def depth(size: int) -> int:
     return max(start, end)
 
 
-def crop_parts(views: Sequence[View], image_size: int, crop_size: int) -> list[ImagePart]:
+def crop_parts(views: Sequence[View], image_size: Size, crop_size: Size) -> list[ImagePart]:
     """The views as parts of the image. A mirrored view is cut from the mirror image, where left and right swap."""
-    return [
-        ImagePart(
-            view.mirrored, view.y, image_size - crop_size - view.x if view.mirrored else view.x, *(crop_size,) * 2
-        )
-        for view in views
-    ]
+    right = image_size.width - crop_size.width
+    return [ImagePart(view.mirrored, view.y, right - view.x if view.mirrored else view.x, *crop_size) for view in views]
 
 
-def pieces_of_views(views: Sequence[View], image_size: int, crop_size: int) -> list[list[list[Piece]]]:
+def pieces_of_views(views: Sequence[View], image_size: Size, crop_size: Size) -> list[list[list[Piece]]]:
     """Where the cells of each view's early map come from: rows of pieces, to be joined left to right, then downwards.
 
-    Sizes are sides in pixels. Offsets must be multiples of 8 pixels, and a crop must be at least as wide as a strip.
+    Offsets must be multiples of 8 pixels, and a crop must be at least as wide and as high as a strip.
     """
     crops = crop_parts(views, image_size, crop_size)
     strips: Counter[tuple[bool, str, int]] = Counter()
     for crop in crops:
-        for axis, offset in (("y", crop.y), ("x", crop.x)):
-            strips.update((crop.mirrored, axis, start) for start in _cuts(offset, image_size, crop_size).values())
+        for axis, offset, whole, part in zip("yx", (crop.y, crop.x), image_size, crop_size, strict=True):
+            strips.update((crop.mirrored, axis, start) for start in _cuts(offset, whole, part).values())
     return [_assemble(crop, image_size, strips) for crop in crops]
 
 
-def worth_sharing(views: Sequence[View], image_size: int, crop_size: int) -> bool:
+def worth_sharing(views: Sequence[View], image_size: Size, crop_size: Size) -> bool:
     """Whether sharing pays: whether the shared parts have fewer pixels in total than the crops."""
-    if crop_size < _strip_width(crop_size):
+    if any(side < _strip_width(side) for side in crop_size):
         return False
     pieces = (piece for lines in pieces_of_views(views, image_size, crop_size) for line in lines for piece in line)
     parts = {piece.source for piece in pieces}
-    return sum(part.height * part.width for part in parts) < len(views) * crop_size**2
+    return sum(part.height * part.width for part in parts) < len(views) * crop_size.height * crop_size.width
 
 
-def _assemble(crop: ImagePart, image_size: int, strips: Counter[tuple[bool, str, int]]) -> list[list[Piece]]:
-    y, x, crop_size, mirrored = crop.y, crop.x, crop.height, crop.mirrored
-    whole = (0, image_size)
+def _assemble(crop: ImagePart, image_size: Size, strips: Counter[tuple[bool, str, int]]) -> list[list[Piece]]:
+    y, x, mirrored = crop.y, crop.x, crop.mirrored
     pieces = []
-    for rows, y_strip in _segments(y, image_size, crop_size):
+    for rows, y_strip in _segments(y, image_size.height, crop.height):
         line = []
-        for columns, x_strip in _segments(x, image_size, crop_size):
+        for columns, x_strip in _segments(x, image_size.width, crop.width):
             # A strip that only this crop needs ends where the crop ends, so that the strip's corners are right too.
             is_own_y = y_strip is not None and strips[mirrored, "y", y_strip[0]] == 1
             is_own_x = x_strip is not None and strips[mirrored, "x", x_strip[0]] == 1
-            vertical, horizontal = y_strip or whole, x_strip or whole
+            vertical, horizontal = y_strip or (0, image_size.height), x_strip or (0, image_size.width)
             if is_own_x:
-                vertical = (y, crop_size)
+                vertical = (y, crop.height)
             elif is_own_y:
-                horizontal = (x, crop_size)
+                horizontal = (x, crop.width)
             line.append(
                 _piece(mirrored, vertical, horizontal, y + rows[0], y + rows[1], x + columns[0], x + columns[1])
             )
@@ -120,7 +115,10 @@ def _piece(
 
 
 def _cuts(offset: int, image_size: int, crop_size: int) -> dict[str, int]:
-    """Where the strips along both ends of a crop start, along one axis. An end at the image border needs no strip."""
+    """Where the strips along both ends of a crop start, along one axis; sizes are lengths along it.
+
+    An end at the image border needs no strip.
+    """
     width = _strip_width(crop_size)
     cuts = {}
     if offset > 0:

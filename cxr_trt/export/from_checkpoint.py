@@ -1,33 +1,23 @@
 """Exporting a checkpoint as a verified scoring graph."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from cxr_trt.errors import CheckpointError
+from cxr_trt.export.export import Export
+from cxr_trt.export.from_module import export_crop_network
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
 from cxr_trt.export.verify import verify
 from cxr_trt.images.load import load_images
 from cxr_trt.model.checkpoint import load_checkpoint
+from cxr_trt.model.network import Network
 from cxr_trt.model.scorer import Scorer
 from cxr_trt.views import ViewSet
-
-
-@dataclass(frozen=True)
-class Export:
-    """A verified scoring graph.
-
-    checked: the number of images on which it agrees with PyTorch.
-    difference: the largest difference of a probability, at most 1e-5.
-    """
-
-    graph: ScoringGraph
-    checked: int
-    difference: float
 
 
 def export_checkpoint(
@@ -50,6 +40,8 @@ def export_checkpoint(
     spec = replace(checkpoint.spec, views=view_set or checkpoint.spec.views)
     if spec.repeats_itself:
         raise CheckpointError(f"{path}: scores whole images, so all crops would be equal; leave out --views")
+    if not isinstance(checkpoint.network, Network):
+        return export_crop_network(checkpoint.network, spec, checkpoint.weights, checkpoint.sha256, path, images)
     scorer = Scorer(checkpoint.network, spec)
     weights = {key: tensor.numpy() for key, tensor in scorer.network.state_dict().items()}
     info = GraphInfo.of_this_version(spec, checkpoint.weights, checkpoint.sha256)

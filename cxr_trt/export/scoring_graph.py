@@ -4,21 +4,26 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import numpy.typing as npt
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from cxr_trt.errors import GraphError
+from cxr_trt.export.external_data import external_tensors
 from cxr_trt.export.graph_building import build_graph
+from cxr_trt.export.network_graph import PREFIX as NETWORK_PREFIX
+from cxr_trt.export.network_graph import NetworkGraph, build_network_graph, find_network_graph
 from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.export.session import first_line
 from cxr_trt.export.storage import unpack
 from cxr_trt.model.settings import CAUTIONS, ModelSettings, WeightsKind
-from cxr_trt.spec import Specification
+from cxr_trt.spec import Pooling, Specification
 from cxr_trt.views import ViewSet
 
 METADATA_PREFIX = "cxr_trt."
@@ -59,8 +64,9 @@ class GraphInfo:
 class ScoringGraph:
     """One ONNX model from uint8 images to probabilities and class maps, as `cxr-trt export` writes it.
 
-    model: input `images` uint8 [N, 1, size, size]; outputs `probabilities` float32 [N, 14] and, except in old files,
-    `class_maps` float32 [N, 14, h, w] over `Specification.class_map_region`.
+    model: input `images` uint8 [N, 1, height, width]; outputs `probabilities` float32 [N, findings] and, except in
+    old files and for networks without class maps, `class_maps` float32 [N, findings, h, w] over
+    `Specification.class_map_region`.
     info: its metadata.
     """
 
@@ -82,6 +88,18 @@ class ScoringGraph:
         return cls(build_graph(weights, settings, info.spec, info.to_metadata(), class_maps=class_maps), info)
 
     @classmethod
+    def around(cls, network: NetworkGraph, info: GraphInfo, class_maps: bool = True) -> "ScoringGraph":
+        """Build the graph around a network of any kind.
+
+        Args:
+            network: the network.
+            info: specification and metadata.
+            class_maps: whether the graph has the output `class_maps`, if the network has maps.
+        """
+        with_maps = class_maps and info.spec.maps != "none"
+        return cls(build_network_graph(network, info.spec, info.to_metadata(), class_maps=with_maps), info)
+
+    @classmethod
     def load(cls, path: Path) -> "ScoringGraph":
         """Read and check a scoring graph. Weights that `cxr_trt.export.storage` packed become float32 again.
 
@@ -92,13 +110,13 @@ class ScoringGraph:
         try:
             onnx.checker.check_model(model)
         except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-            raise GraphError(f"{path}: not a valid ONNX model ({_first_line(error)}); {REMEDY}") from error
+            raise GraphError(f"{path}: not a valid ONNX model ({first_line(error)}); {REMEDY}") from error
         info = _info(model, path)
         _check_tensors(model, info.spec, path)
         try:
             unpack(model)
         except (TypeError, ValueError) as error:
-            raise GraphError(f"{path}: its stored weights are damaged ({_first_line(error)}); {REMEDY}") from error
+            raise GraphError(f"{path}: its stored weights are damaged ({first_line(error)}); {REMEDY}") from error
         return cls(model, info)
 
     def save(self, path: Path) -> None:
@@ -113,6 +131,16 @@ class ScoringGraph:
         return CLASS_MAPS in [output.name for output in self.model.graph.output]
 
     @property
+    def one_by_one(self) -> bool:
+        """Whether it scores one image at a time, because its network was written for a batch of one."""
+        return bool(self.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1)
+
+    @cached_property
+    def network_graph(self) -> NetworkGraph | None:
+        """The network, if it is of another kind than `network`; None for one that this project builds itself."""
+        return find_network_graph(self.model)
+
+    @property
     def holds_network(self) -> bool:
         """Whether the weights are those of this project's network, without rewrites: `network` can only read those."""
         return any(tensor.name == "features.conv0.weight" for tensor in self.model.graph.initializer)
@@ -123,9 +151,7 @@ class ScoringGraph:
         settings = ModelSettings(
             squeeze_excitation=any(".se." in name for name in weights),
             maps_per_finding=len(weights["transfer.conv.bias"]) // len(self.spec.findings),
-            k_max=self.spec.k_max,
-            k_min=self.spec.k_min,
-            alpha=self.spec.alpha,
+            **(self.spec.pooling or Pooling())._asdict(),
             channels=len(self.spec.mean),
         )
         return weights, settings
@@ -135,7 +161,8 @@ class ScoringGraph:
         """Hash of the network's weights with their names. It does not depend on their order or on the views."""
         digest = hashlib.sha256()
         for tensor in sorted(self.model.graph.initializer, key=lambda tensor: tensor.name):
-            if tensor.data_type != TensorProto.FLOAT or not tensor.name.startswith(("features.", "transfer.")):
+            is_float32 = tensor.data_type == TensorProto.FLOAT and tensor.name.startswith(("features.", "transfer."))
+            if not is_float32 and not tensor.name.startswith(NETWORK_PREFIX):
                 continue
             digest.update(f"{tensor.name} {tensor.data_type} {list(tensor.dims)} ".encode())
             digest.update(numpy_helper.to_array(tensor).tobytes())
@@ -147,11 +174,13 @@ class ScoringGraph:
         Raises:
             GraphError: it holds another network, or its sizes do not allow these views.
         """
-        if not self.holds_network:
+        if not self.holds_network and self.network_graph is None:
             raise GraphError("the graph holds a network of another kind, whose views are fixed; leave out --views")
         info = replace(self.info, spec=replace(self.spec, views=view_set))
         if info.spec.repeats_itself:
             raise GraphError("the graph scores whole images, so all crops would be equal; leave out --views")
+        if self.network_graph is not None:
+            return ScoringGraph.around(self.network_graph, info, self.has_class_maps)
         return ScoringGraph.from_network(*self.network(), info, self.has_class_maps)
 
     def rewritten(self, rewrites: Rewrites) -> onnx.ModelProto:
@@ -176,24 +205,10 @@ def load_self_contained(path: Path) -> onnx.ModelProto:
             raise GraphError(f"{path}: has {size / 2**30:.1f} GiB, but an ONNX file has at most 2 GiB; {REMEDY}")
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, OSError) as error:
-        raise GraphError(f"{path}: not a valid ONNX model ({_first_line(error)}); {REMEDY}") from error
-    if _refers_elsewhere(model):
+        raise GraphError(f"{path}: not a valid ONNX model ({first_line(error)}); {REMEDY}") from error
+    if any(external_tensors(model)):
         raise GraphError(f"{path}: keeps its weights in other files; {REMEDY}")
     return model
-
-
-def _refers_elsewhere(message: Message) -> bool:
-    """Whether any tensor, even one in an attribute of a function's node, is stored in another file."""
-    if isinstance(message, TensorProto):
-        return message.data_location == TensorProto.EXTERNAL or len(message.external_data) > 0
-    for field, value in message.ListFields():
-        if field.message_type and any(map(_refers_elsewhere, value if field.is_repeated else [value])):
-            return True
-    return False
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _info(model: onnx.ModelProto, path: Path) -> GraphInfo:
@@ -210,7 +225,10 @@ def _info(model: onnx.ModelProto, path: Path) -> GraphInfo:
     except GraphError as error:
         raise GraphError(f"{path}: {error}; {REMEDY}") from error
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise GraphError(f"{path}: is an ONNX model, but not a scoring graph of cxr-trt; {REMEDY}") from error
+        raise GraphError(
+            f"{path}: is an ONNX model, but not a scoring graph of cxr-trt; make one with `cxr-trt export {path.name} "
+            "--card CARD.toml -o model.onnx`"
+        ) from error
     if hashlib.sha256(text.encode()).hexdigest() != stated:
         raise GraphError(f"{path}: its specification was changed after the export; {REMEDY}")
     return info
@@ -223,7 +241,10 @@ def _check_tensors(model: onnx.ModelProto, spec: Specification, path: Path) -> N
 
     inputs = [signature(value) for value in model.graph.input]
     outputs = [signature(value) for value in model.graph.output]
-    if inputs != [("images", TensorProto.UINT8, "N", 1, spec.image_size, spec.image_size)] or (
-        ("probabilities", TensorProto.FLOAT, "N", len(spec.findings)) not in outputs
-    ):
+    fitting = [
+        inputs == [("images", TensorProto.UINT8, batch, spec.planes, *spec.image_size)]
+        and ("probabilities", TensorProto.FLOAT, batch, len(spec.findings)) in outputs
+        for batch in ("N", 1)
+    ]
+    if not any(fitting):
         raise GraphError(f"{path}: its inputs and outputs are not those of a scoring graph; {REMEDY}")

@@ -21,7 +21,7 @@ def verify(model: onnx.ModelProto, scorer: Scorer, images: npt.NDArray[np.uint8]
     Args:
         model: the scoring graph.
         scorer: the network and specification that it was made from.
-        images: uint8 [N, 1, size, size].
+        images: uint8 [N, 1, height, width].
 
     Returns:
         The largest difference of a probability.

@@ -23,7 +23,7 @@ COLOUR_DISTANCE_MIN = 8.0  # with a larger mean distance between its channels, i
 
 
 def picture_doubts(image: npt.NDArray[np.uint8]) -> list[str]:
-    """What is odd about a preprocessed image, uint8 [size, size]: no sentence or one."""
+    """What is odd about a preprocessed image, uint8 [height, width]: no sentence or one."""
     cells = cv2.resize(image, (MEAN_CHEST_CELLS, MEAN_CHEST_CELLS), interpolation=cv2.INTER_AREA).astype(np.float64)
     if cells.std() < FLAT_DEVIATION_MAX:
         return ["the picture is almost constant"]

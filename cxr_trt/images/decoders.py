@@ -27,9 +27,11 @@ from cxr_trt.errors import BackendError
 from cxr_trt.images.files import Source
 from cxr_trt.images.image import MAX_PIXELS, Identity
 from cxr_trt.images.preprocess import Fit
+from cxr_trt.views import Size
 
 ANSWER_HEAD = struct.Struct("<II")  # an answer starts with the lengths of its JSON and its pixels, which follow
 MAX_FACTS_BYTES = 1 << 16  # of an answer's JSON
+MAX_THREADS = 8  # of one process: each takes address space of its limit
 WORKER_CODE = "import sys; sys.path[:] = {path!r}; from cxr_trt.images.worker import main; main()"
 """Runs with the caller's search path: `python -m` would also import from the current folder, which may hold X-rays."""
 
@@ -47,7 +49,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a decoder returns for a file: `image`, uint8 [size, size], `error` or `skipped`; none if it is unchanged.
+    """What a decoder returns for a file: `image`, uint8 [height, width], `error` or `skipped`; none if it is unchanged.
 
     skipped: the kind of a DICOM object that is no X-ray, such as "structured reports".
     picture: display grey with the file's aspect ratio, uint8 [H, W], if pictures were requested and there is an image.
@@ -77,21 +79,24 @@ class Request:
 class Decoders(Closing):
     """A pool of at most `workers` decoding processes, with threads that wait for them; a context manager.
 
-    `picture` is the longest side of an answer's picture in pixels; 0 means no picture. `identities` is whether answers
-    say whose X-ray a DICOM file is.
+    `size` is that of the images; a number stands for a square. `picture` is the longest side of an answer's picture in
+    pixels; 0 means no picture. `identities` is whether answers say whose X-ray a DICOM file is.
+
+    Processors that would be idle, as there are fewer processes, decode JPEG 2000 in further threads of these.
     """
 
     def __init__(
         self,
         workers: int,
-        size: int,
+        size: Size | int,
         limits: Limits,
         fit: Fit = "stretch",
         picture: int = 0,
         identities: bool = False,
     ) -> None:
-        self._size, self._limits, self._fit, self._picture = size, limits, fit, picture
+        self._size, self._limits, self._fit, self._picture = Size.of(size), limits, fit, picture
         self._identities = identities
+        self._jpeg2000_threads = min(len(os.sched_getaffinity(0)) // workers, MAX_THREADS)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
@@ -145,7 +150,9 @@ class Decoders(Closing):
                 raise EOFError
             if self._idle:
                 return self._idle.pop()
-            process = _Process(self._size, self._limits, self._fit, self._picture, self._identities)
+            process = _Process(
+                self._size, self._limits, self._fit, self._picture, self._identities, self._jpeg2000_threads
+            )
             self._all.add(process)
             return process
 
@@ -153,15 +160,23 @@ class Decoders(Closing):
 class _Process:
     """One decoding process, see `cxr_trt.images.worker`. It ends when its standard input closes, so soon after us."""
 
-    def __init__(self, size: int, limits: Limits, fit: Fit, picture: int, identities: bool) -> None:
+    def __init__(
+        self, size: Size, limits: Limits, fit: Fit, picture: int, identities: bool, jpeg2000_threads: int
+    ) -> None:
         self._size, self._picture, self.is_ready = size, picture, False
-        arguments = [str(size), fit, str(limits.memory), str(limits.seconds), str(picture), str(int(identities))]
+        limit = (str(limits.memory), str(limits.seconds))
+        arguments = [str(size.height), str(size.width), fit, *limit, str(picture), str(int(identities))]
         self._process = subprocess.Popen(  # noqa: S603 - our own code
             [sys.executable, "-c", WORKER_CODE.format(path=sys.path), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # so that Ctrl-C only reaches this process
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+                "OPJ_NUM_THREADS": str(jpeg2000_threads if jpeg2000_threads > 1 else 0),  # 0: without a thread pool
+            },
         )
 
     @property
@@ -180,11 +195,11 @@ class _Process:
         self._process.stdin.flush()
         facts, pixels = self._read()
         height, width = facts.pop("picture", (0, 0))
-        square = self._size**2 if pixels else 0
-        if len(pixels) != square + height * width:
+        image_bytes = self._size.height * self._size.width if pixels else 0
+        if len(pixels) != image_bytes + height * width:
             raise EOFError
-        image = np.frombuffer(pixels[:square], np.uint8).reshape(self._size, self._size) if pixels else None
-        picture = np.frombuffer(pixels[square:], np.uint8).reshape(height, width) if height else None
+        image = np.frombuffer(pixels[:image_bytes], np.uint8).reshape(self._size) if pixels else None
+        picture = np.frombuffer(pixels[image_bytes:], np.uint8).reshape(height, width) if height else None
         answer = Answer(**{**facts, "warnings": tuple(facts.get("warnings", ()))}, image=image, picture=picture)
         if not isinstance(answer.identity, dict | None):
             raise TypeError
@@ -209,7 +224,7 @@ class _Process:
         if len(head) < ANSWER_HEAD.size:
             raise EOFError
         length, count = ANSWER_HEAD.unpack(head)
-        if length > MAX_FACTS_BYTES or count > self._size**2 + min(self._picture**2, MAX_PIXELS):
+        if length > MAX_FACTS_BYTES or count > self._size.height * self._size.width + min(self._picture**2, MAX_PIXELS):
             raise EOFError
         text, pixels = self._process.stdout.read(length), self._process.stdout.read(count)
         if len(text) < length or len(pixels) < count:

@@ -16,6 +16,7 @@ Booleans = npt.NDArray[np.bool_]
 
 LOOKUP_ROWS = 64  # looked up at once: their indices stay in the cache
 MAX_LOOKUP_BITS = 16
+SAMPLE_SIDE = 128  # a sample has at least so many rows and columns, if the picture has
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,14 @@ class Cells:
     def shown(self) -> Booleans:
         """Which of `values` the picture has, without its padding."""
         return self.present if self.is_padding is None else self.present & ~self.is_padding
+
+    def sample(self, mapped: Numbers) -> Numbers:
+        """What `values` were mapped to, for pixels on a grid over the picture, without its padding; one-dimensional."""
+        step = max(1, min(self.pixels.shape) // SAMPLE_SIDE)
+        grid = (slice(None, None, step), slice(None, None, step))
+        places: Any = self.pixels[grid] if self._is_looked_up else grid
+        found: Numbers = mapped[places]
+        return found.ravel() if self.is_padding is None else found[~self.is_padding[places]]
 
     def picture(self, greys: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """float32 [H, W] from the greys of `values`."""

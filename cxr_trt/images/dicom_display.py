@@ -19,6 +19,11 @@ from cxr_trt.images.dicom_attributes import code, items, numbers, text
 from cxr_trt.images.dicom_cells import BitLayout, Booleans, Cells, Numbers
 from cxr_trt.images.dicom_lut import lookup_table
 
+CENTRAL_PERCENTILES = (1, 99)
+FLAT_GREYS_MAX = 1.0  # with fewer greys between its central percentiles, of 255, a picture is one grey
+VARIED_VALUES_MIN = 16  # if there are at least so many stored values between them
+FLOATS = np.finfo(np.float32)  # rescaled values, and their slope, lie in this range
+
 
 def display_picture(cells: Cells, photometric: str, dataset: Dataset) -> npt.NDArray[np.float32]:
     """Display grey float32 [H, W], 0 (black) to 255 (white).
@@ -34,21 +39,32 @@ def display_picture(cells: Cells, photometric: str, dataset: Dataset) -> npt.NDA
     cells.is_padding = padding(cells, dataset)
     stored = stored_values(cells, dataset)
     rescaled = modality_values(stored, cells.notes, dataset)
-    for name, grey in voi_greys(rescaled, cells, dataset):
+    for name, grey in voi_greys(rescaled, stored, cells, dataset):
         greys = polarity(grey, photometric, cells.notes, dataset)
         if cells.is_padding is not None:
             greys[cells.is_padding] = 0
-        picture = cells.picture(greys)
-        shown = picture if cells.is_padding is None else greys[cells.shown]
-        if not shown.size or shown.min() < shown.max() or not _varies(cells):
+        if not _hides_the_picture(greys, stored, cells):
             break
         cells.notes.append(f"the {name} shows all of the picture as one grey, so it was left out")
-    return picture
+    return cells.picture(greys)
 
 
-def _varies(cells: Cells) -> bool:
-    """Whether the picture has more than one stored value."""
-    values = cells.values[cells.shown]
+def _hides_the_picture(greys: npt.NDArray[np.float32], stored: Numbers, cells: Cells) -> bool:
+    """Whether all of the picture, or nearly all, is one grey because of how it is displayed, not because of its pixels.
+
+    `greys` and `stored` values are those of `cells.values`.
+    """
+    if np.ptp(_central_values(greys, cells)) >= FLAT_GREYS_MAX:
+        return False
+    return _merges(greys, stored, cells) or bool(np.ptp(_central_values(stored, cells)) >= VARIED_VALUES_MIN)
+
+
+def _merges(mapped: Numbers, source: Numbers, cells: Cells) -> bool:
+    """Whether all pixels become one number that were not before; both are of `cells.values`."""
+    return not _varies(cells.sample(mapped)) and not _varies(mapped[cells.shown]) and _varies(source[cells.shown])
+
+
+def _varies(values: Numbers) -> bool:
     return bool(values.size and values.min() < values.max())
 
 
@@ -58,7 +74,7 @@ def padding(cells: Cells, dataset: Dataset) -> Booleans | None:
     Does: cells of that value, or between the two, are outside the picture and become black.
     Missing: the picture has no padding.
     Contradictory: values are compared modulo the allocated bits, so a value whose sign differs from Pixel
-    Representation still matches.
+    Representation still matches. A range that holds every pixel of a picture that varies is ignored, with a note.
     Impossible: what is not a number is ignored, with a note.
     """
     value = numbers(dataset, "PixelPaddingValue", cells.notes)
@@ -72,6 +88,9 @@ def padding(cells: Cells, dataset: Dataset) -> Booleans | None:
     whole = (cells.values + offset) % modulus
     stored = (_extracted(cells.values, layout, layout.high + 1 - layout.stored) + offset) % modulus
     mask: Booleans = ((whole >= low) & (whole <= high)) | ((stored >= low) & (stored <= high))
+    if limit and not (cells.present & ~mask).any() and _varies(cells.values[cells.present]):
+        cells.notes.append("the range of Pixel Padding Values holds all of the picture and was ignored")
+        return None
     return mask
 
 
@@ -81,7 +100,8 @@ def stored_values(cells: Cells, dataset: Dataset) -> Numbers:
     Does: a value is shifted down by High Bit + 1 - Bits Stored, other bits are masked, and the sign is extended.
     Missing: Bits Stored is Bits Allocated, High Bit is Bits Stored - 1, values are unsigned.
     Contradictory: pixels that are not left-justified although High Bit says so are taken as they are, with a note.
-    Bits above High Bit that are in use are masked, with a note unless an embedded overlay (60xx,0102) is there.
+    Bits above High Bit that are in use are masked, with a note unless an embedded overlay (60xx,0102) is there. If the
+    stored bits are the same in all pixels and others are not, whole cells are taken, with a note.
     Impossible: Bits Stored or High Bit outside the allocated bits are an error.
     """
     layout, values = cells.layout, cells.values
@@ -91,12 +111,15 @@ def stored_values(cells: Cells, dataset: Dataset) -> Numbers:
         cells.notes.append(f"High Bit {layout.high} says that pixels are left-justified, but they are not")
         shift = 0
     stored = _extracted(values, layout, shift)
-    if used >> (layout.stored + shift) and not _has_embedded_overlay(dataset, layout.stored + shift):
-        whole = _extracted(values, replace(layout, stored=layout.allocated), 0) >> shift
-        if (whole != stored)[cells.shown].any():
-            cells.notes.append(
-                f"cells hold more than the {layout.stored} bits of Bits Stored; the others were left out"
-            )
+    whole = _extracted(values, replace(layout, stored=layout.allocated), 0)
+    if _merges(stored, values, cells):
+        cells.notes.append(
+            f"Bits Stored {layout.stored} and High Bit {layout.high} leave one value, so whole cells were taken"
+        )
+        return whole
+    is_cut = bool(used >> (layout.stored + shift)) and bool((whole >> shift != stored)[cells.shown].any())
+    if is_cut and not _has_embedded_overlay(dataset, layout.stored + shift):
+        cells.notes.append(f"cells hold more than the {layout.stored} bits of Bits Stored; the others were left out")
     return stored
 
 
@@ -126,7 +149,8 @@ def modality_values(stored: Numbers, notes: list[str], dataset: Dataset) -> Numb
     Does: the first table that can be used, else slope times value plus intercept.
     Missing: slope 1, intercept 0.
     Contradictory: a table together with a slope is used alone.
-    Impossible: a slope of 0, or one of the two that is not a finite number, is ignored, with a note.
+    Impossible: a slope that is 0, or so small or large that values would fall together or be infinite, is ignored with
+    its intercept, with a note; so is one of the two that is not a finite number.
     """
     for item in items(dataset, "ModalityLUTSequence", notes):
         table = lookup_table(item, "Modality LUT", bool(stored.min() < 0), notes, dataset)
@@ -135,23 +159,28 @@ def modality_values(stored: Numbers, notes: list[str], dataset: Dataset) -> Numb
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         if keyword in dataset and dataset.get_item(keyword).value in (None, b"", ""):
             notes.append(f"{dictionary_description(keyword)} is empty and was ignored")
-    slope = numbers(dataset, "RescaleSlope", notes) or (1.0,)
-    intercept = numbers(dataset, "RescaleIntercept", notes) or (0.0,)
-    if slope[0] == 0:
-        notes.append("Rescale Slope is 0 and was ignored")
-        return stored.astype(np.float64)
-    if (slope[0], intercept[0]) == (1.0, 0.0):
+    slope = (numbers(dataset, "RescaleSlope", notes) or (1.0,))[0]
+    intercept = (numbers(dataset, "RescaleIntercept", notes) or (0.0,))[0]
+    if (slope, intercept) == (1.0, 0.0):
         return stored
-    return stored * slope[0] + intercept[0]
+    largest = abs(slope) * float(np.abs(stored).max()) + abs(intercept)
+    if not (largest <= FLOATS.max and abs(slope) >= max(FLOATS.tiny, np.spacing(largest))):
+        notes.append(f"Rescale Slope {slope:g} with Rescale Intercept {intercept:g} is not possible and was ignored")
+        return stored
+    return stored * slope + intercept
 
 
-def voi_greys(values: Numbers, cells: Cells, dataset: Dataset) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
+def voi_greys(
+    values: Numbers, stored: Numbers, cells: Cells, dataset: Dataset
+) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
     """VOI LUT Sequence (0028,3010), else Window Center (0028,1050) and Width (0028,1051); PS3.3 C.11.2.
 
     Does: the first table that can be used, else the first window, else a stretch from the smallest to the largest
     value of the picture. VOI LUT Function (0028,1056) says how a window is applied.
     Missing: without table and window the picture is stretched, with a note. Without a function a window is LINEAR.
-    Contradictory: a table or window that shows the whole picture as one grey is left out, with a note.
+    Contradictory: a table, window or stretch that shows the picture, or all but its lowest and highest hundredths, as
+    one grey although its stored values differ is left out, with a note. If all do, the values are stretched between
+    these hundredths; if that does not help, the stored values are, without modality LUT and rescale.
     Impossible: a width that its function does not allow (below 1 for LINEAR), a number that is not finite, a table
     that is too short, or an unknown function is ignored, with a note.
 
@@ -174,10 +203,33 @@ def voi_greys(values: Numbers, cells: Cells, dataset: Dataset) -> Iterator[tuple
             notes.append(f"a Window Width of {width:g} is not possible and was ignored")
     usable = "usable " if was_tried or len(notes) > noted else ""
     notes.append(f"no {usable}VOI LUT or window, stretched from the smallest to the largest value")
-    shown = values[cells.shown]
-    black, white = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 0.0)
+    yield "stretch", _stretched(values, *_extremes(values, cells))
+    for name, mapped in (("rescaled", values), ("stored", stored)):
+        black, white = _central_values(mapped, cells)
+        if black < white:
+            notes.append(f"the {name} values were stretched from their lowest hundredth to their highest")
+            yield f"stretch of {name} values", _stretched(mapped, black, white)
+    notes.append("the stored values were stretched from the smallest to the largest")
+    yield "stretch of stored values", _stretched(stored, *_extremes(stored, cells))
+
+
+def _stretched(values: Numbers, black: float, white: float) -> npt.NDArray[np.float64]:
     scale = 255 / (white - black) if white != black else 0.0
-    yield "stretch", (values - black) * scale
+    greys: npt.NDArray[np.float64] = (values - black) * scale
+    return greys
+
+
+def _extremes(mapped: Numbers, cells: Cells) -> tuple[float, float]:
+    """The smallest and the largest number of the pixels; 0 twice if there are none."""
+    inside = mapped[cells.shown]
+    return (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
+
+
+def _central_values(mapped: Numbers, cells: Cells) -> tuple[float, float]:
+    """The same without the lowest and the highest hundredth of the pixels, by a sample."""
+    sample = cells.sample(mapped)
+    low, high = np.percentile(sample, CENTRAL_PERCENTILES) if sample.size else (0, 0)
+    return float(low), float(high)
 
 
 def _voi_function(dataset: Dataset, notes: list[str]) -> str:

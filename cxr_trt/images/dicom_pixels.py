@@ -16,7 +16,6 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLosslessSV1,
@@ -27,13 +26,16 @@ from pydicom.uid import (
 )
 
 from cxr_trt.errors import ImageError, NoImageError
+from cxr_trt.images import jpeg2000
 from cxr_trt.images.dicom_attributes import code, numbers, text
 from cxr_trt.images.headers import JpegHeader, jpeg_header
 from cxr_trt.images.image import check_size
 
+jpeg2000.add_to_pydicom()
+
 DECODER_PLUGINS: dict[UID, str] = {
     **dict.fromkeys(JPEGTransferSyntaxes + JPEGLSTransferSyntaxes, "gdcm"),
-    **dict.fromkeys(JPEG2000TransferSyntaxes, "pylibjpeg"),
+    **dict.fromkeys(jpeg2000.SYNTAXES, jpeg2000.PLUGIN),
     **dict.fromkeys(RLETransferSyntaxes, "pylibjpeg"),
 }
 """The one decoder of each compressed transfer syntax, so that pixels do not depend on what else is installed."""

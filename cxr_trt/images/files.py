@@ -2,6 +2,8 @@
 
 import os
 import re
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +15,12 @@ from cxr_trt.images import HEAD_BYTES, image_format
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".bmp", ".webp"})
 HEATMAPS = "heat maps of cxr-trt"
-_HEATMAP_NAME = re.compile(rf"\d+-({'|'.join(FINDINGS)})\.png")
+_HEATMAP_NAME = re.compile(r"\d+-[^.]+\.png")
+_NAMES_WITHOUT_MARK = frozenset(FINDINGS)  # heat maps of earlier versions have no mark, and are of these findings
+_MARK_TEXT = b"tEXtSoftware\0cxr-trt heat map"
+HEATMAP_MARK = struct.pack(">I", len(_MARK_TEXT) - 4) + _MARK_TEXT + struct.pack(">I", zlib.crc32(_MARK_TEXT))
+"""A chunk of text (PNG specification, 11.3.4) that every heat map has right after the header of the file."""
+PNG_HEADER_BYTES = 33  # signature and IHDR
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,9 @@ def find_files(arguments: str | Path | Iterable[str | Path]) -> Selection:
     skipped: Counter[str] = Counter()
     for path in paths:
         for file in _walk(path, skipped) if path.is_dir() else [path]:
-            if file == path or (_looks_like_image(file) and not _is_heatmap(file)):
+            if file == path or (_looks_like_image(file) and not is_heatmap(file)):
                 files.append(file)
-            elif _is_heatmap(file):
+            elif is_heatmap(file):
                 skipped[HEATMAPS] += 1
             else:
                 skipped[_kind(file)] += 1
@@ -110,9 +117,17 @@ def _looks_like_image(file: Path) -> bool:
         return False
 
 
-def _is_heatmap(file: Path) -> bool:
-    """Whether a file has the name of a picture that `cxr_trt.results.heatmaps` makes: chest.dcm/1-Effusion.png."""
-    return _HEATMAP_NAME.fullmatch(file.name) is not None
+def is_heatmap(file: Path) -> bool:
+    """Whether a file is a picture that `cxr_trt.results.heatmaps` made, by its name and its mark."""
+    if not _HEATMAP_NAME.fullmatch(file.name):
+        return False
+    if file.stem.split("-", 1)[1] in _NAMES_WITHOUT_MARK:
+        return True
+    try:
+        with file.open("rb") as stream:
+            return stream.read(PNG_HEADER_BYTES + len(HEATMAP_MARK)).endswith(HEATMAP_MARK)
+    except OSError:
+        return False
 
 
 def _name(file: Path, root: str) -> str:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from cxr_trt.errors import ImageError, UsageError
 from cxr_trt.images import decode
 from cxr_trt.images.preprocess import Fit, preprocess
+from cxr_trt.views import Size
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -27,8 +28,12 @@ def read_file(path: Path) -> bytes:
         raise ImageError(f"the file cannot be read: {error.strerror}") from error
 
 
-def load_images(paths: Iterable[Path], size: int, fit: Fit = "stretch") -> npt.NDArray[np.uint8]:
-    """Read and preprocess files to uint8 [N, 1, size, size]. Raises UsageError, which names a file it cannot read."""
+def load_images(paths: Iterable[Path], size: Size | int, fit: Fit = "stretch") -> npt.NDArray[np.uint8]:
+    """Read and preprocess files to uint8 [N, 1, height, width]; a number as `size` stands for a square.
+
+    Raises:
+        UsageError: a file cannot be read; the error names it.
+    """
     images = []
     for path in paths:
         try:

@@ -6,31 +6,75 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Fit = Literal["stretch", "center-square"]
+from cxr_trt.views import Size
 
-PREPROCESSING = (
-    "2: display grey 0..255 (DICOM: modality LUT, VOI LUT or window, MONOCHROME1 inverted; colour: BT.601 luma), "
-    "stretched to a square or cut to its central square, resized by area averaging, rounded half to even"
+Fit = Literal["stretch", "pad", "center-crop"]
+
+_DISPLAY_GREY = (
+    "display grey 0..255 (DICOM: modality LUT, VOI LUT or window, MONOCHROME1 inverted; colour: BT.601 luma), "
 )
-"""Part of every specification. Raise its number when `preprocess` or `cxr_trt.images` gives other pixels."""
+PREPROCESSING_1 = (
+    f"2: {_DISPLAY_GREY}stretched to a square or cut to its central square, resized by area averaging, rounded half to "
+    "even"
+)
+PREPROCESSING = (
+    f"2: {_DISPLAY_GREY}stretched, padded with black or cut around its centre to the aspect ratio of the image, "
+    "resized by area averaging, rounded half to even"
+)
+"""Part of every specification; the first text, of those that version 1 of the specification can express. Raise both
+numbers when `preprocess` or `cxr_trt.images` gives other pixels."""
 
 
-def preprocess(pixels: npt.NDArray[np.float32], size: int, fit: Fit = "stretch") -> npt.NDArray[np.uint8]:
-    """Resize display grey to a square.
+def preprocess(pixels: npt.NDArray[np.float32], size: Size | int, fit: Fit = "stretch") -> npt.NDArray[np.uint8]:
+    """Resize display grey to the size of the network's image.
 
     Args:
         pixels: float32 [H, W], 0 (black) to 255 (white).
-        size: side of the result in pixels.
-        fit: "stretch" keeps the whole image but not its aspect ratio (paper, sec. 4.2: "resized to 512 x 512");
-            "center-square" keeps the aspect ratio but only the central square, as torchxrayvision does.
+        size: size of the result in pixels; a number stands for a square.
+        fit: "stretch" keeps the whole X-ray but not its aspect ratio (paper, sec. 4.2: "resized to 512 x 512");
+            "center-crop" keeps the aspect ratio but only the largest central part that has the result's, as
+            torchxrayvision does; "pad" keeps both, with black beside the X-ray.
 
     Returns:
-        uint8 [size, size].
+        uint8 [height, width].
     """
-    if fit == "center-square":
-        height, width = pixels.shape
-        side = min(height, width)
-        y, x = height // 2 - side // 2, width // 2 - side // 2
-        pixels = pixels[y : y + side, x : x + side]
-    square = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
-    return np.clip(np.rint(square), 0, 255).astype(np.uint8)
+    height, width = size = Size.of(size)
+    rows, columns = pixels.shape
+    if fit == "pad":
+        rows, columns = _inside(rows, columns, size)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        resized = np.zeros(size, np.float32)
+        resized[top : top + rows, left : left + columns] = _resized(pixels, Size(rows, columns))
+    elif fit == "center-crop":
+        y, x, inner_rows, inner_columns = map(int, fitted_part(rows, columns, size, fit))
+        resized = _resized(pixels[y : y + inner_rows, x : x + inner_columns], size)
+    else:
+        resized = _resized(pixels, size)
+    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+
+
+def fitted_part(height: int, width: int, size: Size, fit: Fit) -> tuple[float, float, float, float]:
+    """The part of an X-ray that becomes the whole image: y, x, height and width in pixels of the X-ray.
+
+    For "pad", y and x are negative or zero, and the part reaches beyond the X-ray.
+    """
+    if fit == "pad":
+        rows, columns = _inside(height, width, size)
+        down, across = height / rows, width / columns
+        y, x = (size.height - rows) // 2, (size.width - columns) // 2
+        return -y * down, -x * across, size.height * down, size.width * across
+    if fit == "center-crop":
+        rows, columns = _inside(*size, Size(height, width))
+        return height // 2 - rows // 2, width // 2 - columns // 2, rows, columns
+    return 0, 0, height, width
+
+
+def _inside(height: int, width: int, frame: Size) -> Size:
+    """The largest size within `frame` that has the aspect ratio of `height` and `width`."""
+    scale = min(frame.height / height, frame.width / width)
+    return Size(*(max(1, min(most, round(side * scale))) for side, most in zip((height, width), frame, strict=True)))
+
+
+def _resized(pixels: npt.NDArray[np.float32], size: Size) -> npt.NDArray[np.float32]:
+    resized = cv2.resize(pixels, (size.width, size.height), interpolation=cv2.INTER_AREA)
+    return resized.astype(np.float32, copy=False)

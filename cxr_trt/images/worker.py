@@ -26,6 +26,7 @@ from cxr_trt.images.decoders import ANSWER_HEAD
 from cxr_trt.images.load import read_file
 from cxr_trt.images.preprocess import Fit, preprocess
 from cxr_trt.memory import keep_freed_memory
+from cxr_trt.views import Size
 
 KEPT_BYTES = 256 << 20  # of freed memory: several times what a large radiograph needs
 
@@ -33,11 +34,11 @@ KEPT_BYTES = 256 << 20  # of freed memory: several times what a large radiograph
 def main() -> None:
     """Answer requests until standard input ends.
 
-    Command-line arguments: side of the images in pixels; fit; limits of bytes and of seconds per file; longest side of
-    pictures, or 0 for none; 1 to say whose X-ray a DICOM file is, otherwise 0.
+    Command-line arguments: height and width of the images in pixels; fit; limits of bytes and of seconds per
+    file; longest side of pictures, or 0 for none; 1 to say whose X-ray a DICOM file is, otherwise 0.
     """
-    size, fit, memory, seconds = int(sys.argv[1]), cast(Fit, sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    picture, identities = int(sys.argv[5]), sys.argv[6] == "1"
+    size, fit = Size(int(sys.argv[1]), int(sys.argv[2])), cast(Fit, sys.argv[3])
+    memory, seconds, picture, identities = int(sys.argv[4]), float(sys.argv[5]), int(sys.argv[6]), sys.argv[7] == "1"
     cv2.setNumThreads(1)
     keep_freed_memory(KEPT_BYTES)
     try:
@@ -46,7 +47,9 @@ def main() -> None:
         os._exit(0)  # the parent is gone, and closing the stream would raise the same error again
 
 
-def _serve(answers: BinaryIO, size: int, fit: Fit, memory: int, seconds: float, picture: int, identities: bool) -> None:
+def _serve(
+    answers: BinaryIO, size: Size, fit: Fit, memory: int, seconds: float, picture: int, identities: bool
+) -> None:
     _send(answers, {}, b"")  # tells the parent that all imports succeeded
     _restrict(memory)
     for line in sys.stdin.buffer:
@@ -58,21 +61,21 @@ def _serve(answers: BinaryIO, size: int, fit: Fit, memory: int, seconds: float, 
 
 
 def answer(
-    path: Path, known: str | None, size: int, fit: Fit = "stretch", picture: int = 0, identities: bool = False
+    path: Path, known: str | None, size: Size | int, fit: Fit = "stretch", picture: int = 0, identities: bool = False
 ) -> tuple[dict[str, Any], bytes]:
     """Read and decode a file.
 
     Args:
         path: the file.
         known: if the file's content has this sha256, it is not decoded.
-        size: side of the image in pixels.
+        size: size of the image in pixels; a number stands for a square.
         fit: see `cxr_trt.images.preprocess.preprocess`.
         picture: longest side of the picture in pixels, which is never enlarged; 0 for no picture.
         identities: whether to say whose X-ray a DICOM file is.
 
     Returns:
         Facts about the file, named as in `cxr_trt.images.decoders.Answer`, and pixels: first of the image, uint8
-        [size, size], then of the picture, uint8 with the shape that the fact `picture` gives. There are no pixels if
+        [height, width], then of the picture, uint8 with the shape that the fact `picture` gives. There are no pixels if
         there is an error or the content is known.
     """
     facts: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from math import prod
 import onnx
 import onnx.inliner
 
-ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes of a weight or an activation, by precision
+ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}  # bytes of a weight or an activation, by precision
 KERNEL_OPERATORS = ("Conv", "Gemm", "MatMul", "MaxPool", "AveragePool")
 
 

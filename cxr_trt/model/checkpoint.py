@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxr_trt.errors import CheckpointError, GraphError, UsageError
 from cxr_trt.model.crop_network import CropNetwork
@@ -26,7 +26,7 @@ from cxr_trt.spec import Specification
 from cxr_trt.systems import SYSTEMS, find_system, setting_names
 from cxr_trt.systems.system import System
 from cxr_trt.systems.yan2018 import YAN2018
-from cxr_trt.views import VIEW_SETS
+from cxr_trt.views import VIEW_SETS, Size
 
 PAPER_SIZES = (YAN2018.image_size, YAN2018.crop_size)  # in pixels (paper, sec. 4.2)
 
@@ -68,7 +68,8 @@ def save_checkpoint(
         UsageError: no system has the setting.
     """
     if isinstance(network, Network):
-        system, which = YAN2018, {"settings": dataclasses.asdict(network.settings)}
+        system = YAN2018
+        which: dict[str, Any] = {"settings": dataclasses.asdict(network.settings)}
     else:
         system = find_system(setting)
         which = {"system": system.name, "setting": setting, "views": system.views}
@@ -96,10 +97,10 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
         if setting is not None:
             raise CheckpointError(f"{path}: its keys already say which network it is for; leave out --setting")
         tensors, spec = adapted.weights, adapted.spec
-        network: CropNetwork = Network(adapted.settings)
+        network: CropNetwork = Network(adapted.settings, len(spec.findings))
     else:
         network, spec = _network(path, header, setting)
-    _fill(network, tensors, path)
+    fill(network, tensors, path)
     weights = header.get("weights", "trained")
     if not isinstance(weights, str) or weights not in CAUTIONS:
         raise CheckpointError(f"{path}: its header does not fit this version (weights are {weights!r})")
@@ -146,23 +147,29 @@ def _setting(path: Path, header: dict[str, Any], setting: str | None) -> str:
 
 def _spec(path: Path, header: dict[str, Any], system: System, settings: ModelSettings | None) -> Specification:
     """How a checkpoint's images are scored. Settings with their pooling are those of the paper's family alone."""
-    pooling = {} if settings is None else {name: getattr(settings, name) for name in ("k_max", "k_min", "alpha")}
     try:
-        image_size, crop_size = header.get("sizes", (system.image_size, system.crop_size))
+        image_side, crop_side = header.get("sizes", (system.image_size, system.crop_size))
         views = header.get("views", system.views)
         if views not in VIEW_SETS:
             raise ValueError(f"views are {views!r}")
-        spec = Specification(
-            views=views, image_size=image_size, crop_size=crop_size, mean=system.mean, std=system.std, **pooling
+        spec = Specification.from_mapping(
+            Specification(
+                views=views,
+                image_size=Size.square(image_side),
+                crop_size=Size.square(crop_side),
+                mean=system.mean,
+                std=system.std,
+                pooling=settings.pooling if settings else None,
+                maps="pooled" if settings else "none",
+            ).to_mapping()
         )
-        if not spec.is_reasonable():
-            raise ValueError("its sizes or its alpha are out of range")
     except (TypeError, ValueError, GraphError) as error:
         raise CheckpointError(f"{path}: its header does not fit this version ({error})") from error
     return spec
 
 
-def _fill(network: CropNetwork, weights: dict[str, Tensor], path: Path) -> None:
+def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights into a network. Raises CheckpointError unless they are exactly those of the network."""
     expected = network.state_dict()
     problems = [
         f"{word} {', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}"
@@ -178,7 +185,9 @@ def _fill(network: CropNetwork, weights: dict[str, Tensor], path: Path) -> None:
         if keys
     ]
     if problems:
-        raise CheckpointError(f"{path}: does not fit the network: {'; '.join(problems)}; is --setting right?")
+        raise CheckpointError(
+            f"{path}: does not fit the network: {'; '.join(problems)}; is it the right kind of network?"
+        )
     network.load_state_dict(weights)
 
 

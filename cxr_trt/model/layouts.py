@@ -9,7 +9,7 @@ with k equal to the number of cells: the scores are the same, and there are clas
   classifier is a `Sequential(Linear(1024, 14), Sigmoid())`, with the 14 findings in this project's order. Images are
   resized to 256 pixels and cropped to 224, and normalised with ImageNet statistics.
 - torchxrayvision (`torchxrayvision.models.DenseNet`): one input channel from -1024 to 1024, 224 pixels without crops,
-  18 outputs of which 14 are our findings by name, and operating points that become 0.5.
+  18 outputs, of which a model may have been trained on fewer, and operating points that become 0.5.
 """
 
 import re
@@ -23,8 +23,8 @@ from torch import Tensor
 from cxr_trt.errors import CheckpointError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.settings import ModelSettings
-from cxr_trt.spec import Specification
-from cxr_trt.views import NETWORK_STRIDE
+from cxr_trt.spec import Pooling, Specification
+from cxr_trt.views import NETWORK_STRIDE, Size
 
 BATCH_COUNTER_KEY = "num_batches_tracked"  # missing in old files; it has no influence on the scores
 CLASSIFIER_KEYS = ("classifier.weight", "classifier.bias")
@@ -78,10 +78,15 @@ def adapt(weights: Mapping[str, Tensor], path: Path) -> Adapted | None:
     channels, outputs = first.shape[1], len(bias)
     if (channels, outputs) == (3, len(FINDINGS)):
         rows, settings = list(range(outputs)), MEAN_POOLED_SETTINGS
-        spec = Specification(image_size=256, crop_size=CROP_PIXELS, fit="center-square", k_max=CROP_CELLS, alpha=0.0)
+        spec = Specification(
+            image_size=Size.square(256),
+            crop_size=Size.square(CROP_PIXELS),
+            fit="center-crop",
+            pooling=Pooling(CROP_CELLS, 1, 0.0),
+        )
     elif (channels, outputs) == (1, len(XRV_OUTPUTS)):
-        rows = [XRV_OUTPUTS.index(finding) for finding in FINDINGS]
-        settings, spec = _torchxrayvision(renamed.pop(XRV_POINTS, None), rows, path)
+        rows, operating = reported_outputs(renamed.pop(XRV_POINTS, None), path)
+        settings, spec = _torchxrayvision(rows, operating)
     elif (channels, outputs) == (3, 1000):
         raise CheckpointError(
             f"{path}: is torchvision's DenseNet-121 for ImageNet, which knows no findings; train with it first: "
@@ -102,26 +107,38 @@ def adapt(weights: Mapping[str, Tensor], path: Path) -> Adapted | None:
     return Adapted(renamed | counters, settings, spec)
 
 
-def _torchxrayvision(points: Tensor | None, rows: list[int], path: Path) -> tuple[ModelSettings, Specification]:
-    if points is not None and points.shape != (len(XRV_OUTPUTS),):
+def reported_outputs(points: Tensor | None, path: Path) -> tuple[list[int], tuple[float, ...]]:
+    """Which of XRV_OUTPUTS a model of torchxrayvision was trained on, by index, and their operating points.
+
+    Args:
+        points: the model's operating points [18], not a number where it was not trained; None if it has none.
+        path: the checkpoint, for messages.
+    """
+    if points is None:
+        return list(range(len(XRV_OUTPUTS))), ()
+    if points.shape != (len(XRV_OUTPUTS),):
         raise CheckpointError(
             f"{path}: has {points.numel()} operating points for {len(XRV_OUTPUTS)} outputs; use another checkpoint"
         )
-    operating = () if points is None else tuple(points.double()[rows].tolist())
-    if missing := [name for name, point in zip(FINDINGS, operating, strict=False) if not 0 < point < 1]:
+    values = points.double().tolist()
+    rows = [i for i, point in enumerate(values) if 0 < point < 1]
+    if not rows:
         raise CheckpointError(
-            f"{path}: this torchxrayvision model was not trained on {', '.join(missing)}; use one with all 14 "
-            "findings, such as densenet121-res224-all"
+            f"{path}: its operating points say that it was trained on nothing; use another checkpoint"
         )
+    return rows, tuple(values[i] for i in rows)
+
+
+def _torchxrayvision(rows: list[int], operating: tuple[float, ...]) -> tuple[ModelSettings, Specification]:
     spec = Specification(
         views="center",
-        image_size=CROP_PIXELS,
-        crop_size=CROP_PIXELS,
+        findings=tuple(XRV_OUTPUTS[row] for row in rows),
+        image_size=Size.square(CROP_PIXELS),
+        crop_size=Size.square(CROP_PIXELS),
         mean=(0.5,),
         std=(1 / 2048,),
-        fit="center-square",
+        fit="center-crop",
         operating_points=operating,
-        k_max=CROP_CELLS,
-        alpha=0.0,
+        pooling=Pooling(CROP_CELLS, 1, 0.0),
     )
     return ModelSettings(**{**vars(MEAN_POOLED_SETTINGS), "channels": 1}), spec

@@ -66,9 +66,9 @@ class MaxMinPool(nn.Module):
 
 
 class Network(CropNetwork):
-    """Crops [N, channels, H, W], normalised, to scores (logits) [N, 14], pooled from class maps [N, 14, H/32, W/32]."""
+    """Crops [N, channels, H, W], normalised, to scores (logits) [N, K], pooled from class maps [N, K, H/32, W/32]."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, findings: int = len(FINDINGS)) -> None:
         super().__init__()
         self.settings = settings
         backbone = densenet121(weights=None)
@@ -78,7 +78,7 @@ class Network(CropNetwork):
         if settings.squeeze_excitation:
             for name, channels in TRANSITION_CHANNELS.items():
                 setattr(self.features, name, _with_gate(getattr(self.features, name), channels))
-        self.transfer = MultiMapTransfer(backbone.classifier.in_features, len(FINDINGS), settings.maps_per_finding)
+        self.transfer = MultiMapTransfer(backbone.classifier.in_features, findings, settings.maps_per_finding)
         self.pool = MaxMinPool(settings.k_max, settings.k_min, settings.alpha)
 
     def class_maps(self, crops: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from cxr_trt.views import NETWORK_STRIDE
 
 
 class Scorer(nn.Module):
-    """uint8 images [N, 1, size, size] to probabilities [N, 14] and merged class maps [N, 14, h, w].
+    """uint8 images [N, 1, height, width] to probabilities [N, findings] and merged class maps [N, findings, h, w].
+
+    For the paper's network and its relatives, whose class maps are pooled.
 
     Raises:
         GraphError: the network is not of the paper's family.
@@ -31,22 +33,22 @@ class Scorer(nn.Module):
     @torch.inference_mode()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalise, cut the views, run the network on each, pool, and average the probabilities (paper, sec. 4.2)."""
+        spec = self.spec
         normalised = (images / 255 - self.mean) / self.std
-        size = self.spec.view_size
-        (start, side), cell = self.spec.class_map_region, self.spec.class_map_cell
-        total = images.new_zeros((len(images), len(self.spec.findings), side // cell, side // cell)).float()
+        size, region, parts = spec.view_size, spec.class_map_region, spec.class_map_parts
+        total = images.new_zeros((len(images), len(spec.findings), *spec.class_map_cells)).float()
         count = torch.zeros_like(total)
         probabilities = []
-        for view in self.spec.view_list():
-            crop = normalised[:, :, view.y : view.y + size, view.x : view.x + size]
+        for view in spec.view_list():
+            crop = normalised[:, :, view.y : view.y + size.height, view.x : view.x + size.width]
             maps = self.network.class_maps(crop.flip(-1) if view.mirrored else crop)
-            for top, left, height, width in self.spec.windows:
-                scores = self.network.pool(maps[:, :, top : top + height, left : left + width])
+            for y, x, height, width in spec.windows:
+                scores = self.network.pool(maps[:, :, y : y + height, x : x + width])
                 probabilities.append(self._at_operating_points(torch.sigmoid(scores)))
-            maps = maps.repeat_interleave(NETWORK_STRIDE // cell, 2).repeat_interleave(NETWORK_STRIDE // cell, 3)
-            rows, columns = (
-                slice((offset - start) // cell, (offset - start + size) // cell) for offset in (view.y, view.x)
-            )
+            maps = maps.repeat_interleave(parts.height, 2).repeat_interleave(parts.width, 3)
+            top = (view.y - region.y) * parts.height // NETWORK_STRIDE
+            left = (view.x - region.x) * parts.width // NETWORK_STRIDE
+            rows, columns = slice(top, top + maps.shape[2]), slice(left, left + maps.shape[3])
             total[:, :, rows, columns] += maps.flip(-1) if view.mirrored else maps
             count[:, :, rows, columns] += 1
         return torch.stack(probabilities).mean(0), total / count

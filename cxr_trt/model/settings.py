@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cxr_trt.errors import UsageError
+from cxr_trt.spec import Pooling
 
 WeightsKind = Literal["untrained", "demonstration", "trained"]
 CAUTIONS: dict[WeightsKind, tuple[str, ...]] = {
@@ -40,6 +41,10 @@ class ModelSettings:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
                 raise UsageError(f"{name} is {value!r}; it must be from 1 to {most}")
+
+    @property
+    def pooling(self) -> Pooling:
+        return Pooling(self.k_max, self.k_min, self.alpha)
 
 
 SETTINGS = {

@@ -25,7 +25,7 @@ MIN_CALIBRATION_IMAGES = 16
 class CalibrationImages:
     """The chosen X-rays.
 
-    pixels: uint8 [N, 1, size, size]. sha256: hash of the sorted hashes of their files.
+    pixels: uint8 [N, 1, height, width]. sha256: hash of the sorted hashes of their files.
     left_out: sentences that say which images were left out.
     """
 
@@ -55,7 +55,7 @@ def choose_images(
     sources = list(find_files(paths).sources)
     left_out = []
     if exclude:
-        kept = _without_patients(sources, read_labels(exclude), read_labels(labels) if labels else None)
+        kept = _without_patients(sources, read_labels(exclude, ()), read_labels(labels, ()) if labels else None)
         left_out.append(f"{len(sources) - len(kept)} images of {exclude} were left out of the calibration")
         sources = kept
     order = np.random.default_rng(seed).permutation(len(sources))

@@ -1,7 +1,8 @@
 """The scoring graph in int8, with explicit QuantizeLinear and DequantizeLinear nodes.
 
-The input of a convolution is quantized after norm and ReLU, with one symmetric scale per tensor; kernels have one scale
-per output channel. Biases stay floating point, because TensorRT's parser refuses int32 biases. All else keeps its type.
+The input of a convolution or matrix product is quantized, after norm and ReLU if there are any, with one symmetric
+scale per tensor; kernels have one scale per output channel. Biases stay floating point, because TensorRT's parser
+refuses int32 biases. All else keeps its type.
 """
 
 from collections.abc import Mapping
@@ -11,14 +12,14 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from cxr_trt.precision.float16 import layer_of, with_graph
+from cxr_trt.precision.float16 import in_network, layer_of, with_graph
 
 INT8_LEVELS = 127  # per sign: symmetric int8 does not use -128
 MIN_SCALE = 2.0**-24  # the smallest positive float16 number
 
 
 def quantize(model: onnx.ModelProto, thresholds: Mapping[str, float]) -> onnx.ModelProto:
-    """Quantize convolutions.
+    """Quantize convolutions and products with a matrix of weights.
 
     Args:
         model: a float32 graph. `cxr_trt.precision.float16.to_float16`, if used, comes after this.
@@ -32,15 +33,16 @@ def quantize(model: onnx.ModelProto, thresholds: Mapping[str, float]) -> onnx.Mo
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         layer = layer_of(node.name)
-        if node.op_type != "Conv" or layer not in thresholds:
+        if layer not in thresholds:
             nodes.append(node)
             continue
         activation, kernel, *bias = node.input
         if f"{kernel}.int8" not in weights:
-            _add_kernel(weights, kernel)
+            _add_kernel(weights, kernel, output_axis(node))
             scale = _scale(np.float64(thresholds[layer]))
             weights[f"{layer}.scale"] = numpy_helper.from_array(scale, f"{layer}.scale")
         scaled = [f"{layer}.scale", "zero"]
+        axis = output_axis(node)
         quantized, restored, restored_kernel = (
             f"{node.name}.{part}" for part in ("quantized", "restored", "restored_kernel")
         )
@@ -51,21 +53,39 @@ def quantize(model: onnx.ModelProto, thresholds: Mapping[str, float]) -> onnx.Mo
         nodes += [
             helper.make_node("QuantizeLinear", [activation, *scaled], [quantized], name=quantized),
             helper.make_node("DequantizeLinear", [quantized, *scaled], [restored], name=restored),
-            helper.make_node("DequantizeLinear", scaled_kernel, [restored_kernel], name=restored_kernel, axis=0),
+            helper.make_node("DequantizeLinear", scaled_kernel, [restored_kernel], name=restored_kernel, axis=axis),
             copy,
         ]
     return with_graph(model, nodes, weights)
 
 
-def _add_kernel(weights: dict[str, onnx.TensorProto], name: str) -> None:
-    """Add a kernel [outputs, inputs, h, w] in int8, with its scales [outputs] and zero points [outputs]."""
+def quantizable(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes that `quantize` can change: convolutions, and products with a matrix of weights; in order."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    kernels = {"Conv": 4, "MatMul": 2, "Gemm": 2}  # dimensions of the weights
+    return [
+        node
+        for node in model.graph.node
+        if in_network(node.name)
+        and node.op_type in kernels
+        and node.input[1] in weights
+        and len(weights[node.input[1]].dims) == kernels[node.op_type]
+    ]
+
+
+def output_axis(node: onnx.NodeProto) -> int:
+    """The axis of a quantizable node's weights that counts its outputs."""
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return 0 if node.op_type == "Conv" or transposed else 1
+
+
+def _add_kernel(weights: dict[str, onnx.TensorProto], name: str, axis: int) -> None:
+    """Add a kernel in int8, with its scales [outputs] and zero points [outputs]; `axis` counts the outputs."""
     values = numpy_helper.to_array(weights[name]).astype(np.float64)
-    scales = _scale(np.abs(values).max((1, 2, 3)))
-    levels = (
-        np.round(values / scales.astype(np.float64)[:, None, None, None])
-        .clip(-INT8_LEVELS, INT8_LEVELS)
-        .astype(np.int8)
-    )
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    scales = _scale(np.abs(values).max(others))
+    per_output = np.expand_dims(scales.astype(np.float64), others)
+    levels = np.round(values / per_output).clip(-INT8_LEVELS, INT8_LEVELS).astype(np.int8)
     for part, array in (("int8", levels), ("scale", scales), ("zero", np.zeros(len(scales), np.int8))):
         weights[f"{name}.{part}"] = numpy_helper.from_array(array, f"{name}.{part}")
 

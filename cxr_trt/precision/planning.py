@@ -7,23 +7,27 @@ import onnx
 
 from cxr_trt.errors import GraphError, UsageError
 from cxr_trt.export.graph_building import build_graph
+from cxr_trt.export.network_graph import MAPS, build_network_graph
+from cxr_trt.export.network_graph import PREFIX as NETWORK_PREFIX
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.precision import CalibrationMethod, Precision
 from cxr_trt.precision.calibration_images import CalibrationImages
 from cxr_trt.precision.float16 import in_network, layer_of
+from cxr_trt.precision.int8 import quantizable
 from cxr_trt.precision.int8_calibration import Int8Calibration, choose_clipping, unit_of
-from cxr_trt.precision.plan import FLOAT32, PrecisionPlan
+from cxr_trt.precision.plan import PrecisionPlan
 from cxr_trt.precision.ranges import Images, measure_ranges
-from cxr_trt.precision.sensitivity import scan_sensitivity
+from cxr_trt.precision.sensitivity import scan_kinds, scan_sensitivity
 from cxr_trt.progress import ProgressCallback
+from cxr_trt.views import ViewSet
 
 MAX_FLOAT16 = float(np.finfo(np.float16).max)
 MIN_HEADROOM = 8  # float16 must hold the largest activation seen, times this
 MAX_SCANNED_IMAGES = 8  # the sensitivity is measured on at most this many images
 MAX_UNIT_ERROR = 0.02  # see `scan_sensitivity`; a unit whose int8 error is larger stays floating point
-NEVER_QUANTIZED = ("features.conv0", "transfer.conv")  # the first and the last convolution
+MAX_KIND_ERROR = 0.01  # see `scan_kinds`; a kind of operator whose float16 error is larger stays float32
 
 
 def plan_precision(
@@ -47,10 +51,10 @@ def plan_precision(
     Raises:
         UsageError: int8 without images.
         BundleError: the previous plan was made for other weights.
-        GraphError: the graph does not hold this project's network.
+        GraphError: the network is already quantized or float16.
     """
-    if precision == "fp32":
-        return FLOAT32
+    if precision in ("fp32", "bf16"):  # the backend rounds to bfloat16, whose range is that of float32
+        return PrecisionPlan(precision)
     if precision == previous.precision and images is None:
         previous.check_weights(graph)
         return previous
@@ -65,9 +69,11 @@ def plan_precision(
 
 
 def plan_float16(graph: ScoringGraph, images: Images, on_progress: ProgressCallback) -> PrecisionPlan:
-    """Measure which layers have activations that are too large for float16, on images uint8 [N, 1, size, size].
+    """Measure which layers have activations that are too large for float16, on images uint8 [N, 1, height, width].
 
-    Raises GraphError if the graph does not hold this project's network.
+    In a network of another kind, what is float32 besides is measured by kind of operator.
+
+    Raises GraphError if the network is already quantized or float16.
     """
     model = _center_crop_model(graph)
     largest = measure_ranges(model, images, (), lambda fraction: on_progress("measure ranges", fraction)).largest
@@ -76,8 +82,16 @@ def plan_float16(graph: ScoringGraph, images: Images, on_progress: ProgressCallb
         seen = max(largest.get(name, 0.0) for name in (*node.input, *node.output))
         layer = layer_of(node.name)
         headroom[layer] = min(headroom.get(layer, np.inf), MAX_FLOAT16 / seen if seen else np.inf)
-    float32 = tuple(layer for layer, times in headroom.items() if times < MIN_HEADROOM)
-    return PrecisionPlan("fp16", float32, headroom)
+    float32 = [layer for layer, times in headroom.items() if times < MIN_HEADROOM]
+    if graph.network_graph is not None:
+        errors = scan_kinds(model, images[:MAX_SCANNED_IMAGES], lambda done: on_progress("scan kinds of layers", done))
+        sensitive = {kind for kind, error in errors.items() if not error <= MAX_KIND_ERROR}
+        float32 += [
+            layer_of(node.name)
+            for node in model.graph.node
+            if in_network(node.name) and node.op_type in sensitive and layer_of(node.name) not in float32
+        ]
+    return PrecisionPlan("fp16", tuple(float32), headroom)
 
 
 def plan_int8(
@@ -85,14 +99,14 @@ def plan_int8(
 ) -> PrecisionPlan:
     """Calibrate: measure activations, choose thresholds, and leave out the layers that int8 harms most.
 
-    Raises GraphError if the graph does not hold this project's network.
+    Raises GraphError if the network is already quantized or float16, or has too few layers for int8.
     """
     model = _center_crop_model(graph)
-    inputs = {
-        node.name: node.input[0]
-        for node in model.graph.node
-        if node.op_type == "Conv" and node.name not in NEVER_QUANTIZED
-    }
+    layers = [node for node in quantizable(model) if node.name != f"{NETWORK_PREFIX}{MAPS}"]
+    inner = layers[1:-1]  # the first and the last matter most and take little time
+    if not inner:
+        raise GraphError("the network has no convolutions or matrix products between its first and its last; use fp32")
+    inputs = {layer_of(node.name): node.input[0] for node in inner}
     ranges = measure_ranges(
         model, images.pixels, tuple(inputs.values()), lambda fraction: on_progress("measure ranges", fraction)
     )
@@ -108,6 +122,13 @@ def plan_int8(
 
 def _center_crop_model(graph: ScoringGraph) -> onnx.ModelProto:
     """The network on the centre crop alone: measuring is ten times faster than on ten crops."""
+    if (network := graph.network_graph) is not None:
+        if network.is_quantized or network.is_float16:
+            kind = "quantized" if network.is_quantized else "float16"
+            raise GraphError(f"the network is {kind} already, and stays as it is; leave out --precision")
+        views: ViewSet = graph.spec.views if graph.spec.crop_size == graph.spec.image_size else "center"
+        spec = replace(graph.spec, views=views)
+        return build_network_graph(network, spec, {}, class_maps=False)
     if not graph.holds_network:
         raise GraphError(
             "the graph holds another network, or is already quantized; it can only run with --precision fp32"

@@ -9,11 +9,13 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from cxr_trt.precision.float16 import element_types
+
 HISTOGRAM_BINS = 2048
 SAMPLING_STEP = 7  # a histogram counts every seventh value of a tensor
 
 Images = npt.NDArray[np.uint8]
-"""Preprocessed images, [N, 1, size, size]."""
+"""Preprocessed images, [N, 1, height, width]."""
 
 
 @dataclass
@@ -57,14 +59,16 @@ def measure_ranges(
 
     Args:
         model: a float32 graph; one with few views is the fastest.
-        images: uint8 [N, 1, size, size].
+        images: uint8 [N, 1, height, width].
         counted: tensors to make histograms of, from every SAMPLING_STEP-th of their values.
         on_progress: called with the fraction done.
 
     Returns:
         The ranges. A tensor that overflowed or is not a number has the largest magnitude infinity.
     """
-    extremes = {f"{name}.largest": name for node in model.graph.node for name in node.output}
+    types = element_types(model)
+    names = [name for node in model.graph.node for name in node.output]
+    extremes = {f"{name}.largest": name for name in names if types.get(name) == TensorProto.FLOAT}
     session = onnxruntime.InferenceSession(
         _instrumented(model, extremes, counted).SerializeToString(), providers=["CPUExecutionProvider"]
     )

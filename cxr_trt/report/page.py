@@ -18,13 +18,17 @@ from importlib.resources import files
 import cv2
 import numpy as np
 
-from cxr_trt.findings import FINDINGS
 from cxr_trt.report.cases import Case, Cases
 from cxr_trt.report.pictures import Picture
 from cxr_trt.results.heatmaps import COLOUR_MAP
 from cxr_trt.tables.rows import NOTICE
 
 DISTRIBUTION_BINS = 24
+MAPS_HINT = "Point at a picture, or move to it with Tab and the arrow keys, to see the heat map of its finding."
+NO_MAPS_HINT = (
+    "This page has no heat maps: <code>--heatmaps</code> adds those of <code>cxr-trt score --heatmaps FOLDER "
+    "--raw-maps</code>, if the network has class maps."
+)
 ASSETS = files("cxr_trt.report") / "assets"
 
 
@@ -38,7 +42,7 @@ def build_page(title: str, table: Cases, pictures: Mapping[str, Picture]) -> str
     """
     library, script = _asset("tabulator/tabulator.min.js"), _asset("page.js")
     scripts = " ".join(f"'sha256-{_digest(text)}'" for text in (library, script))
-    scores = np.array([case.scores for case in table.cases]).reshape(-1, len(FINDINGS))
+    scores = np.array([case.scores for case in table.cases]).reshape(-1, len(table.findings))
     largest_score = math.ceil(10 * float(scores.max(initial=0.1))) / 10
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {scripts}",
@@ -47,8 +51,11 @@ def build_page(title: str, table: Cases, pictures: Mapping[str, Picture]) -> str
         "notice": html.escape("; ".join((NOTICE, *table.common_warnings))),
         "facts": _facts(table, pictures),
         "largest": f"{largest_score:g}",
-        "distributions": "".join(_distribution(i, scores[:, i], largest_score) for i in range(len(FINDINGS))),
-        "options": "".join(f'<option value="{i}">{_words(name)}</option>' for i, name in enumerate(FINDINGS)),
+        "distributions": "".join(
+            _distribution(i, name, scores[:, i], largest_score) for i, name in enumerate(table.findings)
+        ),
+        "options": "".join(f'<option value="{i}">{_words(name)}</option>' for i, name in enumerate(table.findings)),
+        "maps": MAPS_HINT if any(picture.fields.get("maps") for picture in pictures.values()) else NO_MAPS_HINT,
         "warnings": _warning_options(table),
         "errors": _errors(table),
         "footer": html.escape(f"Made by cxr-trt {version('cxr-trt')} on {date.today().isoformat()}. {NOTICE}."),
@@ -85,7 +92,9 @@ def _facts(table: Cases, pictures: Mapping[str, Picture]) -> str:
     )
 
 
-def _distribution(finding: int, scores: "np.ndarray[tuple[int], np.dtype[np.float64]]", largest: float) -> str:
+def _distribution(
+    number: int, finding: str, scores: "np.ndarray[tuple[int], np.dtype[np.float64]]", largest: float
+) -> str:
     """A button with the histogram of a finding; the heights are relative to its highest bin."""
     counts, _ = np.histogram(scores, DISTRIBUTION_BINS, (0, largest))
     heights = 40 * counts / max(counts.max(), 1)
@@ -95,9 +104,8 @@ def _distribution(finding: int, scores: "np.ndarray[tuple[int], np.dtype[np.floa
         if height
     )
     values = f"median {np.median(scores):.3f}, max {scores.max():.3f}" if len(scores) else "no scores"
-    name = _words(FINDINGS[finding])
     return (
-        f'<button type="button" data-finding="{finding}" aria-pressed="false"><span>{name}</span>'
+        f'<button type="button" data-finding="{number}" aria-pressed="false"><span>{_words(finding)}</span>'
         f'<svg viewBox="0 0 {4 * DISTRIBUTION_BINS} 44" preserveAspectRatio="none" aria-hidden="true">{bars}</svg>'
         f"<small>{values}</small></button>"
     )
@@ -126,7 +134,7 @@ def _errors(table: Cases) -> str:
 def _data(table: Cases, pictures: Mapping[str, Picture]) -> str:
     palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOUR_MAP)[:, 0, ::-1]
     content = {
-        "findings": FINDINGS,
+        "findings": table.findings,
         "calibrated": bool(table.calibrations),
         "warnings": [name for name, _ in table.warnings.most_common()],
         "palette": base64.b64encode(palette.tobytes()).decode(),
@@ -147,8 +155,8 @@ def _case(case: Case, picture: Picture | None, has_calibration: bool) -> dict[st
         "facts": ", ".join(filter(None, facts)),
     }
     if has_calibration:
-        fields["calibrated"] = [_rounded(value) for value in case.calibrated or (None,) * len(FINDINGS)]
-        fields["positive"] = case.positive or (None,) * len(FINDINGS)
+        fields["calibrated"] = [_rounded(value) for value in case.calibrated or (None,) * len(case.scores)]
+        fields["positive"] = case.positive or (None,) * len(case.scores)
     return {**fields, **(picture.fields if picture else {})}
 
 
@@ -157,4 +165,4 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _words(finding: str) -> str:
-    return finding.replace("_", " ")
+    return html.escape(finding.replace("_", " "))

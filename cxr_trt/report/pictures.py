@@ -30,6 +30,7 @@ class Picture:
 
 
 def make_pictures(
+    findings: tuple[str, ...],
     cases: Sequence[Case],
     images: Sequence[Path],
     heatmaps: Path | None,
@@ -39,6 +40,7 @@ def make_pictures(
     """Decode the files of cases, in separate processes as for scoring, and read their maps from a folder.
 
     Args:
+        findings: the findings of the cases' scores.
         cases: the cases that are to have pictures.
         images: the folders and files that were scored.
         heatmaps: the folder of `cxr-trt score --heatmaps FOLDER --raw-maps`, if there is one.
@@ -65,12 +67,12 @@ def make_pictures(
         requests = (Request(Source(source.path, source.name)) for _, source in wanted)
         for request, answer in decoders.map(requests, 2 * workers):
             case = by_name[request.source.name]
-            pictures[case.path] = _picture(case, answer, heatmaps)
+            pictures[case.path] = _picture(findings, case, answer, heatmaps)
             advance()
     return pictures
 
 
-def _picture(case: Case, answer: Answer, heatmaps: Path | None) -> Picture:
+def _picture(findings: tuple[str, ...], case: Case, answer: Answer, heatmaps: Path | None) -> Picture:
     if answer.picture is None:
         return Picture({}, "no picture (can no longer be read)")
     if answer.sha256 != case.sha256:
@@ -83,6 +85,8 @@ def _picture(case: Case, answer: Answer, heatmaps: Path | None) -> Picture:
         maps = read_raw_maps(heatmaps, case.path)
     except UsageError:
         return Picture(fields, "no heat maps (no maps.npz)")
+    if maps.findings != findings:
+        return Picture(fields, "no heat maps (maps.npz has other findings)")
     return Picture({**fields, **_maps(case, maps)})
 
 

@@ -1,5 +1,7 @@
 """Heat maps: class maps drawn over the X-ray that they were computed from (paper, sec. 4.4)."""
 
+import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -8,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.errors import UsageError
-from cxr_trt.findings import FINDINGS, ranked_findings
+from cxr_trt.findings import finding_file_name, ranked_findings
 from cxr_trt.geometry import map_rectangle, scaled, upsample
+from cxr_trt.images.files import HEATMAP_MARK, PNG_HEADER_BYTES, is_heatmap
 from cxr_trt.results.raw_maps import MAPS_FILE, save_raw_maps
 from cxr_trt.score.pipeline import Result
 from cxr_trt.spec import Specification
@@ -74,7 +77,6 @@ class HeatmapWriter:
     See `cxr_trt.results.writer.ResultWriter`.
     """
 
-    content = "heat maps"
     needs_identity = False
     refused = 0
 
@@ -85,7 +87,7 @@ class HeatmapWriter:
         self.artifacts_key = f"{top}{extras} in {folder.resolve()}"
 
     def has_written(self, row: Row) -> bool:
-        names = [*finding_files(row, self._top, ".png").values(), *[MAPS_FILE] * self._raw_maps]
+        names = [*self._files(row).values(), *[MAPS_FILE] * self._raw_maps]
         return all((self.folder / row.path / name).is_file() for name in names)
 
     def write(self, result: Result) -> None:
@@ -95,12 +97,12 @@ class HeatmapWriter:
         target = self.folder / row.path
         try:
             target.mkdir(parents=True, exist_ok=True)
-            for stale in (path for name in FINDINGS for path in target.glob(f"*-{name}.png")):
+            for stale in filter(is_heatmap, list(target.iterdir())):
                 stale.unlink()
             (target / MAPS_FILE).unlink(missing_ok=True)
-            for finding, name in finding_files(row, self._top, ".png").items():
+            for finding, name in self._files(row).items():
                 framed = heat_map(row, picture, maps[finding], finding, self._spec)
-                (target / name).write_bytes(cv2.imencode(".png", framed)[1].tobytes())
+                (target / name).write_bytes(_marked(cv2.imencode(".png", framed)[1].tobytes()))
             if self._raw_maps:
                 save_raw_maps(target / MAPS_FILE, maps, self._spec, (row.height, row.width))
         except OSError as error:
@@ -108,6 +110,14 @@ class HeatmapWriter:
 
     def summary(self) -> list[str]:
         return [f"heat maps: {self.folder}"]
+
+    def _files(self, row: Row) -> dict[int, str]:
+        return finding_files(row, self._spec.findings, self._top, ".png")
+
+
+def _marked(png: bytes) -> bytes:
+    """A PNG file that says that it is a heat map, so that it is never taken for an X-ray."""
+    return png[:PNG_HEADER_BYTES] + HEATMAP_MARK + png[PNG_HEADER_BYTES:]
 
 
 def heat_map(row: Row, picture: Bytes, class_map: npt.NDArray[np.float32], finding: int, spec: Specification) -> Bytes:
@@ -125,14 +135,20 @@ def heat_map(row: Row, picture: Bytes, class_map: npt.NDArray[np.float32], findi
     """
     assert row.probabilities is not None and row.height is not None and row.width is not None  # noqa: S101, PT018
     blended = overlay(picture, class_map, spec, (row.height, row.width))
-    caption = f"{FINDINGS[finding]} {row.probabilities[finding]:.3f}"
+    caption = f"{_drawable(spec.findings[finding])} {row.probabilities[finding]:.3f}"
     return frame(blended, class_map, caption, "; ".join((NOTICE, *row.warnings)))
 
 
-def finding_files(row: Row, top: int, suffix: str) -> dict[int, str]:
+def _drawable(finding: str) -> str:
+    """A finding's name in the characters that OpenCV can draw: without accents, and ? for other alphabets."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", finding) if not unicodedata.combining(c))
+    return plain.encode("ascii", "replace").decode()
+
+
+def finding_files(row: Row, findings: Sequence[str], top: int, suffix: str) -> dict[int, str]:
     """File names for the most probable findings of a row, by index of the finding; none for an error row."""
     ranked = enumerate(ranked_findings(row.probabilities or ())[:top], start=1)
-    return {finding: f"{rank}-{FINDINGS[finding]}{suffix}" for rank, finding in ranked}
+    return {finding: f"{rank}-{finding_file_name(findings[finding])}{suffix}" for rank, finding in ranked}
 
 
 def frame(picture: Bytes, class_map: npt.NDArray[np.float32], caption: str, notes: str) -> Bytes:
@@ -158,8 +174,10 @@ def frame(picture: Bytes, class_map: npt.NDArray[np.float32], caption: str, note
         _blends()[ramp << 8 | 128]
     )
     right = body_width + margin + bar + margin // 2
+    (caption_width, _), _ = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.6 * unit, max(1, round(unit)))
+    caption_size = 0.6 * min(1, (canvas.shape[1] - 2 * margin) / caption_width)  # the probability stands at its end
     for text, x, y, size in (
-        (caption, margin, round(20 * unit), 0.6),
+        (caption, margin, round(20 * unit), caption_size),
         (notes, margin, round(37 * unit), 0.36),
         (f"{class_map.max():.2f}", right, header + round(11 * unit), 0.36),
         (f"{class_map.min():.2f}", right, header + max(height, round(30 * unit)) - round(4 * unit), 0.36),

@@ -18,7 +18,6 @@ class ResultWriter(Protocol):
     """Writes the files that belong to a scored X-ray, below a folder of its own.
 
     folder: where the files go.
-    content: what they are, for messages, such as "heat maps".
     artifacts_key: which files were asked for, and where, for the journal: a later run with the same key takes them as
         done.
     max_picture_side: the longest side, in pixels, of the pictures that it needs with the results.
@@ -27,7 +26,6 @@ class ResultWriter(Protocol):
     """
 
     folder: Path
-    content: str
     artifacts_key: str
     max_picture_side: int
     needs_identity: bool

@@ -45,7 +45,7 @@ class Engine(Closing):
         self.manifest = read_manifest(path)
         self.spec = self.manifest.graph.spec
         self.fingerprint = self.manifest.fingerprint
-        self.calibration = read_calibration(path, self.fingerprint)
+        self.calibration = read_calibration(path, self.fingerprint, self.spec.findings)
         self.warnings = CAUTIONS[self.manifest.graph.weights]
         backend = BACKENDS.get(self.manifest.backend)
         if backend is None:
@@ -79,25 +79,25 @@ class Engine(Closing):
         """Score preprocessed images.
 
         Args:
-            images: uint8 [N, 1, size, size] or [N, size, size], any N.
+            images: uint8 [N, 1, height, width] or [N, height, width], any N.
             class_maps: whether to return class maps too.
 
         Raises:
             UsageError: the images have another type or shape, or the engine gives no class maps.
             BackendError: the engine failed.
         """
-        size = self.spec.image_size
-        if images.dtype != np.uint8 or not len(images) or images.shape[1:] not in ((1, size, size), (size, size)):
+        height, width = self.spec.image_size
+        if images.dtype != np.uint8 or not len(images) or images.shape[1:] not in ((1, height, width), (height, width)):
             raise UsageError(
-                f"images are {images.dtype} {list(images.shape)}, not uint8 [N, 1, {size}, {size}]; "
+                f"images are {images.dtype} {list(images.shape)}, not uint8 [N, 1, {height}, {width}]; "
                 "cxr_trt.preprocess makes them"
             )
-        pictures = list(images.reshape(-1, size, size))
+        pictures = list(images.reshape(-1, height, width))
         batches = [pictures[i : i + self.max_batch] for i in range(0, len(pictures), self.max_batch)]
         return concat_outputs([self.submit(batch, class_maps)() for batch in batches])
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
-        """Start to score a batch of 1 to `max_batch` images, uint8 [size, size].
+        """Start to score a batch of 1 to `max_batch` images, uint8 [height, width].
 
         At most `in_flight` batches may be in flight. Call the returned function once; it waits for the outputs.
 
@@ -106,7 +106,7 @@ class Engine(Closing):
             BackendError: the images do not fit the engine, or it failed.
         """
         if class_maps and not self.has_class_maps:
-            raise UsageError("the engine gives no class maps; export its checkpoint again and build it from that")
+            raise UsageError("the engine gives no class maps; its network has none, or was exported without them")
         return self._runner.submit(images, class_maps)
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ It has no global state and writes nothing: tables, progress and pictures are mad
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from cxr_trt.engine.backend import Outputs, Pending, ScoringEngine
 from cxr_trt.errors import BackendError
-from cxr_trt.findings import FINDINGS
 from cxr_trt.images.decoders import Answer, Decoders, Limits, Request
 from cxr_trt.images.files import Source
 from cxr_trt.images.image import Identity
@@ -26,8 +25,8 @@ class Result:
     """A row and, for a file that was scored, what it was computed from.
 
     skipped: the kind of a DICOM object that is no X-ray, such as "structured reports"; the row then says nothing more.
-    image: uint8 [size, size], as the network saw it.
-    class_maps: float32 [14, h, w] over `Specification.class_map_region`, if asked for.
+    image: uint8 [height, width], as the network saw it.
+    class_maps: float32 [findings, h, w] over `Specification.class_map_region`, if asked for.
     picture: uint8 [H, W], the file's own picture, if asked for.
     is_known: whether the row comes from an earlier run, so that there is nothing else.
     identity: whose X-ray a DICOM file is, if asked for; unchecked.
@@ -62,7 +61,7 @@ def score_files(
         max_picture_side: longest side, in pixels, of the pictures that results carry; they are never enlarged. 0 for no
             pictures.
         identities: whether results say whose X-ray a DICOM file is; no other field of a result does.
-        workers: number of decoding processes; by default one per processor.
+        workers: number of decoding processes; by default one per processor, and no more than there are files.
         limits: memory and time for decoding a file.
         known: returns the row of an earlier run by the name of a source, or None. The row is used again if the file's
             content is the same.
@@ -74,7 +73,7 @@ def score_files(
     Raises:
         BackendError: the engine failed twice on the same images, or no decoding process can be started.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or _default_workers(sources)
     spec = engine.spec
     with Decoders(workers, spec.image_size, limits or Limits(), spec.fit, max_picture_side, identities) as decoders:
         rows: deque[Row | None] = deque()
@@ -88,6 +87,12 @@ def score_files(
         answers = decoders.map(requests(), workers + engine.max_batch)
         items = (_decoded(request.source, rows.popleft(), answer, engine) for request, answer in answers)
         yield from _infer(engine, _batches(items, engine.max_batch), class_maps)
+
+
+def _default_workers(sources: Iterable[Source]) -> int:
+    """One per processor. Few files get fewer, because processors without a process help the others (`Decoders`)."""
+    processors = os.cpu_count() or 1
+    return max(1, min(processors, len(sources))) if isinstance(sources, Sized) else processors
 
 
 def _decoded(source: Source, known: Row | None, answer: Answer, engine: ScoringEngine) -> Result:
@@ -153,7 +158,7 @@ def _scored(batch: list[Result], pending: Pending) -> Iterator[Result]:
 def _submit(engine: ScoringEngine, images: list[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
     """Start a batch; if it fails, try once more, as a passing lack of memory must not end a long run."""
     if not images:
-        return lambda: Outputs(np.empty((0, len(FINDINGS)), np.float32), None)
+        return lambda: Outputs(np.empty((0, len(engine.spec.findings)), np.float32), None)
     try:
         pending = engine.submit(images, class_maps)
     except BackendError:

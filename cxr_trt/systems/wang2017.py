@@ -49,8 +49,8 @@ WANG2017 = System(
     name="wang2017",
     title="Wang et al. 2017",
     citation="X. Wang, Y. Peng, L. Lu, Z. Lu, M. Bagheri, R. M. Summers: ChestX-ray8: Hospital-scale Chest X-ray "
-    "Database and Benchmarks on Weakly-Supervised Classification and Localization of Common Thorax Diseases. CVPR 2017, "
-    "arXiv 1705.02315",
+    "Database and Benchmarks on Weakly-Supervised Classification and Localization of Common Thorax Diseases. CVPR "
+    "2017, arXiv 1705.02315",
     settings={
         f"{backbone}-{pooling}": f"{BACKBONE_TITLES[backbone]}, transition layer, {POOLING_TITLES[pooling]} pooling"
         for backbone in BACKBONE_TITLES
@@ -59,7 +59,7 @@ WANG2017 = System(
     builder=build,
     image_size=1024,
     crop_size=1024,
-    views="center",
+    views="whole",
     maps="class activation",
     published=(
         Published(

@@ -27,7 +27,7 @@ def read_nih_labels(path: Path) -> tuple[list[str], npt.NDArray[np.bool_], list[
     """Read NIH's label file: findings joined by |, and "No Finding".
 
     Returns:
-        Names [N], labels [N, 14], and patients [N], None if the file has no such column.
+        Names [N], labels [N, 14] in the order of FINDINGS, and patients [N], None if the file has no such column.
 
     Raises:
         UsageError: a row is cut off or names another finding.
@@ -45,5 +45,5 @@ def nih_labels(text: str, image: str, path: Path) -> list[bool]:
         raise UsageError(f"{path}: {image!r} has no {LABELS}; the file is cut off or damaged")
     names = [] if text == NO_FINDING else text.split("|")
     if unknown := [name for name in names if name not in FINDINGS]:
-        raise UsageError(f"{path}: {unknown[0]!r} of {image!r} is none of the 14 findings")
+        raise UsageError(f"{path}: {unknown[0]!r} of {image!r} is none of the 14 findings of ChestX-ray14")
     return [finding in names for finding in FINDINGS]

@@ -1,6 +1,8 @@
 """Reading a table of scores and a table of labels, and joining them image by image."""
 
+import csv
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,24 +13,27 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from cxr_trt.calibrate.calibration import CALIBRATED_COLUMNS, POSITIVE_COLUMNS
+from cxr_trt.calibrate.calibration import calibrated_column, positive_column
 from cxr_trt.errors import UsageError
-from cxr_trt.findings import FINDINGS
+from cxr_trt.findings import FINDINGS, is_reserved, listed, same_findings
 from cxr_trt.tables.matching import Matching, match
 from cxr_trt.tables.nih import is_nih_label_file, read_nih_labels
+from cxr_trt.tables.rows import findings_of
 
-MAX_HEADER_BYTES = 65536  # of a CSV file, to tell its separator and whether it is text
+MAX_HEADER_BYTES = 1 << 20  # of a CSV file, to tell its columns, their separator, and whether it is text
 
 
 @dataclass(frozen=True)
 class LabelledScores:
-    """The images that have both scores and labels, in the order of SCORES.
+    """The images and findings that have both scores and labels, in the order of SCORES.
 
-    scores: float64 [N, 14].
-    labels: bool [N, 14].
+    findings: names [F].
+    findings_without_labels: the other findings of SCORES.
+    scores: float64 [N, F].
+    labels: bool [N, F].
     patients: identifiers [N]; None if LABELS does not name patients.
     engines: the fingerprints in SCORES; None if it has no such column.
-    calibrated, positive: float64 and bool [N, 14], NaN and False for findings that were not fitted; None if SCORES has
+    calibrated, positive: float64 and bool [N, F], NaN and False for findings that were not fitted; None if SCORES has
         no calibration.
     matching: how the images of SCORES were matched.
     errors: number of error rows in SCORES.
@@ -36,6 +41,8 @@ class LabelledScores:
     unscored: number of rows in LABELS that SCORES does not have.
     """
 
+    findings: tuple[str, ...]
+    findings_without_labels: tuple[str, ...]
     scores: npt.NDArray[np.float64]
     labels: npt.NDArray[np.bool_]
     patients: list[str] | None
@@ -59,12 +66,14 @@ class Labels:
     """A table of labels.
 
     images: names [N].
-    values: bool [N, 14].
+    findings: those asked for that the table has, F of them, by the names that they were asked for.
+    values: bool [N, F].
     patients: identifiers [N]; None if the table does not name patients.
     """
 
     path: Path
     images: list[str]
+    findings: tuple[str, ...]
     values: npt.NDArray[np.bool_]
     patients: list[str] | None
 
@@ -93,41 +102,77 @@ class Labels:
         return Matching(by_path, len(paths) - by_path - unmatched, unmatched)
 
 
-def read_labels(path: Path) -> Labels:
-    """Read a table of labels: `image`, optionally `patient_id`, and the 14 findings as 0 or 1; or NIH's own file.
+def read_labels(path: Path, findings: Sequence[str]) -> Labels:
+    """Read a table of labels: `image`, optionally `patient_id`, and findings as 0 or 1; or NIH's own file.
+
+    Args:
+        path: the file.
+        findings: the findings to read labels of, if the table has them; none to read images and patients alone. Their
+            names may differ in case, and in spaces where the table has underscores.
 
     Raises:
-        UsageError: it cannot be read, lacks a column, names an image twice, has an empty patient_id or a label other
-            than 0 and 1.
+        UsageError: it cannot be read, has no column `image` or none of the findings, names an image twice, has an empty
+            patient_id or a label other than 0 and 1.
     """
     if is_nih_label_file(path):
         names, labels, patient_ids = read_nih_labels(path)
-        return Labels(path, _check_names(names, path), labels, patient_ids)
-    table = read_table(path, ("image", *FINDINGS), optional=("patient_id",), text=("image", "patient_id"))
-    images, values = _names(table, "image", path), _matrix(table)
-    _check(np.isin(values, (0, 1)), values, images, path, "must be 0 or 1")
+        columns = _common(findings, FINDINGS, path)
+        values = labels[:, [FINDINGS.index(column) for column in columns.values()]]
+        return Labels(path, _check_names(names, path), tuple(columns), values, patient_ids)
+    header = _header(path, ("image",))
+    columns = _common(findings, [name for name in header if not is_reserved(name)], path) if "image" in header else {}
+    wanted = tuple(columns.values())
+    table = read_table(path, ("image", *wanted), optional=("patient_id",), text=("image", "patient_id"))
+    images, numbers = _names(table, "image", path), _matrix(table, wanted)
+    _check(np.isin(numbers, (0, 1)), numbers, images, wanted, path, "must be 0 or 1")
+    labels = numbers.astype(bool)
     if "patient_id" not in table.schema.names:
-        return Labels(path, images, values.astype(bool), None)
+        return Labels(path, images, tuple(columns), labels, None)
     patients: list[str] = []
     for image, patient in zip(images, table["patient_id"].to_pylist(), strict=True):
         if not patient:
             raise UsageError(f"{path}: the patient_id of {image!r} is empty; fill it or remove the column")
         patients.append(patient)
-    return Labels(path, images, values.astype(bool), patients)
+    return Labels(path, images, tuple(columns), labels, patients)
+
+
+def _common(wanted: Sequence[str], offered: Sequence[str], path: Path) -> dict[str, str]:
+    """`same_findings` of a table of labels. Raises UsageError if there are none."""
+    same = same_findings(wanted, offered)
+    if wanted and not same:
+        raise UsageError(f"{path}: has none of the findings {listed(wanted)}; name its columns after them")
+    return same
+
+
+def read_findings(scores: Path) -> tuple[str, ...]:
+    """Read which findings a table of scores has, by the names of its columns (`cxr_trt.tables.rows.findings_of`).
+
+    Raises:
+        UsageError: it cannot be read, or has no column `path` or none of a finding.
+    """
+    header = _header(scores, ("path",))
+    findings = findings_of(header)
+    if "path" not in header or not findings:
+        missing = "of a finding" if "path" in header else "path"
+        raise UsageError(f"{scores}: has no column {missing}; a table of scores has `path` and a column per finding")
+    return findings
 
 
 def read_labelled_scores(scores: Path, labels: Path) -> LabelledScores:
-    """Read both tables and join them.
+    """Read both tables and join them: the images and the findings that both have.
 
     Raises:
         UsageError: a table cannot be read, lacks a column, names an image twice, or has a label other than 0 and 1 or a
-            score that is not a number; a name could belong to several rows; or no image has both scores and labels.
+            score that is not a number; a name could belong to several rows; or no image or no finding has both scores
+            and labels.
     """
-    texts = ("path", "error", "engine", *POSITIVE_COLUMNS)
-    scored = read_table(
-        scores, ("path", *FINDINGS), optional=("error", "engine", *CALIBRATED_COLUMNS, *POSITIVE_COLUMNS), text=texts
-    )
-    all_paths, truth = _names(scored, "path", scores), read_labels(labels)
+    offered = read_findings(scores)
+    truth = read_labels(labels, offered)
+    findings = truth.findings
+    calibrated, positive = (tuple(map(column, findings)) for column in (calibrated_column, positive_column))
+    texts = ("path", "error", "engine", *positive)
+    scored = read_table(scores, ("path", *findings), optional=("error", "engine", *calibrated, *positive), text=texts)
+    all_paths = _names(scored, "path", scores)
     columns = scored.schema.names
     errors = scored["error"].to_pylist() if "error" in columns else [None] * len(all_paths)
     failed = np.array([bool(reason) for reason in errors])
@@ -136,18 +181,20 @@ def read_labelled_scores(scores: Path, labels: Path) -> LabelledScores:
     kept = np.flatnonzero(~failed)
     paths = [all_paths[i] for i in kept]
     partners = truth.rows(paths, scores)
-    probabilities = _matrix(scored)[kept]
-    _check(np.isfinite(probabilities), probabilities, paths, scores, "must be a number")
+    probabilities = _matrix(scored, findings)[kept]
+    _check(np.isfinite(probabilities), probabilities, paths, findings, scores, "must be a number")
     found = np.array([partner is not None for partner in partners])
     rows = [partner for partner in partners if partner is not None]
-    has_calibration = {*CALIBRATED_COLUMNS, *POSITIVE_COLUMNS} <= set(columns)
+    has_calibration = {*calibrated, *positive} <= set(columns)
     return LabelledScores(
+        findings=findings,
+        findings_without_labels=tuple(name for name in offered if name not in findings),
         scores=probabilities[found],
         labels=truth.values[rows],
         patients=[truth.patients[row] for row in rows] if truth.patients else None,
         engines=frozenset(scored["engine"].to_pylist()) if "engine" in columns else None,
-        calibrated=_matrix(scored, CALIBRATED_COLUMNS)[kept][found] if has_calibration else None,
-        positive=(_columns(scored, POSITIVE_COLUMNS) == "yes")[kept][found] if has_calibration else None,
+        calibrated=_matrix(scored, calibrated)[kept][found] if has_calibration else None,
+        positive=(_columns(scored, positive) == "yes")[kept][found] if has_calibration else None,
         matching=truth.matching(paths, partners),
         errors=int(failed.sum()),
         unlabelled=int((~found).sum()),
@@ -168,42 +215,46 @@ def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...],
         UsageError: it cannot be read, or lacks a required column.
     """
     types = {name: pa.string() if name in text else pa.float64() for name in (*required, *optional)}
-    if path.suffix != ".parquet":
-        _check_text(path, required)
+    header = _header(path, required)
+    if missing := [name for name in required if name not in header]:
+        raise UsageError(f"{path}: has no column {', '.join(missing)}; it needs {', '.join(required)}")
+    if repeated := [name for name, count in Counter(header).items() if count > 1 and name in types]:
+        raise UsageError(f"{path}: has more than one column {', '.join(repeated)}; keep one")
+    wanted = [name for name in types if name in header]
     try:
         if path.suffix == ".parquet":
-            table = pq.read_table(path)
+            table = pq.read_table(path, columns=wanted)
         else:
             parsing = pacsv.ParseOptions(newlines_in_values=True)
             table = pacsv.read_csv(path, None, parsing, pacsv.ConvertOptions(column_types=types))
-        if missing := [name for name in required if name not in table.schema.names]:
-            raise UsageError(f"{path}: has no column {', '.join(missing)}; it needs {', '.join(required)}")
-        if repeated := [name for name, count in Counter(table.schema.names).items() if count > 1 and name in types]:
-            raise UsageError(f"{path}: has more than one column {', '.join(repeated)}; keep one")
-        wanted = [name for name in types if name in table.schema.names]
         return table.select(wanted).cast(pa.schema([(name, types[name]) for name in wanted]))
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such table") from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path}: cannot be read as a table ({reason}); give a .csv or .parquet file") from error
+        raise _unreadable(path, error) from error
 
 
-def _check_text(path: Path, required: tuple[str, ...]) -> None:
-    """Raise UsageError if a file is not text, or if its columns are separated by anything but commas."""
+def _header(path: Path, required: tuple[str, ...]) -> list[str]:
+    """The columns of a table that needs those `required`. Raises UsageError if it is no table."""
     try:
+        if path.suffix == ".parquet":
+            return list(pq.read_schema(path).names)
         with path.open("rb") as stream:
             start = stream.read(MAX_HEADER_BYTES)
+        if b"\0" in start:
+            raise UsageError(f"{path}: not a table but a binary file; give a .csv or .parquet file")
+        line = start.decode("utf-8-sig", "replace").split("\n", 1)[0].rstrip("\r")
+        for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+            if set(required) <= {cell.strip().strip('"') for cell in line.split(separator)} and separator in line:
+                raise UsageError(f"{path}: its columns are separated by {name}; save it as CSV with commas")
+        return next(csv.reader([line]), [])
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such table") from error
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a .csv or .parquet file") from error
-    if b"\0" in start:
-        raise UsageError(f"{path}: not a table but a binary file; give a .csv or .parquet file")
-    header = start.decode("utf-8-sig", "replace").split("\n", 1)[0]
-    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-        if set(required) <= {cell.strip().strip('"') for cell in header.split(separator)} and separator in header:
-            raise UsageError(f"{path}: its columns are separated by {name}; save it as CSV with commas")
+    except (pa.ArrowException, csv.Error, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    reason = str(error).splitlines()[0]
+    return UsageError(f"{path}: cannot be read as a table ({reason}); give a .csv or .parquet file")
 
 
 def _names(table: pa.Table, column: str, path: Path) -> list[str]:
@@ -226,20 +277,27 @@ def read_paths(scores: Path) -> list[str]:
     return [path for path, error in zip(_names(table, "path", scores), errors, strict=True) if not error]
 
 
-def _matrix(table: pa.Table, names: tuple[str, ...] = FINDINGS) -> npt.NDArray[np.float64]:
-    """A column per finding, [rows, 14]; NaN where a cell is empty."""
+def _matrix(table: pa.Table, names: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """A column per name, [rows, names]; NaN where a cell is empty."""
     return _columns(table, names).astype(np.float64)
 
 
 def _columns(table: pa.Table, names: tuple[str, ...]) -> npt.NDArray[Any]:
+    if not names:
+        return np.empty((len(table), 0))
     return np.stack([table[name].to_numpy() for name in names], axis=1)
 
 
 def _check(
-    good: npt.NDArray[np.bool_], values: npt.NDArray[np.float64], names: list[str], path: Path, rule: str
+    good: npt.NDArray[np.bool_],
+    values: npt.NDArray[np.float64],
+    images: list[str],
+    findings: tuple[str, ...],
+    path: Path,
+    rule: str,
 ) -> None:
     if not good.all():
         row, column = np.argwhere(~good)[0]
         value = values[row, column]
         shown = "empty" if np.isnan(value) else f"{value:g}"
-        raise UsageError(f"{path}: {FINDINGS[column]} of {names[row]!r} is {shown}; it {rule}")
+        raise UsageError(f"{path}: {findings[column]} of {images[row]!r} is {shown}; it {rule}")

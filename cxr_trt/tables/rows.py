@@ -1,16 +1,32 @@
 """A row of the table of scores, with the same columns in CSV, in Parquet and in Python."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cxr_trt.findings import FINDINGS
+from cxr_trt.findings import is_reserved
 
 NOTICE = "Research use only; not a medical device"
-COLUMNS = ("path", "sha256", "width", "height", "format", *FINDINGS, "warnings", "error", "engine")
+
+
+def columns(findings: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a table with these findings."""
+    return ("path", "sha256", "width", "height", "format", *findings, "warnings", "error", "engine")
+
+
+def findings_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The findings of a table with these columns.
+
+    In a table that `cxr-trt score` wrote these are the columns between `format` and `warnings`; in any other table all
+    columns whose names are not reserved.
+    """
+    if "format" in names and "warnings" in names:
+        names = names[names.index("format") : names.index("warnings")]
+    return tuple(name for name in names if name and not is_reserved(name))
 
 
 @dataclass(frozen=True)
 class Row:
-    """The result for one file. Either `probabilities` (in the order of FINDINGS) or `error` is set.
+    """The result for one file. Either `probabilities`, in the order of the engine's findings, or `error` is set.
 
     `width` and `height` are those of the file's image in pixels; `engine` is the engine's fingerprint.
     """
@@ -25,8 +41,8 @@ class Row:
     error: str | None
     engine: str
 
-    def values(self) -> tuple[str | int | float | None, ...]:
-        """The cells of the row, in the order of COLUMNS."""
-        probabilities = self.probabilities or (None,) * len(FINDINGS)
+    def values(self, findings: Sequence[str]) -> tuple[str | int | float | None, ...]:
+        """The cells of the row in a table with these findings, in the order of `columns`."""
+        probabilities = self.probabilities or (None,) * len(findings)
         head = (self.path, self.sha256, self.width, self.height, self.format)
         return (*head, *probabilities, "; ".join(self.warnings) or None, self.error, self.engine)

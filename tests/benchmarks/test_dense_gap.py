@@ -9,8 +9,9 @@ from benchmarks.dense_gap import difference, fixed_gates, mixtures, recorded_gat
 from cxr_trt.export.pictures import check_pictures  # noqa: E402
 from cxr_trt.model.scorer import Scorer  # noqa: E402
 from cxr_trt.spec import Specification  # noqa: E402
+from cxr_trt.views import Size  # noqa: E402
 
-SIZES = {"image_size": 256, "crop_size": 192}
+SIZES = {"image_size": Size.square(256), "crop_size": Size.square(192)}
 
 
 def test_the_ends_are_ten_crops_and_dense(network):

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from cxr_trt.calibrate.calibration import CALIBRATION_COLUMNS, CALIBRATION_FILE, fit_calibration, read_calibration
+from cxr_trt.calibrate.calibration import CALIBRATION_FILE, fit_calibration, read_calibration
 from cxr_trt.calibrate.fit import ThresholdGoal
 from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import BundleError
@@ -19,7 +19,8 @@ def fitted(engine, method="platt", goal=ThresholdGoal("youden")):  # noqa: B008 
     labels[:, 13] = np.arange(300) < 3
     scores = np.clip(rng.normal(0.4 + 0.2 * labels, 0.15), 0, 1)
     scores[:, 5] = 1 - scores[:, 5]
-    return fit_calibration(scores, labels, method, goal, engine), scores.astype(np.float32).astype(float)
+    by_finding = (dict(zip(FINDINGS, columns.T, strict=True)) for columns in (scores, labels))
+    return fit_calibration(FINDINGS, *by_finding, method, goal, engine), scores.astype(np.float32).astype(float)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_the_engine_stays_the_same(bundle):
 
 def test_values_stand_in_the_order_of_the_columns():
     calibration, scores = fitted("e")
-    row = dict(zip(CALIBRATION_COLUMNS, calibration.values(tuple(scores[0])), strict=True))
+    row = dict(zip(calibration.columns, calibration.values(tuple(scores[0])), strict=True))
     assert row["calibration"] == calibration.fingerprint
     for i, name in enumerate(FINDINGS):
         if name in ("Nodule", "Hernia"):
@@ -90,8 +91,8 @@ def test_a_calibration_that_is_not_as_it_was_written_is_refused(bundle):
             Engine(bundle)
     (bundle / CALIBRATION_FILE).write_text(fitted("another")[0].to_json())
     with pytest.raises(BundleError, match=f"fitted for the engine another, but this is {engine}"):
-        read_calibration(bundle, engine)
+        read_calibration(bundle, engine, FINDINGS)
     (bundle / CALIBRATION_FILE).rename(bundle.parent / "elsewhere")
     (bundle / CALIBRATION_FILE).symlink_to(bundle.parent / "elsewhere")
     with pytest.raises(BundleError, match="is a link"):
-        read_calibration(bundle, engine)
+        read_calibration(bundle, engine, FINDINGS)

@@ -14,7 +14,7 @@ from cheap_engine import cheap_bundle as build_cheap_bundle
 from cxr_trt.calibrate.calibration import CALIBRATION_FILE
 from cxr_trt.evaluate.reliability import calibration_error
 from cxr_trt.findings import FINDINGS
-from cxr_trt.tables.rows import COLUMNS
+from cxr_trt.tables.rows import columns
 
 COUNT = 60
 
@@ -66,7 +66,7 @@ def test_from_scores_to_a_calibrated_table(call, here):
     result = call("score", "xrays", "-o", "s.csv", "--workers", 1)  # nothing is scored again
     assert f"{COUNT} of them in an earlier run" in result.stderr
     after = read(here / "s.csv")
-    assert [[row[name] for name in COLUMNS] for row in after] == [[row[name] for name in COLUMNS] for row in before]
+    assert [[row[name] for name in columns(FINDINGS)] for row in after] == [list(row.values()) for row in before]
     calibration = json.loads((here / "e.cxr" / CALIBRATION_FILE).read_text())
     assert {row["calibration"] for row in after} == {result.stderr.split("calibration ")[1][:16]}
     threshold = calibration["fits"]["Mass"]["threshold"]["score"]

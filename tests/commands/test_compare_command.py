@@ -28,7 +28,7 @@ def test_the_image_and_finding_that_differ_most_come_first():
     b = A.copy()
     b[7, 3] += 0.25
     b[9, 13] -= 0.5
-    found = compare_probabilities(A, b, [f"{i}.png" for i in range(60)])
+    found = compare_probabilities(FINDINGS, A, b, [f"{i}.png" for i in range(60)])
     assert [(item.path, item.finding) for item in found.largest_differences[:2]] == [
         ("9.png", "Hernia"),
         ("7.png", "Infiltration"),
@@ -42,11 +42,11 @@ def test_the_image_and_finding_that_differ_most_come_first():
 def test_the_difference_of_areas_is_paired():
     """Scores that rank alike differ by exactly nothing in every resample, however wide each interval is."""
     patients = np.arange(60) // 2
-    same = compare_areas(A, A**3, LABELS, patients, 200, 0)
+    same = compare_areas(FINDINGS, A, A**3, LABELS, patients, 200, 0)
     assert (same.mean.difference, same.mean.low, same.mean.high, same.patients) == (0, 0, 0, 30)
     b = A + 0.3 * LABELS
-    found = compare_areas(A, b, LABELS, patients, 200, 0)
-    ones = [evaluate(scores, LABELS, patients, resamples=0) for scores in (A, b)]
+    found = compare_areas(FINDINGS, A, b, LABELS, patients, 200, 0)
+    ones = [evaluate(FINDINGS, scores, LABELS, patients, resamples=0) for scores in (A, b)]
     assert (found.mean.a, found.mean.b) == tuple(one.mean_auc for one in ones)
     assert found.findings["Edema"].difference == ones[1].findings["Edema"].auc - ones[0].findings["Edema"].auc
     assert 0 < found.mean.low < found.mean.difference < found.mean.high
@@ -56,11 +56,11 @@ def test_the_difference_of_areas_is_paired():
 def test_a_finding_of_one_class_is_undefined_and_not_in_the_mean():
     labels = LABELS.copy()
     labels[:, 2] = False
-    found = compare_areas(A, A + 0.3 * LABELS, labels, np.arange(60), 50, 0)
+    found = compare_areas(FINDINGS, A, A + 0.3 * LABELS, labels, np.arange(60), 50, 0)
     assert found.findings["Effusion"].difference is None
     others = [area.difference for name, area in found.findings.items() if name != "Effusion"]
     assert found.mean.difference == pytest.approx(np.mean(others))
-    assert compare_areas(A, A, np.zeros_like(labels), np.arange(60), 5, 0).mean.difference is None
+    assert compare_areas(FINDINGS, A, A, np.zeros_like(labels), np.arange(60), 5, 0).mean.difference is None
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,8 @@ def test_bundles_of_different_views(cli, cheap_bundle, tmp_path, radiographs):
 
 
 def test_a_fall_of_the_auc_is_exit_code_1():
-    areas = compare_areas(A + 0.3 * LABELS, A, LABELS, np.arange(60), 5, 0)
-    comparison = compare_probabilities(A, A, ["x"] * 60)
+    areas = compare_areas(FINDINGS, A + 0.3 * LABELS, A, LABELS, np.arange(60), 5, 0)
+    comparison = compare_probabilities(FINDINGS, A, A, ["x"] * 60)
     comparison = replace(comparison, auc=areas)
     drop = -areas.mean.difference
     assert [_verdict(comparison, limit) for limit in (None, drop + 1e-9, drop - 1e-9)] == [0, 0, 1]

@@ -8,7 +8,7 @@ from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.spec import Specification
 from cxr_trt.tables.reading import read_labelled_scores
-from cxr_trt.tables.rows import COLUMNS, Row
+from cxr_trt.tables.rows import Row, columns
 from cxr_trt.tables.writing import write_table
 
 RNG = np.random.default_rng(0)
@@ -116,7 +116,7 @@ def test_bad_tables_are_refused_in_one_sentence(tmp_path):
         (names, {"labels": changed(1, 4, -1)}, r"l.csv: Mass of '00000001_000.png' is -1; it must be 0 or 1"),
         (names, {"labels": changed(1, 4, "")}, "is empty; it must be 0 or 1"),
         (names, {"labels": changed(1, 4, "yes")}, "cannot be read as a table"),
-        (names, {"columns": FINDINGS[:-1]}, r"l.csv: has no column Hernia"),
+        (names, {"columns": [f"{name} (old)" for name in FINDINGS]}, r"l.csv: has none of the findings Atelectasis, "),
         (names, {"patients": ["", *range(39)]}, "patient_id of '00000000_000.png' is empty"),
         ([names[0], *names[:-1]], {}, "'00000000_000.png' has 2 rows"),
         ([], {}, "has no rows"),
@@ -173,6 +173,7 @@ def test_missing_broken_and_empty_score_tables(tmp_path, labels):
         read_labelled_scores(tmp_path / "s.parquet", labels)
     with pytest.raises(UsageError, match="every row is an error row"):
         read_labelled_scores(write_scores(tmp_path / "s.csv", ["a.png"], errors=["a.png"]), labels)
-    (tmp_path / "s.csv").write_text(f"{','.join(COLUMNS)}\n{NAMES[0]}.png{',' * (len(COLUMNS) - 1)}\n")
+    header = columns(FINDINGS)
+    (tmp_path / "s.csv").write_text(f"{','.join(header)}\n{NAMES[0]}.png{',' * (len(header) - 1)}\n")
     with pytest.raises(UsageError, match=r"Atelectasis of '00000000_000.png' is empty; it must be a number"):
         read_labelled_scores(tmp_path / "s.csv", labels)

@@ -14,7 +14,8 @@ import pytest
 
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.findings import FINDINGS
-from cxr_trt.tables.rows import COLUMNS
+from cxr_trt.tables.rows import columns
+from cxr_trt.views import Size
 
 COMMAND = [sys.executable, "-m", "cxr_trt"]
 
@@ -53,7 +54,7 @@ def test_a_broken_file_costs_one_row_and_exit_code_1(scored):
     assert process.returncode == 1
     rows = rows_of(out / "scores.csv")
     assert list(rows) == ["broken.png", "chest.dcm", "more/chest.png"]
-    assert all(tuple(row) == COLUMNS for row in rows.values())
+    assert all(tuple(row) == columns(FINDINGS) for row in rows.values())
     assert rows["broken.png"]["error"]
     assert rows["broken.png"]["Mass"] == ""
     assert (rows["chest.dcm"]["width"], rows["chest.dcm"]["height"], rows["chest.dcm"]["format"]) == (
@@ -124,7 +125,7 @@ def test_parquet_csv_and_standard_output_hold_the_same(cli, xrays, center_bundle
     piped = cxr_trt("score", xrays, "-e", center_bundle, cwd=tmp_path)
     assert piped.stdout == (scored[1] / "scores.csv").read_text()
     for row, expected in zip(table, csv.DictReader(piped.stdout.splitlines()), strict=True):
-        for name in COLUMNS:
+        for name in columns(FINDINGS):
             value = "" if row[name] is None else str(np.float32(row[name])) if name in FINDINGS else str(row[name])
             assert value == expected[name], name
 
@@ -208,7 +209,7 @@ MISTAKES = {
     "build-engine e.cxr/manifest.json -o new.cxr": "not a checkpoint",
     "score xrays -e none.cxr": "none.cxr: no such bundle",
     "score xrays -e empty": "not an engine bundle",
-    "score xrays -e e.cxr --top 15": "15 is not in the range",
+    "score xrays -e e.cxr --top 0": "0 is not in the range",
     "score xrays -e e.cxr --colour": "No such option",
     "build-engine none.onnx -o new.cxr": "no such checkpoint, ONNX file or bundle",
     "build-engine model.onnx -o new.cxr": "not a valid ONNX model",
@@ -273,7 +274,8 @@ def test_a_checkpoint_of_another_resolution_is_scored_at_its_own(cli, network, t
     result = cli("export", tmp_path / "small.safetensors", "-o", tmp_path / "m.onnx")
     assert result.exit_code == 0, result.stderr
     spec = ScoringGraph.load(tmp_path / "m.onnx").spec
-    assert (spec.image_size, spec.crop_size, spec.class_map_cell) == (144, 128, 8)
+    assert (spec.image_size, spec.crop_size) == (Size.square(144), Size.square(128))
+    assert spec.class_map_parts == (4, 4)
 
 
 def test_weights_that_are_not_finite_are_not_exported(cli, network, tmp_path):

@@ -31,7 +31,7 @@ def test_areas_by_hand():
 def test_areas_agree_with_the_definition_and_with_scikit_learn(case):
     metrics = pytest.importorskip("sklearn.metrics", reason="needs pip install scikit-learn")
     scores, labels, patients = case
-    result = evaluate(scores, labels, patients, resamples=0)
+    result = evaluate(FINDINGS, scores, labels, patients, resamples=0)
     for column, area in enumerate(result.findings.values()):
         expected = metrics.roc_auc_score(labels[:, column], scores[:, column])
         assert abs(area.auc - expected) <= 1e-12
@@ -50,7 +50,7 @@ def test_a_weight_of_two_is_the_image_twice(case):
 
 def test_intervals_are_those_of_resampled_patients(case):
     scores, labels, patients = case
-    result = evaluate(scores, labels, patients, resamples=200, seed=7)
+    result = evaluate(FINDINGS, scores, labels, patients, resamples=200, seed=7)
     members = [np.flatnonzero(patients == number) for number in np.unique(patients)]
     rng, areas = np.random.default_rng(7), []
     for _ in range(200):
@@ -66,16 +66,16 @@ def test_intervals_are_those_of_resampled_patients(case):
 def test_images_of_a_patient_are_drawn_together(case):
     scores, labels, _ = case
     copies = np.tile(scores, (3, 1)), np.tile(labels, (3, 1))
-    together = evaluate(*copies, np.tile(np.arange(300), 3), resamples=100)
-    single = evaluate(scores, labels, np.arange(300), resamples=100)
-    apart = evaluate(*copies, np.arange(900), resamples=100)
+    together = evaluate(FINDINGS, *copies, np.tile(np.arange(300), 3), resamples=100)
+    single = evaluate(FINDINGS, scores, labels, np.arange(300), resamples=100)
+    apart = evaluate(FINDINGS, *copies, np.arange(900), resamples=100)
     assert (together.low, together.high) == pytest.approx((single.low, single.high), abs=1e-12)
     assert apart.high - apart.low < 0.8 * (together.high - together.low)
 
 
 def test_the_seed_decides(case):
-    assert evaluate(*case, resamples=60, seed=1) == evaluate(*case, resamples=60, seed=1)
-    assert evaluate(*case, resamples=60, seed=1).low != evaluate(*case, resamples=60, seed=2).low
+    assert evaluate(FINDINGS, *case, resamples=60, seed=1) == evaluate(FINDINGS, *case, resamples=60, seed=1)
+    assert evaluate(FINDINGS, *case, resamples=60, seed=1).low != evaluate(FINDINGS, *case, resamples=60, seed=2).low
 
 
 @pytest.mark.parametrize("value", [False, True])
@@ -83,7 +83,7 @@ def test_a_finding_of_one_class_is_undefined_and_not_in_the_mean(case, value):
     scores, labels, patients = case
     labels = labels.copy()
     labels[:, 13] = value
-    result = evaluate(scores, labels, patients, resamples=20)
+    result = evaluate(FINDINGS, scores, labels, patients, resamples=20)
     content = to_json(result)
     assert content["findings"]["Hernia"] == {
         "auc": None, "low": None, "high": None, "auprc": None, "positives": 300 * value
@@ -98,11 +98,11 @@ def test_resamples_that_lose_a_finding_do_not_shift_the_mean(case):
     labels = labels.copy()
     labels[:, 13] = np.arange(300) == 5
     scores[5, 13] = 9  # AUC 1 whenever it is defined
-    result = evaluate(scores, labels, patients, resamples=200)
+    result = evaluate(FINDINGS, scores, labels, patients, resamples=200)
     assert 90 < result.mean_resamples < 160  # 1 - 1/e of them
     assert (result.findings["Hernia"].low, result.findings["Hernia"].high) == (1, 1)
 
 
 def test_nothing_defined():
-    result = evaluate(np.zeros((3, 14)), np.zeros((3, 14)), np.arange(3), resamples=5)
+    result = evaluate(FINDINGS, np.zeros((3, 14)), np.zeros((3, 14)), np.arange(3), resamples=5)
     assert (result.mean_auc, result.low, result.mean_resamples) == (None, None, 0)

@@ -68,7 +68,7 @@ def test_measures_by_hand():
 def test_accuracies_and_intervals_against_a_loop_over_patients():
     rng = np.random.default_rng(0)
     hit, findings, patients = rng.random((60, 17)) < 0.4, rng.choice([0, 2, 7], 60), rng.integers(0, 25, 60)
-    result = localize(hit, findings, patients, resamples=120, seed=5)
+    result = localize(FINDINGS, hit, findings, patients, resamples=120, seed=5)
     members = [np.flatnonzero(patients == number) for number in np.unique(patients)]
     generator, drawn = np.random.default_rng(5), []
     for _ in range(120):
@@ -147,9 +147,9 @@ def test_nihs_own_list_is_read(tmp_path):
         "00014716_007.png,Infiltrate,686.101694915254,131.543498111162,185.491525423729,313.491525423729,,,\n"
     )
     first, second = read_boxes(path)
-    assert (first.image, FINDINGS[first.finding]) == ("00013118_008.png", "Atelectasis")
+    assert (first.image, first.finding) == ("00013118_008.png", "Atelectasis")
     assert first.rectangle == pytest.approx((547.019, 225.085, 79.186, 86.780), abs=1e-3)
-    assert FINDINGS[second.finding] == "Infiltration"
+    assert second.finding == "Infiltration"
 
 
 def test_nihs_list_and_the_subsets_agree(cxr14, tmp_path):
@@ -165,6 +165,23 @@ def test_nihs_list_and_the_subsets_agree(cxr14, tmp_path):
         np.testing.assert_allclose(box.rectangle, expected, atol=0.01)
 
 
+def test_boxes_of_other_findings_are_left_out_and_named(evaluate, here):
+    text = (here / "boxes.csv").read_text()
+    (here / "more.csv").write_text(text.replace("Nodule", "NODULE") + "0.jpg,Rib,1,1,5,5\n")
+    result = evaluate("--boxes", "more.csv", "--maps", "maps", "--json", "more.json")
+    assert "boxes of findings that SCORES lacks were left out: Rib\n" in result.stderr
+    evaluate("--boxes", "boxes.csv", "--maps", "maps", "--json", "r.json")
+    found, expected = (json.loads((here / name).read_text())["localization"] for name in ("more.json", "r.json"))
+    assert found == expected
+
+    path = here / "maps" / "0.png" / "maps.npz"
+    with np.load(path) as file:
+        content = {**file, "findings": file["findings"][::-1]}
+    np.savez(path, **content)
+    refused = evaluate("--boxes", "boxes.csv", "--maps", "maps", code=2).stderr
+    assert "its class maps are not of the findings of s.csv; score the X-ray again" in refused
+
+
 def test_what_cannot_be_used_is_refused_in_one_sentence(evaluate, here):
     assert "go together" in evaluate("--boxes", "boxes.csv", code=2).stderr
     (here / "huge.csv").write_text("image,finding,x,y,width,height\n0.png,Mass,800,100,300,100\n")
@@ -172,7 +189,10 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(evaluate, here):
     assert "make it with" in evaluate("--boxes", "boxes.csv", "--maps", "nowhere", code=2).stderr
     for content, sentence in (
         ("image,finding,x,y,width\n", "has no column height"),
-        ("image,finding,x,y,width,height\n0.png,Rib,1,1,5,5\n", "'Rib' of '0.png' is none of the 14 findings"),
+        (
+            "image,finding,x,y,width,height\n0.png,Rib,1,1,5,5\n",
+            "b.csv: its findings (Rib) are none of s.csv; name them as there: Atelectasis,",
+        ),
         ("image,finding,x,y,width,height\n0.png,Mass,1,1,0,5\n", "its width and height must be above 0"),
         ("image,finding,x,y,width,height\n0.png,Mass,1,nan,5,5\n", "its width and height must be above 0"),
         ("image,finding,x,y,width,height\nz.png,Mass,1,1,5,5\n", "none of its images is in s.csv"),

@@ -6,9 +6,12 @@ import pytest
 from cxr_trt.export import crop_sharing
 from cxr_trt.export.crop_sharing import EARLY_LAYERS, crop_parts, depth, pieces_of_views, worth_sharing
 from cxr_trt.model.settings import SETTINGS
-from cxr_trt.views import views
+from cxr_trt.views import Size, views
 
-SIZES = [(512, 448), (256, 224), (288, 224), (144, 128)]
+SIZES = [
+    *((Size.square(image), Size.square(crop)) for image, crop in [(512, 448), (256, 224), (288, 224), (144, 128)]),
+    (Size(512, 288), Size(448, 224)),
+]
 
 
 def computations(start, size):
@@ -30,7 +33,7 @@ def proven(image_size, crop_size):
     for crop, lines in zip(
         crop_parts(view_list, image_size, crop_size), pieces_of_views(view_list, image_size, crop_size), strict=True
     ):
-        rows, columns = computations(crop.y, crop_size), computations(crop.x, crop_size)
+        rows, columns = computations(crop.y, crop_size.height), computations(crop.x, crop_size.width)
         top = 0
         for line in lines:
             left = 0
@@ -63,7 +66,7 @@ def test_the_proof_fails_for_cells_that_padding_reaches(monkeypatch, change):
     else:
         monkeypatch.setattr(crop_sharing, "EARLY_LAYERS", EARLY_LAYERS[:2] + EARLY_LAYERS[5:])
         assert crop_sharing.depth(448) < true_depth
-    assert not proven(512, 448)
+    assert not proven(Size.square(512), Size.square(448))
 
 
 def test_the_depth_is_the_least_that_is_enough():
@@ -100,16 +103,21 @@ def test_sharing_runs_half_of_the_pixels_for_ten_crops_and_none_less_for_one():
         sources = {piece.source for line in lines for piece in line}
         return sum(source.height * source.width for source in sources)
 
-    assert pixels("ten-crop", 512, 448) / (10 * 448**2) == pytest.approx(0.522, abs=0.001)
-    assert worth_sharing(views("ten-crop", 512, 448), 512, 448)
-    assert not worth_sharing(views("center", 512, 448), 512, 448)
-    assert not worth_sharing(views("ten-crop", 64, 32), 64, 32)  # crops narrower than a strip
+    def shares(view_set, image_size, crop_size):
+        return worth_sharing(views(view_set, image_size, crop_size), image_size, crop_size)
+
+    paper = Size.square(512), Size.square(448)
+    assert pixels("ten-crop", *paper) / (10 * 448**2) == pytest.approx(0.522, abs=0.001)
+    assert shares("ten-crop", *paper)
+    assert not shares("center", *paper)
+    assert not shares("ten-crop", Size.square(64), Size.square(32))  # crops narrower than a strip
 
 
 def test_a_mirrored_view_is_cut_from_the_mirror_image():
-    image = np.arange(16 * 16).reshape(16, 16)
-    for view, part in zip(views("ten-crop", 16, 10), crop_parts(views("ten-crop", 16, 10), 16, 10), strict=True):
-        expected = image[view.y : view.y + 10, view.x : view.x + 10]
+    image = np.arange(16 * 20).reshape(16, 20)
+    sizes = Size(16, 20), Size(10, 12)
+    for view, part in zip(views("ten-crop", *sizes), crop_parts(views("ten-crop", *sizes), *sizes), strict=True):
+        expected = image[view.y : view.y + 10, view.x : view.x + 12]
         base = image[:, ::-1] if part.mirrored else image
         found = base[part.y : part.y + part.height, part.x : part.x + part.width]
         np.testing.assert_array_equal(found, expected[:, ::-1] if view.mirrored else expected)

@@ -15,22 +15,27 @@ from cxr_trt.model.network import Network
 from cxr_trt.model.scorer import Scorer
 from cxr_trt.model.settings import SETTINGS, ModelSettings
 from cxr_trt.spec import Specification
-from cxr_trt.views import VIEW_SETS
+from cxr_trt.views import CROP_VIEW_SETS, Size
 
-SMALL = {"image_size": 288, "crop_size": 224}  # crops that lie where the paper's do, at a quarter of the time
-PAPER = {"image_size": 512, "crop_size": 448}
+SMALL = {
+    "image_size": Size.square(288),
+    "crop_size": Size.square(224),
+}  # crops that lie where the paper's do, at a quarter of the time
+PAPER = {"image_size": Size.square(512), "crop_size": Size.square(448)}
 
 
 def export(network, view_set, sizes=SMALL, class_maps=True):
     settings = network.settings
-    spec = Specification(views=view_set, k_max=settings.k_max, k_min=settings.k_min, alpha=settings.alpha, **sizes)
+    spec = Specification(views=view_set, pooling=settings.pooling, **sizes)
     weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     info = GraphInfo.of_this_version(spec, "untrained", "0" * 64)
     return ScoringGraph.from_network(weights, settings, info, class_maps)
 
 
 CASES = {**SETTINGS, "k of 5 and 20": ModelSettings(k_max=5, k_min=20, alpha=0.3)}
-PAIRS = [(name, view_set) for name in CASES for view_set in ("center", "dense")] + [("paper", v) for v in VIEW_SETS[:3]]
+PAIRS = [(name, view_set) for name in CASES for view_set in ("center", "dense")] + [
+    ("paper", v) for v in CROP_VIEW_SETS[:3]
+]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +132,7 @@ def test_dense_views_are_the_network_on_the_whole_image_pooled_where_the_crops_l
     assert list(windows) == [0, 0, 14, 14, 0, 2, 14, 14, 2, 0, 14, 14, 2, 2, 14, 14, 1, 1, 14, 14]
 
 
-@pytest.mark.parametrize("view_set", VIEW_SETS)
+@pytest.mark.parametrize("view_set", CROP_VIEW_SETS)
 def test_wrong_class_maps_are_noticed(chexnet, view_set):
     graph = export(chexnet, view_set)
     merge = next(tensor for tensor in graph.model.graph.initializer if tensor.name == "maps.merge")

@@ -94,7 +94,7 @@ def test_the_network_is_read_back_from_its_graph(setting):
     settings, rng = SETTINGS[setting], np.random.default_rng(0)
     shapes = {key: value.shape for key, value in Network(settings).state_dict().items() if value.is_floating_point()}
     weights = {key: rng.random(shape, np.float32) for key, shape in shapes.items()}
-    spec = Specification(views="center", k_max=settings.k_max, k_min=settings.k_min, alpha=settings.alpha)
+    spec = Specification(views="center", pooling=settings.pooling)
     graph = ScoringGraph.from_network(weights, settings, GraphInfo.of_this_version(spec, "untrained", "0" * 64))
     found, found_settings = graph.network()
     assert found_settings == settings

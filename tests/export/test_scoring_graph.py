@@ -70,13 +70,16 @@ def test_a_specification_of_another_version(demo, tmp_path):
     assert "gamma" in refusal(demo, tmp_path)
 
 
-@pytest.mark.parametrize(("part", "other"), [("luma", "green"), ("Mass", "Lump")])
-def test_other_preprocessing_or_findings(demo, tmp_path, part, other):
-    """Consistent in itself, but not what this version would do to an image or call a column."""
+@pytest.mark.parametrize(
+    ("part", "other", "reason"),
+    [("luma", "green", "its preprocessing"), ("Mass", "Nodule", "the findings 'Nodule' and 'Nodule'")],
+)
+def test_other_preprocessing_or_findings_that_cannot_be(demo, tmp_path, part, other, reason):
+    """Consistent in itself, but not what this version would do to an image, or could call a column."""
     text, sha256 = property_of(demo, "specification"), property_of(demo, "specification_sha256")
     text.value = text.value.replace(part, other)
     sha256.value = hashlib.sha256(text.value.encode()).hexdigest()
-    assert "its preprocessing or its findings" in refusal(demo, tmp_path)
+    assert reason in refusal(demo, tmp_path)
 
 
 def test_another_input(demo, tmp_path):
@@ -125,7 +128,7 @@ def test_sizes_that_would_fill_the_memory_are_refused(demo, tmp_path, key, value
     text.value = json.dumps({**json.loads(text.value), key: value})
     sha256.value = hashlib.sha256(text.value.encode()).hexdigest()
     sentence = refusal(demo, tmp_path)
-    assert "sizes or statistics" in sentence or "cannot be scored" in sentence
+    assert "sizes, names or statistics" in sentence or "do not fit into" in sentence
 
 
 def test_metadata_that_are_not_utf8_are_refused(demo, tmp_path):

@@ -7,7 +7,7 @@ from cheap_engine import cheap_graph
 from cxr_trt.errors import GraphError
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.spec import Specification
-from cxr_trt.views import VIEW_SETS
+from cxr_trt.views import CROP_VIEW_SETS, Size
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def graph(demo_model):
     return ScoringGraph.load(demo_model)
 
 
-@pytest.mark.parametrize("view_set", VIEW_SETS)
+@pytest.mark.parametrize("view_set", CROP_VIEW_SETS)
 def test_the_network_stays_and_the_views_change(graph, center_graph, view_set):
     changed = graph.with_views(view_set)
     assert changed.info == replace(graph.info, spec=Specification(views=view_set))
@@ -45,7 +45,10 @@ def test_a_graph_without_class_maps_gets_none(graph):
     ],
 )
 def test_views_that_the_sizes_do_not_allow_are_refused(graph, sizes, view_set, sentence):
-    info = replace(graph.info, spec=Specification(views="center", image_size=sizes[0], crop_size=sizes[1]))
+    info = replace(
+        graph.info,
+        spec=Specification(views="center", image_size=Size.square(sizes[0]), crop_size=Size.square(sizes[1])),
+    )
     with pytest.raises(GraphError, match=sentence):
         replace(graph, info=info).with_views(view_set)
 

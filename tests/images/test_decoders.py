@@ -56,6 +56,39 @@ def test_processes_are_started_as_needed_and_all_end(tmp_path):
     assert children() == []
 
 
+@pytest.mark.parametrize(("workers", "processors", "threads"), [(1, 4, 4), (2, 4, 2), (3, 4, 0), (9, 4, 0), (1, 64, 8)])
+def test_idle_processors_decode_jpeg_2000_in_further_threads(monkeypatch, tmp_path, workers, processors, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(processors))
+    (tmp_path / "a.png").write_bytes(picture(0))
+    with Decoders(workers, 64, LIMITS) as decoders:
+        for _ in decoders.map([Request(source) for source in find_files(tmp_path).sources], 1):
+            (child,) = children()
+            assert f"OPJ_NUM_THREADS={threads}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+
+
+THREADS_WHILE_DECODING = """
+import os, sys, threading
+import imagecodecs, numpy as np
+noise = np.random.default_rng(0).integers(0, 65536, (1500, 1500)).astype(np.uint16)
+stream = imagecodecs.jpeg2k_encode(noise, codecformat="J2K")
+before = most = len(os.listdir("/proc/self/task"))
+decoding = threading.Thread(target=imagecodecs.jpeg2k_decode, args=(stream,))
+decoding.start()
+while decoding.is_alive():
+    most = max(most, len(os.listdir("/proc/self/task")))
+print(most - before - 1)
+"""
+
+
+@pytest.mark.parametrize(("asked", "further"), [("0", 0), ("3", 3)])
+def test_openjpeg_of_imagecodecs_takes_as_many_threads(asked, further):
+    environment = {**os.environ, "OPJ_NUM_THREADS": asked}
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS_WHILE_DECODING], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [str(further)], done.stderr
+
+
 PYDICOM_LATER = """
 import json, sys
 from pathlib import Path

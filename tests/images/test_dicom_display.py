@@ -252,17 +252,111 @@ def test_an_unknown_function_is_linear(by_window: np.ndarray, function: str, sai
     assert said in warning
 
 
-@pytest.mark.parametrize(
-    "voi", [{"WindowCenter": 60000, "WindowWidth": 10}, {"VOILUTSequence": table([1, 2, 3], 60000, 2)}]
-)
-def test_what_shows_all_as_one_grey_is_left_out(voi: dict[str, Any]) -> None:
-    made = radiograph(phantom(), **voi)
-    assert np.ptp(shown(made)) > 250
-    assert warnings_of(made)[-2:] == (
-        f"the {'window' if 'WindowCenter' in voi else 'VOI LUT'} shows all of the picture as one grey, "
-        "so it was left out",
-        STRETCHED,
+FAR_TABLE = {"ModalityLUTSequence": table(np.arange(10), 60000, 4)}
+LEFT_OUT = "shows all of the picture as one grey, so it was left out"
+IMPOSSIBLE = "is not possible and was ignored"
+FLATTENING: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "window above": ({"WindowCenter": 60000, "WindowWidth": 10}, (f"the window {LEFT_OUT}", STRETCHED)),
+    "window below": ({"WindowCenter": -900, "WindowWidth": 10}, (f"the window {LEFT_OUT}", STRETCHED)),
+    "wide window": ({"WindowCenter": 2048, "WindowWidth": 10**7}, (f"the window {LEFT_OUT}", STRETCHED)),
+    "far sigmoid": (
+        {"WindowCenter": 60000, "WindowWidth": 10, "VOILUTFunction": "SIGMOID"}, (f"the window {LEFT_OUT}", STRETCHED)
+    ),
+    "two windows": (
+        {"WindowCenter": [60000, -900], "WindowWidth": [10, 10]}, (f"the window {LEFT_OUT}",) * 2 + (STRETCHED,)
+    ),
+    "VOI LUT above": ({"VOILUTSequence": table([1, 2, 3], 60000, 2)}, (f"the VOI LUT {LEFT_OUT}", STRETCHED)),
+    "flat VOI LUT": (
+        {"VOILUTSequence": table([100] * 4095 + [4095])}, (f"the VOI LUT {LEFT_OUT}", STRETCHED)
+    ),
+    "modality LUT above": (
+        FAR_TABLE | WINDOW,
+        (f"the window {LEFT_OUT}", STRETCHED, f"the stretch {LEFT_OUT}",
+         "the stored values were stretched from their lowest hundredth to their highest"),
+    ),
+    "slope of 0": (
+        {"RescaleSlope": 0, "RescaleIntercept": 5} | WINDOW, (f"Rescale Slope 0 with Rescale Intercept 5 {IMPOSSIBLE}",)
+    ),
+    "tiny slope": (
+        {"RescaleSlope": "1e-300", "RescaleIntercept": 0} | WINDOW,
+        (f"Rescale Slope 1e-300 with Rescale Intercept 0 {IMPOSSIBLE}",),
+    ),
+    "slope that the intercept swallows": (
+        {"RescaleSlope": "1e-14", "RescaleIntercept": 1000} | WINDOW,
+        (f"Rescale Slope 1e-14 with Rescale Intercept 1000 {IMPOSSIBLE}",),
+    ),
+    "huge slope": (
+        {"RescaleSlope": "1e308", "RescaleIntercept": 0} | WINDOW,
+        (f"Rescale Slope 1e+308 with Rescale Intercept 0 {IMPOSSIBLE}",),
+    ),
+    "small slope": ({"RescaleSlope": "1e-6", "RescaleIntercept": 0} | WINDOW, (f"the window {LEFT_OUT}", STRETCHED)),
+    "padding": (
+        {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095} | WINDOW,
+        ("the range of Pixel Padding Values holds all of the picture and was ignored",),
+    ),
+    "bits above the values": (
+        {"BitsStored": 4, "HighBit": 15} | WINDOW,
+        ("Bits Stored 4 and High Bit 15 leave one value, so whole cells were taken",),
+    ),
+    "presentation LUT shape": ({"PresentationLUTShape": "LIN OD"} | WINDOW, ()),
+}  # fmt: skip
+"""What would show a picture as one grey, and the warnings that say what was done instead."""
+
+
+@pytest.mark.parametrize("cause", FLATTENING)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("allocated", [16, 32])
+def test_no_attribute_of_the_display_makes_a_picture_one_grey(cause: str, photometric: str, allocated: int) -> None:
+    elements, expected = FLATTENING[cause]
+    made = radiograph(phantom(), allocated, PhotometricInterpretation=photometric)
+    made.BitsStored, made.HighBit = 12, 11
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    image = decode(content(made))
+    values = np.percentile(image.pixels, (1, 50, 99))
+    assert values[2] - values[0] > 200
+    order = np.corrcoef(image.pixels.ravel(), phantom().ravel())[0, 1]
+    assert order > 0.99 if photometric == "MONOCHROME2" else order < -0.99
+    assert image.warnings == expected
+
+
+@pytest.mark.parametrize("marker", [60000, 65535])
+def test_a_marker_does_not_hide_that_a_window_shows_nothing_else(marker: int) -> None:
+    stored = phantom()
+    stored[:2, :3] = marker
+    image = decode(content(radiograph(stored, 16, WindowCenter=60000, WindowWidth=10)))
+    assert np.ptp(np.percentile(image.pixels, (1, 99))) > 10
+    assert image.warnings[0] == f"the window {LEFT_OUT}"
+
+
+def test_a_stretch_leaves_out_the_pixels_that_would_hide_all_others() -> None:
+    stored = phantom(8).astype(np.int64)
+    stored[0, 0] = 2**20
+    made = radiograph(stored, 32, RescaleSlope=-1, RescaleIntercept=300)
+    image = decode(content(made))
+    assert np.corrcoef(image.pixels.ravel()[1:], stored.ravel()[1:])[0, 1] < -0.99
+    assert image.warnings[1:] == (
+        f"the stretch {LEFT_OUT}",
+        "the rescaled values were stretched from their lowest hundredth to their highest",
     )
+
+
+def test_the_rest_of_a_picture_of_few_values_is_shown_though_its_table_hides_it() -> None:
+    stored = np.full((40, 40), 7)
+    stored[20, 20] = 9
+    image = decode(content(radiograph(stored, 12, **FAR_TABLE)))
+    assert (image.pixels[20, 20], image.pixels[0, 0]) == (255, 0)
+    assert image.warnings[-1] == "the stored values were stretched from the smallest to the largest"
+
+
+@pytest.mark.parametrize("noise", [0, 3])
+@pytest.mark.parametrize("window", [WINDOW, {"WindowCenter": 60000, "WindowWidth": 10}])
+def test_a_picture_that_is_one_grey_stays_so(noise: int, window: dict[str, Any]) -> None:
+    stored = 2000 + np.random.default_rng(0).integers(0, noise + 1, (SIDE, SIDE))
+    image = decode(content(radiograph(stored, 12, **window)))
+    if window is WINDOW or not noise:
+        assert np.ptp(image.pixels) < 1
+        assert image.warnings == ()
 
 
 # --- padding

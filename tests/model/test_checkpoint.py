@@ -59,8 +59,8 @@ def test_a_setting_that_contradicts_the_header_is_refused(saved):
         ({"channels": "3"}, "channels is '3'; it must be from 1 to 3"),
         ({"layers": 5}, "unexpected keyword argument 'layers'"),
         ({"squeeze_excitation": [0]}, r"squeeze_excitation is \[0\]; it must be true or false"),
-        ({"alpha": "0.7"}, "its sizes or its alpha are out of range"),
-        ({"alpha": 1e999}, "its sizes or its alpha are out of range"),
+        ({"alpha": "0.7"}, "holds sizes, names or statistics"),
+        ({"alpha": 1e999}, "holds sizes, names or statistics"),
     ],
 )
 def test_a_header_that_asks_for_an_odd_network_is_refused(saved, fields, sentence):

@@ -21,6 +21,7 @@ from cxr_trt.findings import FINDINGS
 from cxr_trt.images import decode
 from cxr_trt.images.preprocess import preprocess
 from cxr_trt.model.checkpoint import load_checkpoint
+from cxr_trt.views import Size
 
 OUTPUTS = torchxrayvision.datasets.default_pathologies
 
@@ -118,7 +119,7 @@ def test_torchxrayvision_scores_as_its_own_definition_does(xrv, radiograph, tmp_
     torch.save(xrv.state_dict(), tmp_path / "xrv.pt")
     graph = export_checkpoint(tmp_path / "xrv.pt").graph
     spec = graph.spec
-    assert (spec.views, spec.image_size, spec.crop_size) == ("center", 224, 224)
+    assert (spec.views, spec.image_size, spec.crop_size) == ("center", Size.square(224), Size.square(224))
     points = dict(zip(OUTPUTS, xrv.op_threshs.tolist(), strict=True))
     assert spec.operating_points == pytest.approx([points[finding] for finding in FINDINGS])
     image = preprocess(radiograph, 224, spec.fit)
@@ -134,7 +135,7 @@ def test_torchxrayvision_without_operating_points_gives_plain_probabilities(xrv,
     weights = {key: value for key, value in xrv.state_dict().items() if key != "op_threshs"}
     torch.save(weights, tmp_path / "xrv.pt")
     graph = export_checkpoint(tmp_path / "xrv.pt").graph
-    image = preprocess(radiograph, 224, "center-square")
+    image = preprocess(radiograph, 224, "center-crop")
     given = torch.from_numpy(torchxrayvision.utils.normalize(image, 255))[None, None]
     with torch.inference_mode():
         logits = xrv.classifier(torch.relu(xrv.features(given)).mean((2, 3)))
@@ -147,7 +148,7 @@ def test_the_central_square_is_torchxrayvisions(shape):
     image = cv2.GaussianBlur(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32), (5, 5), 0)
     cut = torchxrayvision.datasets.XRayCenterCrop()(image[None])
     expected = torchxrayvision.datasets.XRayResizer(224, engine="cv2")(cut)[0]
-    np.testing.assert_allclose(preprocess(image, 224, "center-square"), expected, atol=0.51)
+    np.testing.assert_allclose(preprocess(image, 224, "center-crop"), expected, atol=0.51)
 
 
 def test_what_does_not_fit_is_refused_and_named(chexnet, xrv, tmp_path):

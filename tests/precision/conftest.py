@@ -10,6 +10,7 @@ from cxr_trt.images.preprocess import preprocess
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.precision import planning
 from cxr_trt.spec import Specification
+from cxr_trt.views import Size
 
 SMALL_SIZES = (288, 224)  # of image and crop: a quarter of the time, and dense views are possible
 
@@ -36,7 +37,7 @@ def bundles_of_size(cli, demo_weights, chests, tmp_path_factory):
     @cache
     def bundles(image_size, crop_size):
         folder = tmp_path_factory.mktemp("precisions")
-        spec = Specification(views="center", image_size=image_size, crop_size=crop_size)
+        spec = Specification(views="center", image_size=Size.square(image_size), crop_size=Size.square(crop_size))
         info = GraphInfo.of_this_version(spec, "untrained", "0" * 64)
         ScoringGraph.from_network(demo_weights, SETTINGS["paper"], info).save(folder / "model.onnx")
         options = {

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cxr_trt.evaluate.auc import evaluate
+from cxr_trt.findings import FINDINGS
 from cxr_trt.images.load import load_images
 from cxr_trt.score.engine import Engine
 from cxr_trt.tables.reading import read_labels
@@ -33,7 +34,7 @@ def reference(network, engines):
 
 
 def mean_auc(probabilities, labels):
-    return evaluate(probabilities.astype(np.float64), labels, np.arange(len(labels)), resamples=0).mean_auc
+    return evaluate(FINDINGS, probabilities.astype(np.float64), labels, np.arange(len(labels)), resamples=0).mean_auc
 
 
 def check(engines, images, expected, labels):
@@ -51,7 +52,7 @@ def test_the_order_of_the_images_is_pytorchs(engines, reference, chests):
 
 
 def test_auc_on_real_labels_is_pytorchs(engines, reference, cxr14):
-    truth = read_labels(cxr14 / "labels.csv")
+    truth = read_labels(cxr14 / "labels.csv", FINDINGS)
     rows = np.random.default_rng(0).permutation(len(truth.images))[:MAX_IMAGES]
     files = [cxr14 / "images" / truth.images[row] for row in rows]
     images = load_images(files, engines["fp32"].spec.image_size)

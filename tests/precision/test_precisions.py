@@ -22,6 +22,7 @@ from cxr_trt.precision.planning import plan_float16
 from cxr_trt.progress import ignore_progress
 from cxr_trt.score.engine import Engine
 from cxr_trt.spec import Specification
+from cxr_trt.views import Size
 
 COUNT = 18  # images of the fixture `chests`
 
@@ -178,7 +179,7 @@ def test_a_graph_that_is_quantized_already_is_refused(build, graph_file, chests,
     assert "holds another network, or is already quantized" in result.stderr
 
 
-SPEC = Specification(image_size=256, crop_size=224)
+SPEC = Specification(image_size=Size.square(256), crop_size=Size.square(224))
 
 
 def test_unreadable_files_and_legs_are_not_calibrated_on(chests, radiographs, tmp_path):

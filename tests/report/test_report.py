@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_trt.calibrate.calibration import CALIBRATED_COLUMNS, CALIBRATION_COLUMNS, POSITIVE_COLUMNS
+from cxr_trt.calibrate.calibration import calibrated_column, positive_column
+from cxr_trt.findings import FINDINGS
 from cxr_trt.report.cases import read_cases
 from cxr_trt.report.page import build_page
-from cxr_trt.tables.rows import COLUMNS
+from cxr_trt.tables.rows import columns
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NASTY = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\u2028&amp;.png"
@@ -44,7 +45,8 @@ def write_table(path, count, *, calibrated=False, errors=()):
     rng = np.random.default_rng(0)
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow([*COLUMNS, *(CALIBRATION_COLUMNS if calibrated else ())])
+        added = ["calibration", *map(calibrated_column, FINDINGS), *map(positive_column, FINDINGS)] * calibrated
+        writer.writerow([*columns(FINDINGS), *added])
         for i in range(count):
             scores = np.round(rng.random(14) * 0.8, 4)
             warnings = (
@@ -72,7 +74,7 @@ def write_table(path, count, *, calibrated=False, errors=()):
                     "",
                     reason,
                     "engine-1",
-                    *[""] * len(CALIBRATION_COLUMNS) * calibrated,
+                    *[""] * len(added),
                 ]
             )
     return path
@@ -92,12 +94,7 @@ def test_cases_errors_and_warnings_are_told_apart(tmp_path):
     assert table.cases[0].calibrated[0] == pytest.approx(table.cases[0].scores[0] / 2, abs=1e-4)
     assert table.cases[0].positive[:2] == tuple(score > 0.4 for score in table.cases[0].scores[:2])
     assert (table.cases[0].calibrated[13], table.cases[0].positive[13]) == (None, None)
-    assert (len(CALIBRATED_COLUMNS), len(POSITIVE_COLUMNS), table.engines, table.calibrations) == (
-        14,
-        14,
-        ("engine-1",),
-        ("fit-1",),
-    )
+    assert (table.findings, table.engines, table.calibrations) == (FINDINGS, ("engine-1",), ("fit-1",))
 
 
 def test_texts_from_outside_stay_texts(tmp_path):
@@ -287,6 +284,26 @@ def test_sort_and_filter_ten_thousand_rows(browse, large):
     assert browser.column("path")[:3] == [f"folder/{i:05}.png" for i in range(3)]
     cells = page.locator(".errors tbody td").all_text_contents()
     assert cells == [NASTY, "cut off", "b.dcm", "no pixels"]
+
+
+@pytest.mark.parametrize("count", [1, 5, 18, 40])
+def test_any_number_of_findings_fits_on_the_page(browse, tmp_path, count):
+    findings = ("Enlarged cardiomediastinal silhouette, on any view of the chest", "<b>", *map(str, range(38)))[:count]
+    table = tmp_path / "s.csv"
+    scores = ",".join(f"{1 / (i + 2):.3f}" for i in range(count))
+    with table.open("w", newline="") as stream:
+        csv.writer(stream).writerows([["path", *findings], ["a.png", *scores.split(",")]])
+    (tmp_path / "r.html").write_text(build_page("x", read_cases(table), {}))
+    browser = browse(tmp_path / "r.html")
+    page = browser.page
+    assert page.locator(".distributions span").all_text_contents() == list(findings)
+    assert page.locator("#finding option").all_text_contents()[1:] == list(findings)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(
+        "[...document.querySelectorAll('.distributions button')].every(b => b.scrollWidth <= b.clientWidth)"
+    )
+    page.get_by_label("Open a.png").click()
+    assert page.locator("#case-scores td:first-child").all_text_contents() == list(findings)
 
 
 def test_hostile_names_stay_text_in_the_browser(browse, tmp_path):

@@ -3,10 +3,13 @@ import csv
 import cv2
 import numpy as np
 import pytest
+from cheap_engine import cheap_bundle
 
 from cxr_trt.findings import FINDINGS
 from cxr_trt.geometry import map_rectangle
-from cxr_trt.results.heatmaps import COLOUR_MAP, frame, overlay
+from cxr_trt.images import decode
+from cxr_trt.images.files import find_files
+from cxr_trt.results.heatmaps import COLOUR_MAP, frame, heat_map, overlay
 from cxr_trt.results.writer import write_results
 from cxr_trt.score.pipeline import Result
 from cxr_trt.spec import Specification
@@ -45,7 +48,7 @@ def test_colours_are_laid_over_the_picture_in_bgr():
 
 def test_a_shrunk_picture_shows_the_same():
     """The rectangle is that of the file's own size: its central square is found in whole pixels there."""
-    spec = Specification(views="center", fit="center-square")
+    spec = Specification(views="center", fit="center-crop")
     class_map = np.zeros((14, 14), np.float32)
     class_map[5, 9] = 1
     large = overlay(np.zeros((600, 1400), np.uint8), class_map, spec)
@@ -157,3 +160,34 @@ def test_full_size_is_the_files_own_and_other_options_draw_anew(score, cheap_bun
     assert (folder / "maps.npz").exists()
     _, folder = score(cheap_bundle)
     assert not (folder / "maps.npz").exists()
+
+
+def test_heat_maps_of_any_findings_are_known_again_and_replaced(score, tmp_path):
+    five = cheap_bundle(tmp_path / "five.cxr", findings=("Lung Opacity", "Air/Fluid", "肺炎", "Fracture", "Mass"))
+    _, folder = score(five)
+    made = sorted(path.name for path in folder.iterdir())
+    assert made == ["1-Mass.png", "2-Fracture.png"]
+    picture = cv2.imread(str(folder / "2-Fracture.png"), cv2.IMREAD_UNCHANGED)
+    assert decode((folder / "2-Fracture.png").read_bytes()).pixels.shape == picture.shape[:2]
+
+    (folder / "effusion.png").write_bytes((folder / "2-Fracture.png").read_bytes())
+    cv2.imwrite(str(folder / "3-Opacity.png"), picture)  # somebody's own picture, without the mark
+    selection = find_files([folder])
+    assert [source.name for source in selection.sources] == ["3-Opacity.png", "effusion.png"]
+    assert selection.skipped == {"heat maps of cxr-trt": 2}
+
+    one = cheap_bundle(tmp_path / "one.cxr", findings=("Air/Fluid",))
+    _, folder = score(one, "--overwrite")
+    assert sorted(path.name for path in folder.iterdir()) == ["1-Air_Fluid.png", "3-Opacity.png", "effusion.png"]
+
+
+def test_a_caption_keeps_its_probability_however_long_the_name_is():
+    picture, maps = np.zeros((300, 200), np.uint8), np.zeros((2, 2), np.float32)
+    drawn = []
+    for name in ("Mass", "W" * 64):
+        for probability in (0.111, 0.999):
+            row = Row("a.png", "", 200, 300, "PNG", (probability,), (), None, "")
+            drawn.append(heat_map(row, picture, maps, 0, Specification(findings=(name,))))
+    for one, other in (drawn[:2], drawn[2:]):
+        assert (one != other).any()
+        assert not one[:, -3:].any()

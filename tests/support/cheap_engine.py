@@ -3,6 +3,7 @@
 For studies of everything around the engine, in which the network would only take time.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +23,18 @@ from cxr_trt.views import ViewSet
 SPEC = Specification(views="center")
 
 
-def cheap_graph(*, views: ViewSet = "center", fails_on_black: bool = False) -> ScoringGraph:
+def cheap_graph(
+    *,
+    views: ViewSet = "center",
+    findings: Sequence[str] = FINDINGS,
+    class_maps: bool = True,
+    fails_on_black: bool = False,
+) -> ScoringGraph:
     """Logits of finding i: (i + 1) times the mean grey, 0..1, less 1; class maps: the mean of 32 x 32 pixels.
 
     `fails_on_black`: a picture without any white makes it read past the end of a tensor, which no backend lets pass.
     """
-    count, size = len(FINDINGS), SPEC.image_size
+    count, size = len(findings), SPEC.image_size.height
     builder = GraphBuilder({})
     pixels = builder.node("Cast", ["images"], "pixels", to=TensorProto.FLOAT)
     grey = builder.node("Div", [pixels, builder.constant("white", 255.0, np.float32)], "grey")
@@ -43,18 +50,18 @@ def cheap_graph(*, views: ViewSet = "center", fails_on_black: bool = False) -> S
         shift = builder.node("Gather", [shift, last], "row", axis=0)
     logits = builder.node("Add", [builder.node("Mul", [mean, factors], "scaled"), shift], "logits")
     builder.node("Sigmoid", [logits], "probabilities")
-    cells = builder.node("AveragePool", [grey], "cells", kernel_shape=[32, 32], strides=[32, 32])
-    builder.node(
-        "Mul", [cells, builder.constant("maps", [[[[i + 1.0]] for i in range(count)]], np.float32)], "class_maps"
-    )
-    cells_a_side = size // 32
-    info = GraphInfo.of_this_version(replace(SPEC, views=views), "trained", "0" * 64)
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", count])]
+    if class_maps:
+        cells = builder.node("AveragePool", [grey], "cells", kernel_shape=[32, 32], strides=[32, 32])
+        weights = builder.constant("maps", [[[[i + 1.0]] for i in range(count)]], np.float32)
+        builder.node("Mul", [cells, weights], "class_maps")
+        side = size // 32
+        outputs.append(helper.make_tensor_value_info("class_maps", TensorProto.FLOAT, ["N", count, side, side]))
+    spec = replace(SPEC, views=views, findings=tuple(findings))
+    info = GraphInfo.of_this_version(spec, "trained", "0" * 64)
     model = builder.model(
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 1, size, size])],
-        [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", count]),
-            helper.make_tensor_value_info("class_maps", TensorProto.FLOAT, ["N", count, cells_a_side, cells_a_side]),
-        ],
+        outputs,
         [],
         {"": 18},
         info.to_metadata(),
@@ -62,9 +69,17 @@ def cheap_graph(*, views: ViewSet = "center", fails_on_black: bool = False) -> S
     return ScoringGraph(model, info)
 
 
-def cheap_bundle(target: Path, *, views: ViewSet = "center", max_batch: int = 1, fails_on_black: bool = False) -> Path:
+def cheap_bundle(
+    target: Path,
+    *,
+    views: ViewSet = "center",
+    findings: Sequence[str] = FINDINGS,
+    class_maps: bool = True,
+    max_batch: int = 1,
+    fails_on_black: bool = False,
+) -> Path:
     """Build a bundle of it at `target`; it says of itself that it has those views."""
-    graph = cheap_graph(views=views, fails_on_black=fails_on_black)
+    graph = cheap_graph(views=views, findings=findings, class_maps=class_maps, fails_on_black=fails_on_black)
     onnx.checker.check_model(graph.model, full_check=True)
     build_bundle(BuildRequest(graph, BACKENDS["onnxruntime"], options=BuildOptions(max_batch)), target)
     return target

@@ -8,7 +8,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 from cheap_engine import cheap_graph
+from onnx import TensorProto, helper, numpy_helper
 
 from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
 from cxr_trt.findings import FINDINGS
@@ -16,12 +18,19 @@ from cxr_trt.images import decode
 from cxr_trt.images.preprocess import preprocess
 from cxr_trt.model.settings import SETTINGS
 from cxr_trt.spec import Specification
+from cxr_trt.views import Size
 
 IMAGES = {"xrays": 3, "validation": 20, "test": 4, "test-images": 2, "images": 8}
 """Folders of X-rays, and how many are in each."""
-SMALL = Specification(image_size=96, crop_size=64)
+SMALL = Specification(image_size=Size.square(96), crop_size=Size.square(64))
 
-Make = Callable[[Path], None]
+CARD = """findings = ["Atelectasis", "Effusion"]
+image_size = 32
+mean = [0.5]
+std = [0.25]
+"""
+
+Make = Callable[[Path], Any]
 
 
 class Inputs:
@@ -46,6 +55,11 @@ class Inputs:
             "weights.pt": self._state_dict,
             "model.pth.tar": self._chexnet,
             "xrv.pt": self._xrv,
+            "network.onnx": self._network_file,
+            "network.toml": lambda path: path.write_text(CARD),
+            "findings.toml": lambda path: path.write_text(CARD.splitlines()[0] + "\n"),
+            "convnext.pt": self._timm,
+            "resnet.pth": self._torchvision,
         }
 
     def make(self, word: str, folder: Path) -> None:
@@ -106,7 +120,9 @@ class Inputs:
         """The shipped weights as `python -m train` would save them after a training on small images."""
         from cxr_trt.model.checkpoint import save_checkpoint
 
-        save_checkpoint(self._network, path, weights="demonstration", sizes=(SMALL.image_size, SMALL.crop_size))
+        save_checkpoint(
+            self._network, path, weights="demonstration", sizes=(SMALL.image_size.height, SMALL.crop_size.height)
+        )
 
     def _state_dict(self, path: Path) -> None:
         import torch
@@ -123,6 +139,40 @@ class Inputs:
         network.classifier = torch.nn.Sequential(torch.nn.Linear(1024, len(FINDINGS)), torch.nn.Sigmoid())
         weights = {f"module.densenet121.{key}": value for key, value in network.state_dict().items()}
         torch.save({"epoch": 1, "state_dict": weights}, path)
+
+    @staticmethod
+    def _network_file(path: Path) -> None:
+        """Two logits: what two kernels find in a picture, on average."""
+        kernel = np.random.default_rng(0).normal(size=(2, 1, 4, 4)).astype(np.float32)
+        nodes = [
+            helper.make_node("Conv", ["picture", "kernel"], ["features"], strides=[4, 4]),
+            helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["logits"]),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "network",
+            [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 1, 32, 32])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])],
+            [numpy_helper.from_array(kernel, "kernel")],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+    @staticmethod
+    def _timm(path: Path) -> None:
+        import timm
+        import torch
+
+        torch.manual_seed(0)
+        torch.save(timm.create_model("convnext_pico", num_classes=2).state_dict(), path)
+
+    @staticmethod
+    def _torchvision(path: Path) -> None:
+        import torch
+        from torchvision.models import resnet18
+
+        torch.manual_seed(0)
+        torch.save(resnet18(num_classes=2).state_dict(), path)
 
     @staticmethod
     def _xrv(path: Path) -> None:

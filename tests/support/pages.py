@@ -11,7 +11,7 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE_BEFORE_FENCE = re.compile(r"`([\w./-]+)`:\n\n\Z")
 SHELL = ("", "sh", "bash", "console")
-SILENT = ("text", "csv", "json", "diff", "{toctree}", "{include}", "{eval-rst}")  # there is nothing to execute
+SILENT = ("text", "csv", "json", "toml", "diff", "{toctree}", "{include}", "{eval-rst}")  # there is nothing to execute
 SEPARATORS = ("&&", "||", "|", ";")
 
 

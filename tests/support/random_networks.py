@@ -9,6 +9,7 @@ from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
 from cxr_trt.model.settings import SETTINGS, ModelSettings
 from cxr_trt.spec import Specification
+from cxr_trt.views import Size
 
 if TYPE_CHECKING:
     from cxr_trt.model.network import Network
@@ -36,7 +37,5 @@ def random_graph(setting: str) -> ScoringGraph:
     network = random_network(SETTINGS[setting])
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
     settings = network.settings
-    spec = Specification(
-        image_size=256, crop_size=224, k_max=settings.k_max, k_min=settings.k_min, alpha=settings.alpha
-    )
+    spec = Specification(image_size=Size.square(256), crop_size=Size.square(224), pooling=settings.pooling)
     return ScoringGraph.from_network(weights, settings, GraphInfo.of_this_version(spec, "untrained", "0" * 64))

@@ -6,7 +6,7 @@ import pytest
 
 from cxr_trt.findings import FINDINGS
 from cxr_trt.spec import Specification
-from cxr_trt.tables.rows import COLUMNS, Row
+from cxr_trt.tables.rows import Row, columns
 from cxr_trt.tables.writing import ROW_GROUP_ROWS, write_table
 
 PROBABILITIES = tuple(np.random.default_rng(0).random(14, np.float32).tolist())
@@ -20,7 +20,7 @@ def test_csv(tmp_path):
         header, scored, failed = csv.reader(file)
     assert (
         tuple(header)
-        == COLUMNS
+        == columns(FINDINGS)
         == ("path", "sha256", "width", "height", "format", *FINDINGS, "warnings", "error", "engine")
     )
     assert scored[:5] == [SCORED.path, "0" * 64, "1024", "900", "PNG"]
@@ -34,7 +34,7 @@ def test_parquet_over_several_row_groups(tmp_path, count):
     rows = [SCORED] * count + [FAILED]
     write_table(tmp_path / "a table", ".parquet", iter(rows), Specification())
     table = pq.read_table(tmp_path / "a table")
-    assert tuple(table.column_names) == COLUMNS
+    assert tuple(table.column_names) == columns(FINDINGS)
     assert table.num_rows == len(rows)
     assert table["Mass"].to_pylist() == [PROBABILITIES[4]] * count + [None]
     assert table["error"].to_pylist()[-1] == "the file is empty"

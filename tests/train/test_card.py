@@ -24,7 +24,7 @@ def training(crop, hours):
 def test_the_card_states_the_measured_areas_and_the_hours(network, tmp_path):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (60, 14))
-    result = to_json(evaluate(rng.random((60, 14)), labels, np.arange(60), resamples=50))
+    result = to_json(evaluate(FINDINGS, rng.random((60, 14)), labels, np.arange(60), resamples=50))
     (tmp_path / "auc.json").write_text(json.dumps(result))
     for crop, hours in ((128, 1.5), (448, 4.25)):
         save_checkpoint(network, tmp_path / f"{crop}.safetensors", weights="trained", training=training(crop, hours))

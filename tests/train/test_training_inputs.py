@@ -14,6 +14,7 @@ from cxr_trt.images.preprocess import preprocess  # noqa: E402
 from cxr_trt.model.checkpoint import PAPER_SIZES  # noqa: E402
 from cxr_trt.model.network import Network  # noqa: E402
 from cxr_trt.model.settings import SETTINGS  # noqa: E402
+from cxr_trt.views import Size  # noqa: E402
 from train.augment import Augmentation, Crops, center_crops, cut_crops, random_crops  # noqa: E402
 from train.batches import LabelledImages  # noqa: E402
 from train.cache import cached_images  # noqa: E402
@@ -223,7 +224,7 @@ def test_the_recipes_of_the_paper_differ_in_the_network_alone():
     assert {path.stem for path in RECIPES.glob("*.toml")} == {*papers, "demo-1", "demo-2", "demo-3", "demo-dense"}
     demo = [read_recipe(f"demo-{stretch}") for stretch in (1, 2, 3)]
     assert {recipe.setting for recipe in demo} == {"paper"}
-    assert (demo[2].image_size, demo[2].crop_size) == PAPER_SIZES
+    assert (demo[2].image_size, demo[2].crop_size) == tuple(map(Size.square, PAPER_SIZES))
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,12 @@ class OnnxRuntimeRunner(StreamRunner):
         self._path = path
         try:
             self._model = path.read_bytes()  # kept, because the file may change before more sessions are needed
-            outputs = onnx.load_model_from_string(self._model).graph.output
+            graph = onnx.load_model_from_string(self._model).graph
         except (OSError, DecodeError) as error:
             raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
         self._threads = ThreadPoolExecutor(config.streams)
-        self.has_class_maps = "class_maps" in [output.name for output in outputs]
+        self.has_class_maps = "class_maps" in [output.name for output in graph.output]
+        self.one_by_one = graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
     def compile(self, streams: int, largest_part: int) -> Streams:
         options = onnxruntime.SessionOptions()

@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: converts the graph to its own format, with the pooling inlined."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -21,15 +22,18 @@ from cxr_trt.spec import Specification
 
 ENGINE_FILE = "openvino.xml"  # with openvino.bin beside it
 
-# Without the precision hint OpenVINO computes in bfloat16 or float16 on processors that have them.
-COMPILE_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+BFLOAT16_SETTING = "bfloat16"
+ISA_WITH_BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")  # parts of values of ONEDNN_MAX_CPU_ISA
 
 
 class OpenVinoBackend(CpuBackend):
     """See `Backend`."""
 
     name = "openvino"
-    precisions: tuple[str, ...] = ("fp32", "int8")
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("fp32", "bf16", "int8") if has_bfloat16() else ("fp32", "int8")
 
     def version(self) -> str:
         return version("openvino")
@@ -48,10 +52,17 @@ class OpenVinoBackend(CpuBackend):
         finally:
             inlined.unlink(missing_ok=True)
         options.on_progress("convert", 1.0)
-        return {"max_batch": options.max_batch, "streams": 1}
+        computed = {BFLOAT16_SETTING: True} if options.bfloat16 else {}
+        return {"max_batch": options.max_batch, "streams": 1, **computed}
+
+    def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
+        if settings.get(BFLOAT16_SETTING) and not has_bfloat16():
+            return "the engine computes in bfloat16, which this processor does not have"
+        return super().why_not_open(settings)
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OpenVinoRunner":
-        return OpenVinoRunner(folder / ENGINE_FILE, spec, CpuConfig.from_settings(settings))
+        bfloat16 = bool(settings.get(BFLOAT16_SETTING))
+        return OpenVinoRunner(folder / ENGINE_FILE, spec, CpuConfig.from_settings(settings), bfloat16)
 
 
 @cache
@@ -65,25 +76,35 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 (AVX-512 BF16, AMX, or Arm's), and oneDNN may use it."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    is_allowed = any(name in limit for name in ISA_WITH_BFLOAT16)
+    return is_allowed and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class OpenVinoRunner(StreamRunner):
     """A compiled model with one inference request per stream."""
 
-    def __init__(self, ir: Path, spec: Specification, config: CpuConfig) -> None:
+    def __init__(self, ir: Path, spec: Specification, config: CpuConfig, bfloat16: bool) -> None:
         super().__init__(config)
         self._ir, self._size = ir, spec.image_size
+        # Without a precision hint OpenVINO computes in bfloat16 or float16 on processors that have them.
+        self._properties = {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
         try:
             self._model = _core().read_model(ir)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {ir}: {error}") from error
         self.has_class_maps = len(self._model.outputs) > 1
+        self.one_by_one = self._model.inputs[0].partial_shape[0].is_static
 
     def compile(self, streams: int, largest_part: int) -> Streams:
-        properties = {**COMPILE_PROPERTIES, "NUM_STREAMS": streams}
+        properties = {**self._properties, "NUM_STREAMS": streams}
         if self.config.hyper_threading:
             properties |= {"INFERENCE_NUM_THREADS": processors(), "ENABLE_HYPER_THREADING": True}
         try:
             batch = openvino.Dimension(1, largest_part)
-            self._model.reshape(openvino.PartialShape([batch, 1, self._size, self._size]))
+            self._model.reshape(openvino.PartialShape([batch, 1, *self._size]))
             compiled = _core().compile_model(self._model, "CPU", properties)
             requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:

@@ -10,7 +10,7 @@ from cxr_trt.engine.backend import Outputs, Pending, concat_outputs
 from cxr_trt.engine.cpu.config import CpuConfig
 
 Streams = Callable[[Sequence[npt.NDArray[np.uint8]], Sequence[str]], list[list[npt.NDArray[np.float32]]]]
-"""Runs the parts of a batch, each uint8 [n, 1, size, size] and on its own stream. Returns the named outputs of each
+"""Runs the parts of a batch, each uint8 [n, 1, height, width] and on its own stream. Returns the named outputs of each
 part. Raises BackendError."""
 
 
@@ -24,6 +24,7 @@ class StreamRunner(ABC):
 
     in_flight = 1
     has_class_maps: bool
+    one_by_one = False  # whether the model takes one image at a time, because its network was written for that
 
     def __init__(self, config: CpuConfig) -> None:
         self.config, self.max_batch = config, config.max_batch
@@ -39,10 +40,12 @@ class StreamRunner(ABC):
         if streams not in self._compiled:
             is_small = streams < self.config.streams
             largest_part = self.config.streams // 2 if is_small else -(-self.max_batch // self.config.streams)
-            self._compiled[streams] = self.compile(streams, largest_part)
-        parts = np.array_split(np.stack(images)[:, None], min(len(images), streams))
+            self._compiled[streams] = self.compile(streams, 1 if self.one_by_one else largest_part)
+        parts = np.array_split(np.stack(images)[:, None], len(images) if self.one_by_one else min(len(images), streams))
         names = ["probabilities", "class_maps"] if class_maps else ["probabilities"]
-        results = self._compiled[streams](parts, names)
+        results = []
+        for start in range(0, len(parts), streams):
+            results += self._compiled[streams](parts[start : start + streams], names)
         outputs = concat_outputs([Outputs(values[0], values[1] if class_maps else None) for values in results])
         return lambda: outputs
 

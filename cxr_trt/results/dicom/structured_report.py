@@ -1,6 +1,7 @@
-"""The structured report: the probabilities of the 14 findings (Enhanced SR, PS3.3 A.35.2; TID 1500, PS3.16)."""
+"""The structured report: the probabilities of the findings (Enhanced SR, PS3.3 A.35.2; TID 1500, PS3.16)."""
 
 import datetime
+from collections.abc import Sequence
 
 from highdicom import ContentQualificationValues
 from highdicom.sr import (
@@ -20,14 +21,13 @@ from highdicom.sr import (
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from cxr_trt.findings import FINDINGS
 from cxr_trt.results.dicom.codes import (
     COMMENT,
-    FINDING_CODES,
     NO_UNITS,
     PRIVATE_SCHEME,
     PROBABILITY,
     PROCEDURE,
+    finding_code,
 )
 from cxr_trt.results.dicom.source import MAKER, VERSION, SourceImage
 from cxr_trt.tables.rows import NOTICE, Row
@@ -35,7 +35,7 @@ from cxr_trt.tables.rows import NOTICE, Row
 SERIES_NUMBER = 9001  # above the numbers that modalities give
 
 
-def structured_report(source: SourceImage, row: Row, made: datetime.datetime) -> EnhancedSR:
+def structured_report(source: SourceImage, row: Row, findings: Sequence[str], made: datetime.datetime) -> EnhancedSR:
     """Make the report of a scored file.
 
     It has a measurement group (TID 1501) per finding: the finding's code, the algorithm with version and engine
@@ -49,6 +49,7 @@ def structured_report(source: SourceImage, row: Row, made: datetime.datetime) ->
     Args:
         source: the DICOM file that was scored.
         row: its row, with probabilities.
+        findings: names of the findings, in the order of the probabilities.
         made: date and time of the report, for Content Date and Time.
     """
     assert row.probabilities is not None  # noqa: S101
@@ -64,12 +65,12 @@ def structured_report(source: SourceImage, row: Row, made: datetime.datetime) ->
     groups = [
         MeasurementsAndQualitativeEvaluations(
             tracking_identifier=TrackingIdentifier(source.uid(row.engine, finding), finding),
-            finding_type=FINDING_CODES[finding],
+            finding_type=finding_code(finding),
             algorithm_id=engine,
             measurements=[Measurement(PROBABILITY, probability, NO_UNITS, algorithm_id=engine)],
             source_images=[image],
         )
-        for finding, probability in zip(FINDINGS, row.probabilities, strict=True)
+        for finding, probability in zip(findings, row.probabilities, strict=True)
     ]
     device = DeviceObserverIdentifyingAttributes(
         uid=source.uid(row.engine, "device"),

@@ -5,7 +5,7 @@ that everything else works without it.
 """
 
 import datetime
-import glob
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr_trt.errors import DicomHeaderError, UsageError
-from cxr_trt.findings import FINDINGS
 from cxr_trt.outputs import replacing
 from cxr_trt.results.heatmaps import FULL_SIZE_SIDE, MAX_PICTURE_SIDE, finding_files, heat_map
 from cxr_trt.score.pipeline import Result
@@ -36,15 +35,14 @@ def check_highdicom() -> None:
 class DicomResultWriter:
     """Writes a structured report and heat maps for each scored DICOM file; see `cxr_trt.results.writer.ResultWriter`.
 
-    Files of other formats have no results.
+    Files of other formats have no results. Without class maps there are no heat maps.
     """
 
-    content = "DICOM results"
     needs_identity = True
 
-    def __init__(self, folder: Path, spec: Specification, top: int, *, full_size: bool) -> None:
-        self.folder, self._spec, self._top = folder, spec, top
-        self.max_picture_side = FULL_SIZE_SIDE if full_size else MAX_PICTURE_SIDE
+    def __init__(self, folder: Path, spec: Specification, top: int, *, full_size: bool, class_maps: bool) -> None:
+        self.folder, self._spec, self._top = folder, spec, top if class_maps else 0
+        self.max_picture_side = 0 if not class_maps else FULL_SIZE_SIDE if full_size else MAX_PICTURE_SIDE
         self.artifacts_key = f"DICOM results of {top}{', full size' * full_size} in {folder.resolve()}"
         self.refused = 0
         self._refusals: list[str] = []
@@ -54,7 +52,7 @@ class DicomResultWriter:
         """Whether the files for a scored row are there; files of other formats need none."""
         if row.format != "DICOM":
             return True
-        names = (REPORT_FILE, *finding_files(row, self._top, ".dcm").values())
+        names = (REPORT_FILE, *self._captures(row).values())
         return all(self._path(row, name).is_file() for name in names)
 
     def write(self, result: Result) -> None:
@@ -86,6 +84,8 @@ class DicomResultWriter:
         if self._other_formats:
             files = "1 file that is" if self._other_formats == 1 else f"{self._other_formats} files that are"
             sentences.append(f"no DICOM results for {files} not DICOM")
+        if not self._top:
+            sentences.append("DICOM results without pictures: the network has no class maps to make heat maps of")
         return [*sentences, f"DICOM results, with patients' identifiers: {self.folder}"]
 
     def _results(self, result: Result) -> "dict[str, Dataset]":
@@ -95,22 +95,27 @@ class DicomResultWriter:
         from cxr_trt.results.dicom.structured_report import structured_report
 
         row, picture, maps = result.row, result.picture, result.class_maps
-        assert result.identity is not None and picture is not None and maps is not None  # noqa: S101, PT018
+        assert result.identity is not None  # noqa: S101
         source = source_image(result.identity)
         now = datetime.datetime.now()
         made: dict[str, Dataset] = {}
-        for rank, (finding, name) in enumerate(finding_files(row, self._top, ".dcm").items(), start=1):
+        for rank, (finding, name) in enumerate(self._captures(row).items(), start=1):
+            assert picture is not None and maps is not None  # noqa: S101, PT018
             drawn = heat_map(row, picture, maps[finding], finding, self._spec)
             rgb = np.ascontiguousarray(drawn[:, :, ::-1])
-            made[name] = secondary_capture(source, row, rgb, FINDINGS[finding], rank, now)
-        return {**made, REPORT_FILE: structured_report(source, row, now)}
+            made[name] = secondary_capture(source, row, rgb, self._spec.findings[finding], rank, now)
+        return {**made, REPORT_FILE: structured_report(source, row, self._spec.findings, now)}
+
+    def _captures(self, row: Row) -> dict[int, str]:
+        return finding_files(row, self._spec.findings, self._top, ".dcm")
 
     def _path(self, row: Row, name: str) -> Path:
         """A result of a file: its own name goes before, so that no two files share a result, and none is a folder."""
         return self.folder / f"{row.path}.{name}"
 
     def _remove(self, row: Row) -> None:
-        file = self._path(row, "")
-        captures = (path for name in FINDINGS for path in file.parent.glob(f"{glob.escape(file.name)}*-{name}.dcm"))
-        for stale in (self._path(row, REPORT_FILE), *captures):
+        file = self._path(row, REPORT_FILE)
+        capture = re.compile(re.escape(self._path(row, "").name) + r"\d+-[^.]+\.dcm")
+        captures = [path for path in file.parent.glob("*.dcm") if capture.fullmatch(path.name)]
+        for stale in (file, *captures):
             stale.unlink(missing_ok=True)

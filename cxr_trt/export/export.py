@@ -1,0 +1,18 @@
+"""What an export gives."""
+
+from dataclasses import dataclass
+
+from cxr_trt.export.scoring_graph import ScoringGraph
+
+
+@dataclass(frozen=True)
+class Export:
+    """A verified scoring graph.
+
+    checked: the number of images on which it agrees with the network that it was made from.
+    difference: the largest difference of a probability, at most 1e-5.
+    """
+
+    graph: ScoringGraph
+    checked: int
+    difference: float

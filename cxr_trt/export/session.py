@@ -1,0 +1,26 @@
+"""Running ONNX models of any origin with ONNX Runtime on the CPU, to look at what they give."""
+
+import onnx
+import onnxruntime
+
+from cxr_trt.errors import GraphError
+
+FATAL_ONLY = 4  # the least severity of what ONNX Runtime logs: errors are raised anyway
+
+
+def open_session(model: onnx.ModelProto, name: str) -> onnxruntime.InferenceSession:
+    """Open a model; `name` stands in the message. Raises GraphError if ONNX Runtime refuses it."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL_ONLY
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise GraphError(
+            f"{name}: ONNX Runtime cannot run it ({first_line(error)}); export it with standard operators"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or the name of its class."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
