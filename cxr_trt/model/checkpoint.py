@@ -68,12 +68,13 @@ def save_checkpoint(
         UsageError: no system has the setting.
     """
     if isinstance(network, Network):
-        system = YAN2018
+        sizes = sizes or PAPER_SIZES
         which: dict[str, Any] = {"settings": dataclasses.asdict(network.settings)}
     else:
         system = find_system(setting)
-        which = {"system": system.name, "setting": setting, "views": system.views}
-    sizes = sizes or (system.image_size, system.crop_size)
+        sizes = sizes or (system.image_size, system.crop_size)
+        views = "center" if system.views == "whole" and sizes[0] != sizes[1] else system.views
+        which = {"system": system.name, "setting": setting, "views": views}
     header = {**which, "weights": weights, "sizes": sizes, "training": training or {}}
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
     save_file(tensors, path, metadata={HEADER_KEY: json.dumps(header)})

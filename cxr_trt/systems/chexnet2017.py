@@ -28,14 +28,14 @@ CHEXNET2017 = System(
     name="chexnet2017",
     title="Rajpurkar et al. 2017 (CheXNet)",
     citation="P. Rajpurkar, J. Irvin, K. Zhu, B. Yang, H. Mehta, T. Duan, D. Ding, A. Bagul, C. Langlotz, "
-    "K. Shpanskaya, M. P. Lungren, A. Y. Ng: CheXNet: Radiologist-Level Pneumonia Detection on Chest X-Rays with Deep Learning. "
-    "arXiv 1711.05225",
+    "K. Shpanskaya, M. P. Lungren, A. Y. Ng: CheXNet: Radiologist-Level Pneumonia Detection on Chest X-Rays with Deep "
+    "Learning. arXiv 1711.05225",
     settings={"chexnet-2017": "DenseNet-121, average pooling"},
     builder=build,
     image_size=224,
     crop_size=224,
     views="whole",
-    maps="class activation",
+    maps="activation",
     published=(
         Published(
             "DenseNet-121",

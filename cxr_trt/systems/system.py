@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cxr_trt.errors import UsageError
 from cxr_trt.model.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from cxr_trt.spec import MapKind
 from cxr_trt.views import ViewSet
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ Split = Literal["official", "random by patient", "random by image"]
 A split by image has images of one patient on both sides, which raises every AUC. Results of different splits must not
 be compared.
 """
-
-MapKind = Literal["pooled", "class activation", "none"]
-"""What class maps are: what is pooled to the outputs, the activations as the last layer weighs them, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class System:
     image_size, crop_size: pixels per side of the resized image and of what the network sees of it.
     views: how an X-ray is scored.
     mean, std: per input channel, for pixels from 0 to 1.
-    maps: the kind of its class maps.
+    maps: what its class maps are.
     published: its published results, the best known first.
     """
 

@@ -60,7 +60,7 @@ WANG2017 = System(
     image_size=1024,
     crop_size=1024,
     views="whole",
-    maps="class activation",
+    maps="activation",
     published=(
         Published(
             "ResNet-50",
