@@ -1,4 +1,4 @@
-"""Global pooling: a map becomes one number (Wang et al. 2017, sec. 4.1).
+"""Global pooling: a map becomes one number (Wang et al. 2017 compare all three).
 
 Each layer takes [N, C, H, W] to [N, C].
 """

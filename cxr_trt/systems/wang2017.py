@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BACKBONE_TITLES = {"alexnet": "AlexNet", "googlenet": "GoogLeNet", "vgg16": "VGG-16", "resnet50": "ResNet-50"}
 POOLING_TITLES = {"average": "average", "max": "maximum", "lse": "log-sum-exp"}
-LSE_R = 10.0  # the best of the seven that the paper tried (sec. 4.1)
+LSE_R = 10.0  # the best of the seven that the paper tried
 TABLE_3 = "Wang 2017 (arXiv v5), table 3, mean computed from its values"
 
 
