@@ -69,6 +69,11 @@ WANG2017 = System(
             "official",
             "Wang 2017 (arXiv v5), table 17, mean computed from its values",
         ),
+        Published("ResNet-50", 0.696, 8, "random by image", TABLE_3),
+        Published("ResNet-50, cross-entropy without weights", 0.658, 8, "random by image", TABLE_3),
+        Published("AlexNet", 0.639, 8, "random by image", TABLE_3),
+        Published("GoogLeNet", 0.639, 8, "random by image", TABLE_3),
+        Published("VGG-16", 0.625, 8, "random by image", TABLE_3),
         Published(
             "ChestX-ray8, as Yan et al. 2018 cite it",
             0.7381,
@@ -78,10 +83,5 @@ WANG2017 = System(
             "Printed there beside results on the official split; Li Yao's table (github.com/yaoli/chest_xray_14) lists "
             "the same values as split by image.",
         ),
-        Published("ResNet-50", 0.696, 8, "random by image", TABLE_3),
-        Published("ResNet-50, cross-entropy without weights", 0.658, 8, "random by image", TABLE_3),
-        Published("AlexNet", 0.639, 8, "random by image", TABLE_3),
-        Published("GoogLeNet", 0.639, 8, "random by image", TABLE_3),
-        Published("VGG-16", 0.625, 8, "random by image", TABLE_3),
     ),
 )

@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import signal
@@ -7,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from training_data import write_noise
 
 torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[train]'")
 
@@ -18,7 +17,6 @@ from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from cxr_trt.errors import CheckpointError, UsageError  # noqa: E402
-from cxr_trt.findings import FINDINGS  # noqa: E402
 from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from cxr_trt.model.network import Network  # noqa: E402
 from cxr_trt.model.settings import SETTINGS  # noqa: E402
@@ -57,14 +55,8 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """16 small images with labels, 3 of them for validation, and a recipe."""
-    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    with (folder / "labels.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["image", "patient_id", "split", "view_position", "sex", "age", *FINDINGS])
-        for i in range(16):
-            split = "val" if i < 3 else "train"
-            writer.writerow([f"{i}.png", i, split, "AP", "F", 20 + i, *rng.integers(0, 2, 14)])
-            cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (80, 60), np.uint8))
+    folder = tmp_path_factory.mktemp("data")
+    write_noise(folder)
     (folder / "tiny.toml").write_text(RECIPE)
     return folder
 
