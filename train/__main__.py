@@ -17,9 +17,8 @@ import torch
 
 from cxr_trt.errors import CxrTrtError, UsageError
 from cxr_trt.memory import keep_freed_memory
-from cxr_trt.model.network import Network
-from cxr_trt.model.settings import SETTINGS
 from cxr_trt.outputs import check_folder, locked
+from cxr_trt.systems import find_system
 from train.batches import LabelledImages
 from train.cache import cached_images
 from train.data import DataSet, find_images, read_data
@@ -43,7 +42,7 @@ path_option = click.Path(path_type=Path)
 )
 @click.option("--out", type=path_option, required=True, help="The folder to write to, or in which to continue.")
 @click.option("--cache", type=path_option, help="The folder for decoded images. Default: OUT/cache.")
-@click.option("--imagenet", type=path_option, help="torchvision's DenseNet-121 file. Default: random weights.")
+@click.option("--imagenet", type=path_option, help="torchvision's file of the backbone. Default: random weights.")
 @click.option("--start", type=path_option, help="A checkpoint or scoring graph (.onnx) to start from.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), help="Default: a GPU if there is one.")
 def main(
@@ -114,7 +113,7 @@ def _train(
     group.wait()
     pixels = cached_images(paths, recipe.image_size, cache, _report)
     torch.manual_seed(recipe.seed)
-    network = Network(SETTINGS[recipe.setting])
+    network = find_system(recipe.setting).build(recipe.setting)
     if start and not (out / STATE_FILE).exists():
         network.load_state_dict(start_weights(start, recipe.setting))
     if imagenet and not (out / STATE_FILE).exists():

@@ -1,10 +1,10 @@
-"""The training loop (paper, sec. 4.2): Adam on the mean of 14 binary cross-entropies, with a lower rate on a plateau.
+"""The training loop (paper, sec. 4.2): by default Adam on the mean of 14 binary cross-entropies, slower on a plateau.
 
-A recipe can add what helps if there are few images (`train.recipe.Recipe`).
+A recipe can choose others, and add what helps if there are few images (`train.recipe.Recipe`).
 
 A run that was killed at any step continues from its last state as if nothing had happened: with the same bits on a CPU
-with the same number of threads, and up to the order of sums on a GPU. The state holds the weights, Adam, the rate and
-the position in the epoch. The order of images and their crops follow from seed, epoch and step.
+with the same number of threads, and up to the order of sums on a GPU. The state holds the weights, the optimizer, the
+rate and the position in the epoch. The order of images and their crops follow from seed, epoch and step.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn import Parameter
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -28,15 +28,17 @@ from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.checkpoint import save_checkpoint
+from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.network import Network
 from cxr_trt.outputs import replacing
-from cxr_trt.spec import Specification
+from cxr_trt.systems import find_system
 from cxr_trt.views import NETWORK_STRIDE
 from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, LabelledImages
 from train.group import Group
 from train.log import Log
+from train.losses import ClassWeights, class_weights, cross_entropy
 from train.recipe import Recipe
 from train.state import load_state, save_state
 
@@ -56,7 +58,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        network: Network,
+        network: CropNetwork,
         images: LabelledImages,
         train: npt.NDArray[np.int64],
         val: npt.NDArray[np.int64],
@@ -78,16 +80,14 @@ class Trainer:
         labels = hashlib.sha256(images.labels.tobytes() + images.traits.tobytes()).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.head = AuxiliaryHead(network.transfer.conv.in_channels).to(device)
+        self.head = AuxiliaryHead(self._family.transfer.conv.in_channels).to(device) if recipe.auxiliary else None
         self.augmentation = Augmentation(recipe.scale, recipe.rotation, recipe.contrast)
         if recipe.prior_bias and not (out / STATE_FILE).exists():
-            set_prior_bias(network, images.labels[train])
+            set_prior_bias(self._family, images.labels[train])
         average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]  # with 0 a copy
         self.averaged = AveragedModel(network, device, multi_avg_fn=average, use_buffers=True)
-        parameters = [*network.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            parameters, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay
-        )
+        self.parameters = [*network.parameters(), *(self.head.parameters() if self.head else ())]
+        self.optimizer = _optimizer(recipe, self.parameters)
         self.scheduler: OneCycleLR | ReduceLROnPlateau
         if recipe.one_cycle:
             rates = recipe.epochs * self.steps + 1  # the last one is set after the last step
@@ -98,8 +98,8 @@ class Trainer:
         self.mixed = cuda or recipe.bfloat16
         self.precision = torch.float16 if cuda and not torch.cuda.is_bf16_supported() else torch.bfloat16
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
-        spec = Specification()
-        self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (spec.mean, spec.std))
+        system = find_system(recipe.setting)
+        self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (system.mean, system.std))
         self.epoch = self.step = 0  # the next ones
         self.seconds = 0.0  # of training that is in the weights
         self._saved = time.monotonic()
@@ -133,7 +133,8 @@ class Trainer:
     def _train_epoch(self, log: Log) -> None:
         self.network.train()
         recipe = self.recipe
-        self._anneal()
+        if recipe.anneal:
+            self._anneal()
         batches = self.images.training(
             self.train,
             recipe.batch,
@@ -154,29 +155,38 @@ class Trainer:
             if self.step % recipe.save_every == 0:
                 self._save()
 
+    @property
+    def _family(self) -> Network:
+        """The network, for what a recipe allows with networks of the paper's family alone."""
+        return cast(Network, self.network)
+
     def _anneal(self) -> None:
         """Set k of the pooling for this epoch: from all cells down to the network's own k, in equal ratios."""
-        settings, pool = self.network.settings, self.network.pool
-        left = max(0.0, 1 - self.epoch / self.recipe.anneal) if self.recipe.anneal else 0.0
+        settings, pool = self._family.settings, self._family.pool
+        left = max(0.0, 1 - self.epoch / self.recipe.anneal)
         cells = (self.recipe.crop_size // NETWORK_STRIDE) ** 2
         pool.k_max, pool.k_min = (round(k * (cells / k) ** left) for k in (settings.k_max, settings.k_min))
 
     def update(self, batch: Batch) -> Tensor:
-        """Take one step of Adam on this process's part of a batch.
+        """Take one step of the optimizer on this process's part of a batch.
 
         Returns the loss of the whole batch on the device, without that of the auxiliary targets.
         """
         self.optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         parts = self.recipe.accumulate * self.group.size
+        weights = self._class_weights(batch.labels)
         for part in batch.chunks(self.recipe.accumulate):
-            scores, features = self._forward(self.network, part.crops)
-            share = self._loss(scores, part.labels) / parts
-            loss += share.detach()
-            if self.recipe.auxiliary:
+            if self.head is None:
+                share = self._loss(self._forward(self.network, part.crops), part.labels, weights) / parts
+                loss += share.detach()
+            else:
+                scores, features = self._forward_with_features(part.crops)
+                share = self._loss(scores, part.labels, weights) / parts
+                loss += share.detach()
                 share = share + self.recipe.auxiliary / parts * self.head.loss(features, part.traits.to(self.device))
             self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
-        self.group.sum_gradients([*self.network.parameters(), *self.head.parameters()])
+        self.group.sum_gradients(self.parameters)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.averaged.update_parameters(self.network)
@@ -212,12 +222,13 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> tuple[float, float | None]:
         """Loss and mean AUC of the validation images' centre crops; the mean is over findings with both classes."""
-        network = cast(Network, self.averaged.module).eval()
+        network = cast(CropNetwork, self.averaged.module).eval()
         total, scores, labels = 0.0, [], []
+        weights = self._class_weights(torch.from_numpy(self.images.labels[self.val]), shared=False)
         batches: Iterable[Batch] = self.images.validation(self.val, self.recipe.batch // self.recipe.accumulate)
         for batch in batches:
-            part, _ = self._forward(network, batch.crops)
-            total += float(self._loss(part, batch.labels)) * len(part)
+            part = self._forward(network, batch.crops)
+            total += float(self._loss(part, batch.labels, weights)) * len(part)
             scores.append(part.cpu().numpy())
             labels.append(batch.labels.numpy())
         if not np.isfinite(total):
@@ -226,17 +237,39 @@ class Trainer:
         areas = evaluate(FINDINGS, *parts, resamples=0)
         return total / len(self.val), areas.mean_auc
 
-    def _forward(self, network: Network, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """From uint8 crops [B, H, W] to float32 logits [B, 14] and features [B, 1024, h, w]."""
-        pixels = crops.to(self.device, non_blocking=True)[:, None].float() / 255
-        pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.precision, enabled=self.mixed):
+    def _forward(self, network: CropNetwork, crops: Tensor) -> Tensor:
+        """From uint8 crops [B, H, W] to float32 logits [B, 14]."""
+        pixels = self._normalised(crops)
+        with self._autocast():
+            scores: Tensor = network(pixels)
+        return scores.float()
+
+    def _forward_with_features(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """From uint8 crops [B, H, W] to float32 logits [B, 14] and the features [B, 1024, h, w] that give them."""
+        pixels, network = self._normalised(crops), self._family
+        with self._autocast():
             features = torch.relu(network.features(pixels))
             scores: Tensor = network.pool(network.transfer(features))
         return scores.float(), features
 
-    def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        return binary_cross_entropy_with_logits(scores, labels.to(self.device))
+    def _normalised(self, crops: Tensor) -> Tensor:
+        pixels = crops.to(self.device, non_blocking=True)[:, None].float() / 255
+        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.mixed)
+
+    def _class_weights(self, labels: Tensor, *, shared: bool = True) -> ClassWeights | None:
+        """The weights for these labels [B, 14], together with those of the other processes if the batch is shared."""
+        if self.recipe.loss != "w-cel":
+            return None
+        ones, entries = labels.sum(dtype=torch.float64).to(self.device), labels.numel()
+        if shared:
+            ones, entries = self.group.sum(ones), entries * self.group.size
+        return class_weights(ones, entries)
+
+    def _loss(self, scores: Tensor, labels: Tensor, weights: ClassWeights | None) -> Tensor:
+        return cross_entropy(scores, labels.to(self.device), weights)
 
     def _write(self, name: str, facts: dict[str, Any]) -> None:
         if not self.group.first:
@@ -254,13 +287,18 @@ class Trainer:
         sizes = recipe.image_size, recipe.crop_size
         with replacing(self.out / f"{name}.safetensors") as partial:
             save_checkpoint(
-                cast(Network, self.averaged.module), partial, weights="trained", sizes=sizes, training=training
+                cast(CropNetwork, self.averaged.module),
+                partial,
+                weights="trained",
+                setting=recipe.setting,
+                sizes=sizes,
+                training=training,
             )
 
     def _save(self) -> None:
         if not torch.isfinite(self.loss_sum):
             raise UsageError(f"the loss of epoch {self.epoch + 1} is not finite; lower the recipe's learning_rate")
-        state = {name: getattr(self, name).state_dict() for name in STATEFUL_PARTS}
+        state = {name: part.state_dict() for name, part in self._stateful_parts()}
         self._count_time()
         position = {name: getattr(self, name) for name in ("epoch", "step", "best", "seconds")}
         position["loss_sum"] = float(self.loss_sum)
@@ -271,12 +309,24 @@ class Trainer:
         now = time.monotonic()
         self.seconds, self._saved = self.seconds + now - self._saved, now
 
+    def _stateful_parts(self) -> list[tuple[str, Any]]:
+        return [(name, part) for name in STATEFUL_PARTS if (part := getattr(self, name)) is not None]
+
     def _restore(self, state: dict[str, Any]) -> None:
-        for name in STATEFUL_PARTS:
-            getattr(self, name).load_state_dict(state[name])
+        for name, part in self._stateful_parts():
+            part.load_state_dict(state[name])
         for name in ("epoch", "step", "best", "seconds"):
             setattr(self, name, state[name])
         self.loss_sum += state["loss_sum"]
+
+
+def _optimizer(recipe: Recipe, parameters: list[Parameter]) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+    betas = (recipe.betas[0], recipe.betas[1])
+    return torch.optim.AdamW(parameters, recipe.learning_rate, betas, weight_decay=recipe.weight_decay)
 
 
 def set_prior_bias(network: Network, labels: npt.NDArray[np.uint8]) -> None:

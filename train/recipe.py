@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -12,32 +12,42 @@ else:
     import tomli as tomllib
 
 from cxr_trt.errors import UsageError
-from cxr_trt.model.settings import SETTINGS
 from cxr_trt.spec import CROP_MARGIN_STEP
+from cxr_trt.systems import find_system
+from cxr_trt.systems.yan2018 import YAN2018
 from cxr_trt.views import NETWORK_STRIDE
+from train.losses import Loss
 
 RECIPES = Path(__file__).with_name("recipes")
+
+Optimizer = Literal["adam", "sgd"]
+OF_THE_PAPERS_FAMILY = ("anneal", "prior_bias", "auxiliary")  # fields
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The fields of a recipe file.
 
-    setting: the network, a name in SETTINGS.
+    setting: the network, a setting of one of `cxr_trt.systems`.
     image_size, crop_size: pixels. A crop is cut at random from the resized image and mirrored half of the time.
     crop_spread: pixels by which the crops of a step may be larger or smaller than `crop_size`, at random, in steps of
         the network's stride; 0, as in the paper, for none. For dense views, which show the network whole images.
     batch: images per step.
     accumulate: number of parts that a batch is computed in, each with its own batch statistics.
-    learning_rate, betas: of Adam.
+    learning_rate: of the optimizer.
     patience: epochs without a better validation loss until the rate is divided by 10.
+    loss: "bce", the mean of binary cross-entropies, or "w-cel" (`train.losses`).
+    optimizer: "adam" or "sgd".
+    betas: of Adam, which needs them.
+    momentum: of SGD.
+    weight_decay: of AdamW, or of SGD.
     bfloat16: whether to use mixed precision on a CPU too: faster if it multiplies bfloat16 (AVX-512 BF16, AMX).
     save_every: steps between two saved states.
     seed: random seed for the weights, the order, the crops and the validation set.
 
-    The following are not in the paper, and help if there are few images; 0 or false switches them off.
+    The following are in no publication, and help if there are few images; 0 or false switches them off. The pooling,
+    the bias and the auxiliary targets are those of the paper's family, the system yan2018.
 
-    weight_decay: of AdamW.
     one_cycle: whether the rate rises to `learning_rate` and falls to zero over all epochs, instead of the plateau rule.
     average: decay per step of a moving average of the weights, which is then validated and kept.
     anneal: epochs over which k of the pooling falls from all cells, which is an average, to the network's own k.
@@ -51,9 +61,12 @@ class Recipe:
     crop_size: int
     batch: int
     learning_rate: float
-    betas: tuple[float, float]
     patience: int
     epochs: int
+    loss: Loss = "bce"
+    optimizer: Optimizer = "adam"
+    betas: tuple[float, ...] = ()
+    momentum: float = 0.0
     crop_spread: int = 0
     accumulate: int = 1
     bfloat16: bool = False
@@ -74,16 +87,16 @@ class Recipe:
         for name in (*positive, "save_every"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("weight_decay", "average", "anneal", "auxiliary", "scale", "rotation", "contrast"):
+        for name in ("weight_decay", "momentum", "average", "anneal", "auxiliary", "scale", "rotation", "contrast"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        for name in ("average", "scale", "contrast"):
+        for name in ("momentum", "average", "scale", "contrast"):
             if not getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be below 1")
         if self.anneal >= self.epochs:
             raise UsageError(f"anneal is {self.anneal}; it must be less than the {self.epochs} epochs")
-        if self.setting not in SETTINGS:
-            raise UsageError(f"setting {self.setting!r} is none of {', '.join(SETTINGS)}")
+        self._check_system()
+        self._check_optimizer()
         margin = self.image_size - self.crop_size
         if margin < 0 or margin % CROP_MARGIN_STEP or self.crop_size % NETWORK_STRIDE:
             raise UsageError(
@@ -99,8 +112,26 @@ class Recipe:
             )
         if self.batch % self.accumulate:
             raise UsageError(f"batch {self.batch} cannot be divided into {self.accumulate} equal parts")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise UsageError(f"betas {self.betas} must be two numbers from 0 to below 1")
+
+    def _check_system(self) -> None:
+        system = find_system(self.setting)
+        used = [name for name in OF_THE_PAPERS_FAMILY if getattr(self, name)]
+        if used and system is not YAN2018:
+            raise UsageError(
+                f"{used[0]} works with the settings of {YAN2018.name} only ({', '.join(YAN2018.settings)}); leave it "
+                f"out for {self.setting}"
+            )
+
+    def _check_optimizer(self) -> None:
+        for name, choices in (("loss", get_args(Loss)), ("optimizer", get_args(Optimizer))):
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} is {getattr(self, name)!r}; it must be {' or '.join(choices)}")
+        adam = self.optimizer == "adam"
+        if adam and (len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas)):
+            raise UsageError(f"betas {list(self.betas)} must be two numbers from 0 to below 1")
+        if self.momentum if adam else self.betas:
+            name, other = ("momentum", "sgd") if adam else ("betas", "adam")
+            raise UsageError(f"{name} is of the optimizer {other}; leave it out with {self.optimizer}")
 
 
 def read_recipe(name: str) -> Recipe:

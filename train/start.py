@@ -11,6 +11,7 @@ from cxr_trt.model.checkpoint import load_checkpoint
 from cxr_trt.model.layouts import BATCH_COUNTER_KEY
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import SETTINGS
+from cxr_trt.systems.yan2018 import YAN2018
 
 
 def start_weights(path: Path, setting: str) -> dict[str, Tensor]:
@@ -22,6 +23,10 @@ def start_weights(path: Path, setting: str) -> dict[str, Tensor]:
     """
     if path.suffix != ".onnx":
         return load_checkpoint(path, setting).network.state_dict()
+    if setting not in SETTINGS:
+        raise CheckpointError(
+            f"{path}: a scoring graph can only start networks of {YAN2018.name}; start {setting} from a checkpoint"
+        )
     weights, settings = ScoringGraph.load(path).network()
     if settings != SETTINGS[setting]:
         raise CheckpointError(f"{path}: holds {settings}, which is not the recipe's setting {setting}")

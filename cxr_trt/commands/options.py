@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cxr_trt.model.settings import SETTINGS
+from cxr_trt.systems import setting_names
 from cxr_trt.views import VIEW_SETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -43,7 +43,10 @@ def graph_options(command: Command) -> Command:
         help="Which crops of each X-ray are scored. Default: those of the source.",
     )(command)
     return click.option(
-        "--setting", type=click.Choice(list(SETTINGS)), help="The kind of network, if the checkpoint does not say it."
+        "--setting",
+        type=click.Choice(setting_names()),
+        metavar="NAME",
+        help="The kind of network, if the checkpoint does not say it: a setting in docs/reference/systems.md.",
     )(command)
 
 

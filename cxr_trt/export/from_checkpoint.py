@@ -9,11 +9,13 @@ import onnx
 
 from cxr_trt.errors import CheckpointError
 from cxr_trt.export.export import Export
+from cxr_trt.export.from_module import export_crop_network
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
 from cxr_trt.export.verify import verify
 from cxr_trt.images.load import load_images
 from cxr_trt.model.checkpoint import load_checkpoint
+from cxr_trt.model.network import Network
 from cxr_trt.model.scorer import Scorer
 from cxr_trt.views import ViewSet
 
@@ -38,11 +40,14 @@ def export_checkpoint(
     spec = replace(checkpoint.spec, views=view_set or checkpoint.spec.views)
     if spec.repeats_itself:
         raise CheckpointError(f"{path}: scores whole images, so all crops would be equal; leave out --views")
-    weights = {key: tensor.numpy() for key, tensor in checkpoint.network.state_dict().items()}
+    if not isinstance(checkpoint.network, Network):
+        return export_crop_network(checkpoint.network, spec, checkpoint.weights, checkpoint.sha256, path, images)
+    scorer = Scorer(checkpoint.network, spec)
+    weights = {key: tensor.numpy() for key, tensor in scorer.network.state_dict().items()}
     info = GraphInfo.of_this_version(spec, checkpoint.weights, checkpoint.sha256)
-    graph = ScoringGraph.from_network(weights, checkpoint.network.settings, info)
+    graph = ScoringGraph.from_network(weights, scorer.network.settings, info)
     onnx.checker.check_model(graph.model, full_check=True)
     pictures = check_pictures(spec.image_size)
     if images:
         pictures = np.concatenate([pictures, load_images(images, spec.image_size, spec.fit)])
-    return Export(graph, len(pictures), verify(graph.model, Scorer(checkpoint.network, spec), pictures))
+    return Export(graph, len(pictures), verify(graph.model, scorer, pictures))

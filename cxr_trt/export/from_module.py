@@ -19,7 +19,9 @@ from cxr_trt.export.export import Export
 from cxr_trt.export.from_network import export_network
 from cxr_trt.export.onnx_network import OnnxNetwork, to_network
 from cxr_trt.hashing import hash_file
+from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.families import FamilyNetwork, Library, load_library_network, run_module
+from cxr_trt.model.settings import WeightsKind
 from cxr_trt.spec import Specification
 from cxr_trt.views import ViewSet
 
@@ -71,6 +73,45 @@ def export_family_network(
 def xrv_resnet_spec(network: FamilyNetwork) -> Specification:
     """The specification of torchxrayvision's ResNet, of which no card is needed."""
     return Specification(**{"pooling": None, "maps": "none", **network.known})
+
+
+def export_crop_network(
+    network: CropNetwork,
+    spec: Specification,
+    weights: WeightsKind,
+    sha256: str,
+    path: Path,
+    images: Sequence[Path],
+) -> Export:
+    """Make the scoring graph around a network of one of `cxr_trt.systems`, and compare it with PyTorch.
+
+    Args:
+        network: the network.
+        spec: its specification, without class maps.
+        weights: the kind of its weights.
+        sha256: hash of the checkpoint.
+        path: the checkpoint, for messages.
+        images: X-rays to compare on.
+    """
+    exported = export_module(_OutputsAndMaps(network), spec, str(path), with_maps=True)
+
+    def run(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return run_module(network, torch.from_numpy(crops)).numpy()
+
+    return export_network(
+        exported.graph, exported.map_cells, "activation", run, spec, sha256, str(path), None, images, weights
+    )
+
+
+class _OutputsAndMaps(nn.Module):
+    def __init__(self, network: CropNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        outputs, maps = self.network.outputs_and_maps(crops)
+        assert maps is not None  # noqa: S101 - for the type checker
+        return outputs, maps
 
 
 def export_module(module: nn.Module, spec: Specification, name: str, *, with_maps: bool = False) -> OnnxNetwork:

@@ -24,6 +24,7 @@ from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
 from cxr_trt.hashing import hash_file
 from cxr_trt.images.load import load_images
+from cxr_trt.model.settings import WeightsKind
 from cxr_trt.spec import MapKind, Specification
 from cxr_trt.views import Size, ViewSet
 
@@ -72,6 +73,7 @@ def export_network(
     name: str,
     view_set: ViewSet | None,
     images: Sequence[Path],
+    weights: WeightsKind = "trained",
 ) -> Export:
     """Make the scoring graph around a network, and compare it with the network as `run` computes it.
 
@@ -85,6 +87,7 @@ def export_network(
         name: stands in messages.
         view_set: which views the graph cuts; None means those of `spec`.
         images: X-rays to compare on.
+        weights: the kind of its weights.
     """
     spec = replace(spec, views=view_set or spec.views)
     if spec.repeats_itself:
@@ -94,7 +97,7 @@ def export_network(
             spec = replace(spec, maps=maps, map_cells=map_cells)
         except GraphError:  # maps of overlapping crops that do not lie on one grid
             network = replace(network, has_maps=False)
-    graph = ScoringGraph.around(network, GraphInfo.of_this_version(spec, "trained", sha256))
+    graph = ScoringGraph.around(network, GraphInfo.of_this_version(spec, weights, sha256))
     onnx.checker.check_model(graph.model)
     pictures = check_pictures(spec.image_size)
     if images:

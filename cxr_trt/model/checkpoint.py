@@ -17,14 +17,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cxr_trt.errors import CheckpointError, GraphError, UsageError
+from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.layouts import adapt
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import CAUTIONS, SETTINGS, ModelSettings, WeightsKind
 from cxr_trt.model.weights_file import HEADER_KEY, read_weights
 from cxr_trt.spec import Specification
-from cxr_trt.views import Size
+from cxr_trt.systems import SYSTEMS, find_system, setting_names
+from cxr_trt.systems.system import System
+from cxr_trt.systems.yan2018 import YAN2018
+from cxr_trt.views import VIEW_SETS, Size
 
-PAPER_SIZES = (512, 448)  # image and crop size in pixels (paper, sec. 4.2)
+PAPER_SIZES = (YAN2018.image_size, YAN2018.crop_size)  # in pixels (paper, sec. 4.2)
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,19 @@ class Checkpoint:
     sha256: hash of the file.
     """
 
-    network: Network
+    network: CropNetwork
     spec: Specification
     weights: WeightsKind
     sha256: str
 
 
 def save_checkpoint(
-    network: Network,
+    network: CropNetwork,
     path: Path,
     *,
     weights: WeightsKind,
-    sizes: tuple[int, int] = PAPER_SIZES,
+    setting: str = "",
+    sizes: tuple[int, int] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a .safetensors file that `load_checkpoint` reads.
@@ -55,11 +60,22 @@ def save_checkpoint(
         network: the network to save.
         path: the file to write.
         weights: the kind of weights.
-        sizes: sizes of the resized image and of its crops in training, in pixels.
+        setting: the setting that a system built the network from. A `Network` knows its own.
+        sizes: sizes of the resized image and of its crops in training, in pixels; by default the system's.
         training: facts to store with the weights, such as epoch, metrics and recipe; plain JSON values.
+
+    Raises:
+        UsageError: no system has the setting.
     """
-    settings = dataclasses.asdict(network.settings)
-    header = {"settings": settings, "weights": weights, "sizes": sizes, "training": training or {}}
+    if isinstance(network, Network):
+        sizes = sizes or PAPER_SIZES
+        which: dict[str, Any] = {"settings": dataclasses.asdict(network.settings)}
+    else:
+        system = find_system(setting)
+        sizes = sizes or (system.image_size, system.crop_size)
+        views = "center" if system.views == "whole" and sizes[0] != sizes[1] else system.views
+        which = {"system": system.name, "setting": setting, "views": views}
+    header = {**which, "weights": weights, "sizes": sizes, "training": training or {}}
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
     save_file(tensors, path, metadata={HEADER_KEY: json.dumps(header)})
 
@@ -68,9 +84,9 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
     """Load a network strictly: the weights in the file must be exactly those of the network.
 
     Args:
-        path: a .safetensors file with our header; or a state dict of this network, or one that `cxr_trt.model.layouts`
-            knows, in a file that `read_weights` can read.
-        setting: a name in SETTINGS. It is required for a state dict of this network without a header, and must agree
+        path: a .safetensors file with our header; or a state dict of a system's network, or one that
+            `cxr_trt.model.layouts` knows, in a file that `read_weights` can read.
+        setting: a setting of one of `cxr_trt.systems`. It is required for a state dict without a header, and must agree
             with the header if there is one.
 
     Raises:
@@ -81,11 +97,10 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
     if adapted := adapt(tensors, path):
         if setting is not None:
             raise CheckpointError(f"{path}: its keys already say which network it is for; leave out --setting")
-        tensors, settings, spec = adapted.weights, adapted.settings, adapted.spec
+        tensors, spec = adapted.weights, adapted.spec
+        network: CropNetwork = Network(adapted.settings, len(spec.findings))
     else:
-        settings = _settings(path, header, setting)
-        spec = _spec(path, header, settings)
-    network = Network(settings, len(spec.findings))
+        network, spec = _network(path, header, setting)
     fill(network, tensors, path)
     weights = header.get("weights", "trained")
     if not isinstance(weights, str) or weights not in CAUTIONS:
@@ -93,28 +108,60 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
     return Checkpoint(network.eval(), spec, weights, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
+def _network(path: Path, header: dict[str, Any], setting: str | None) -> tuple[CropNetwork, Specification]:
+    """The network that header and setting name, with random weights, and its specification."""
+    if "settings" in header:
+        settings = _settings(path, header, setting)
+        return Network(settings), _spec(path, header, YAN2018, settings)
+    name = _setting(path, header, setting)
+    system = find_system(name)
+    return system.build(name), _spec(path, header, system, SETTINGS.get(name))
+
+
 def _settings(path: Path, header: dict[str, Any], setting: str | None) -> ModelSettings:
-    if "settings" not in header:
-        if setting is None:
-            raise CheckpointError(f"{path}: does not say which network it is for; add --setting {'|'.join(SETTINGS)}")
-        return SETTINGS[setting]
     try:
         settings = ModelSettings(**header["settings"])
     except (TypeError, UsageError) as error:
         raise CheckpointError(f"{path}: its header does not fit this version ({error})") from error
-    if setting is not None and SETTINGS[setting] != settings:
+    if setting is not None and SETTINGS.get(setting) != settings:
         raise CheckpointError(
             f"{path}: was saved as {settings}, which is not --setting {setting}; leave the option out"
         )
     return settings
 
 
-def _spec(path: Path, header: dict[str, Any], settings: ModelSettings) -> Specification:
+def _setting(path: Path, header: dict[str, Any], setting: str | None) -> str:
+    if "system" not in header:
+        if setting is None:
+            names = "|".join(setting_names())
+            raise CheckpointError(f"{path}: does not say which network it is for; add --setting {names}")
+        return setting
+    name, saved = header["system"], header.get("setting")
+    if not isinstance(saved, str) or not any(system.name == name and saved in system.settings for system in SYSTEMS):
+        raise CheckpointError(
+            f"{path}: its header does not fit this version (no system {name!r} has a setting {saved!r})"
+        )
+    if setting not in (None, saved):
+        raise CheckpointError(f"{path}: was saved as {saved}, which is not --setting {setting}; leave the option out")
+    return saved
+
+
+def _spec(path: Path, header: dict[str, Any], system: System, settings: ModelSettings | None) -> Specification:
+    """How a checkpoint's images are scored. Settings with their pooling are those of the paper's family alone."""
     try:
-        image_side, crop_side = header.get("sizes", PAPER_SIZES)
+        image_side, crop_side = header.get("sizes", (system.image_size, system.crop_size))
+        views = header.get("views", system.views)
+        if views not in VIEW_SETS:
+            raise ValueError(f"views are {views!r}")
         spec = Specification.from_mapping(
             Specification(
-                image_size=Size.square(image_side), crop_size=Size.square(crop_side), pooling=settings.pooling
+                views=views,
+                image_size=Size.square(image_side),
+                crop_size=Size.square(crop_side),
+                mean=system.mean,
+                std=system.std,
+                pooling=settings.pooling if settings else None,
+                maps="pooled" if settings else "none",
             ).to_mapping()
         )
     except (TypeError, ValueError, GraphError) as error:

@@ -11,6 +11,7 @@ from torchvision.models import densenet121
 
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
+from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.settings import ModelSettings
 
 SQUEEZE_REDUCTION = 16  # r of eq. 3
@@ -64,8 +65,8 @@ class MaxMinPool(nn.Module):
         return scores
 
 
-class Network(nn.Module):
-    """Crops [N, channels, H, W], normalised, to class maps [N, K, H/32, W/32] and scores (logits) [N, K]."""
+class Network(CropNetwork):
+    """Crops [N, channels, H, W], normalised, to scores (logits) [N, K], pooled from class maps [N, K, H/32, W/32]."""
 
     def __init__(self, settings: ModelSettings, findings: int = len(FINDINGS)) -> None:
         super().__init__()
@@ -84,9 +85,9 @@ class Network(nn.Module):
         maps: Tensor = self.transfer(torch.relu(self.features(crops)))
         return maps
 
-    def forward(self, crops: Tensor) -> Tensor:
-        scores: Tensor = self.pool(self.class_maps(crops))
-        return scores
+    def outputs_and_maps(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.class_maps(crops)
+        return self.pool(maps), maps
 
 
 def _with_gate(transition: nn.Sequential, channels: int) -> nn.Sequential:

@@ -140,12 +140,36 @@ def test_links_of_pages_outside_the_site_lead_somewhere(page):
         )
 
 
-@pytest.mark.parametrize("script", ["commands.py", "dicom.py"])
-def test_written_pages_are_up_to_date(script):
+def load(script):
     spec = importlib.util.spec_from_file_location(script[:-3], DOCS / script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("script", ["commands.py", "dicom.py", "systems.py"])
+def test_written_pages_are_up_to_date(script):
+    module = load(script)
     assert module.PAGE.read_text() == module.render(), f"run `python docs/{script}`"
+
+
+def test_the_readme_has_the_systems_of_today():
+    text = (ROOT / "README.md").read_text()
+    assert load("systems.py").render_readme(text) == text, "run `python docs/systems.py`"
+
+
+def test_no_table_of_published_results_mixes_splits_or_numbers_of_findings():
+    systems = load("systems.py")
+    sections = re.split(r"^### ", systems.render().split("\n## ")[1], flags=re.MULTILINE)[1:]
+    rows = [row for system in systems.SYSTEMS for row in system.published]
+    shown = 0
+    for section in sections:
+        findings, split = re.match(r"(\d+) findings, (.*)", section).groups()
+        members = [row for row in rows if (str(row.findings), systems.SPLIT_TITLES[row.split]) == (findings, split)]
+        aucs = [float(auc) for auc in re.findall(r"\| (0\.\d+) \|", section)]
+        assert aucs == sorted((row.mean_auc for row in members), reverse=True)
+        shown += len(aucs)
+    assert shown == len(rows)
 
 
 def test_the_aucs_that_pages_name_are_those_of_the_evaluation():

@@ -19,6 +19,12 @@ def test_a_training_starts_from_the_weights_of_a_scoring_graph(center_graph, net
         assert key.endswith("num_batches_tracked") or torch.equal(value, expected[key])
 
 
+def test_a_scoring_graph_cannot_start_another_system(center_graph, tmp_path):
+    center_graph.save(tmp_path / "model.onnx")
+    with pytest.raises(CheckpointError, match="can only start networks of yan2018; start chexnet-2017 from a"):
+        start_weights(tmp_path / "model.onnx", "chexnet-2017")
+
+
 def test_a_scoring_graph_of_another_setting_is_refused(center_graph, tmp_path):
     center_graph.save(tmp_path / "model.onnx")
     with pytest.raises(CheckpointError, match="which is not the recipe's setting single-map"):

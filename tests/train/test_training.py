@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import signal
@@ -7,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from training_data import write_noise
 
 torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[train]'")
 
@@ -18,11 +17,12 @@ from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from cxr_trt.errors import CheckpointError, UsageError  # noqa: E402
-from cxr_trt.findings import FINDINGS  # noqa: E402
 from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from cxr_trt.model.network import Network  # noqa: E402
 from cxr_trt.model.settings import SETTINGS  # noqa: E402
 from cxr_trt.outputs import locked  # noqa: E402
+from cxr_trt.systems import find_system  # noqa: E402
+from cxr_trt.systems.yan2018 import YAN2018  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.auxiliary import AuxiliaryHead  # noqa: E402
 from train.batches import Batch, LabelledImages  # noqa: E402
@@ -55,14 +55,8 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """16 small images with labels, 3 of them for validation, and a recipe."""
-    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    with (folder / "labels.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["image", "patient_id", "split", "view_position", "sex", "age", *FINDINGS])
-        for i in range(16):
-            split = "val" if i < 3 else "train"
-            writer.writerow([f"{i}.png", i, split, "AP", "F", 20 + i, *rng.integers(0, 2, 14)])
-            cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (80, 60), np.uint8))
+    folder = tmp_path_factory.mktemp("data")
+    write_noise(folder)
     (folder / "tiny.toml").write_text(RECIPE)
     return folder
 
@@ -121,11 +115,13 @@ def trainer(out, size=32, setting="paper", images=20, group=None, **changes):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, size // 8, size // 8), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     labels = rng.integers(0, 2, (images, 14)).astype(np.uint8)
-    fields = {"batch": 16, "learning_rate": 4e-3, "betas": (0.9, 0.99), "patience": 5, "epochs": 1} | changes
+    fields = {"batch": 16, "learning_rate": 4e-3, "patience": 5, "epochs": 1} | changes
+    if fields.get("optimizer") != "sgd":
+        fields.setdefault("betas", (0.9, 0.99))
     torch.manual_seed(0)
     return Trainer(
         Recipe(setting, size, size, **fields),
-        Network(SETTINGS[setting]),
+        find_system(setting).build(setting),
         LabelledImages(pixels, labels, np.full((images, 3), np.nan, np.float32), size),
         np.arange(images - 4),
         np.arange(images - 4, images),
@@ -144,9 +140,9 @@ def batch(run):
 LEARNERS = ("chexnet", "max-only", "no-se", "paper", "single-map", "demo-1")
 
 
-def test_the_other_recipes_train_one_of_these_networks():
-    recipes = [read_recipe(path.stem) for path in RECIPES.glob("*.toml")]
-    assert {recipe.setting for recipe in recipes} == {read_recipe(name).setting for name in LEARNERS}
+def test_the_other_recipes_of_the_papers_family_train_one_of_these_networks():
+    settings = {read_recipe(path.stem).setting for path in RECIPES.glob("*.toml")}
+    assert settings & YAN2018.settings.keys() == {read_recipe(name).setting for name in LEARNERS}
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -158,6 +154,39 @@ def test_eight_images_are_learned_by_heart(tmp_path, name):
     losses = [float(run.update(batch(run))) for _ in range(12)]
     assert 0.5 < losses[0] < 1.5
     assert losses[-1] < 0.05
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_weighted_loss_counts_over_the_whole_batch(tmp_path, parts):
+    """However many parts it is computed in; with a step of SGD."""
+    run = trainer(
+        tmp_path, size=64, setting="alexnet-max", loss="w-cel", optimizer="sgd", momentum=0.9, accumulate=parts
+    )
+    run.images.labels[run.train[8:]] = 0  # the second half has no ones
+    run.network.eval()
+    examples = batch(run)
+    with torch.no_grad():
+        p = torch.sigmoid(run._forward(run.network, examples.crops)).double().numpy()
+    y = examples.labels.numpy()
+    expected = -(y * np.log(p) / y.mean() + (1 - y) * np.log(1 - p) / (1 - y).mean()).mean()
+    before = run.network.prediction.bias.detach().clone()
+    assert float(run.update(examples)) == pytest.approx(expected, rel=1e-5)
+    step = run.network.prediction.bias.detach() - before
+    torch.testing.assert_close(step, -4e-3 * run.network.prediction.bias.grad)
+    gradient = ((1 - y) / (1 - y).mean() * p - y / y.mean() * (1 - p)).mean(0) / 14
+    np.testing.assert_allclose(run.network.prediction.bias.grad, gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_the_weighted_validation_loss_counts_over_all_validation_images(tmp_path):
+    run = trainer(tmp_path, size=64, setting="alexnet-max", loss="w-cel", images=40, batch=32, accumulate=16)
+    run.val = np.arange(34, 40)  # in parts of two
+    run.images.labels[34:38] = 0
+    loss, _ = run.validate()
+    crops, y = torch.from_numpy(run.images.pixels[34:]), run.images.labels[34:].astype(float)
+    with torch.no_grad():
+        p = torch.sigmoid(run._forward(run.network.eval(), crops)).double().numpy()
+    expected = -(y * np.log(p) / y.mean() + (1 - y) * np.log(1 - p) / (1 - y).mean()).mean()
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_mixed_precision_gives_nearly_the_same_step(tmp_path):
@@ -349,7 +378,7 @@ def test_a_damaged_state_is_refused(tmp_path):
 
 
 def test_mistakes_end_with_one_sentence_and_exit_code_2(folder, tmp_path):
-    recipes = "chexnet, demo-1, demo-2, demo-3, demo-dense, max-only"
+    recipes = "chexnet, chexnet-2017, demo-1, demo-2, demo-3, demo-dense, max-only"
     for recipe, sentence in (
         ("none", f"none: no such recipe; name a .toml file or one of {recipes}"),
         ("paper", "none.csv: no such label file"),

@@ -1,0 +1,40 @@
+"""Losses of logits [B, C] with labels [B, C] of 0 and 1."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+Loss = Literal["bce", "w-cel"]
+
+
+class ClassWeights(NamedTuple):
+    """What the terms of ones and of zeros are multiplied by."""
+
+    ones: Tensor
+    zeros: Tensor
+
+
+def class_weights(ones: Tensor, entries: int) -> ClassWeights:
+    """The weights of W-CEL (Wang et al. 2017, eq. 1): (P + N) / P and (P + N) / N.
+
+    P and N are counted over all entries of a batch's labels, not per finding. Without ones, or without zeros, no term
+    has their weight, and it is given as if there were one.
+
+    Args:
+        ones: P.
+        entries: P + N.
+    """
+    return ClassWeights(entries / ones.clamp(min=1), entries / (entries - ones).clamp(min=1))
+
+
+def cross_entropy(scores: Tensor, labels: Tensor, weights: ClassWeights | None) -> Tensor:
+    """The mean of the binary cross-entropies; with weights, W-CEL.
+
+    W-CEL is a sum in the paper. Interpretation: it is divided by B * C, so that a rate suits every batch size.
+    """
+    if weights is None:
+        return binary_cross_entropy_with_logits(scores, labels)
+    losses = binary_cross_entropy_with_logits(scores, labels, reduction="none")
+    return (losses * torch.where(labels > 0, weights.ones, weights.zeros).to(losses)).mean()
