@@ -32,7 +32,7 @@ from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
 
 PACKAGES = ("onnxruntime", "opencv-python-headless")
-STOPPED = "files are kept in"
+STOPPED = "are kept in"
 TEXT = """\
 # Faults
 

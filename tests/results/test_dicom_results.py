@@ -121,19 +121,31 @@ def test_the_report_says_what_it_is_for(report, row):
 
 
 def test_old_and_new_viewers_find_what_they_expect_in_the_report(report, radiographs):
-    """OHIF before 2026 fails on a report without Image Library, and on a NUM without content items below it."""
+    """OHIF fails without an Image Library, and unless below each NUM is nothing but coordinates on the image.
+
+    What OHIF shows beside a number are comments, not the codes of findings. `test_ohif` runs it.
+    """
     source = dcmread(radiographs / "RG1_UNCR.dcm", stop_before_pixels=True)
     (library,) = [item for item in report.ContentSequence if item.name.value == "111028"]
     (group,) = library.ContentSequence
     (image,) = [item for item in group.ContentSequence if item.ValueType == "IMAGE"]
     assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
-    pending, numbers = list(report.ContentSequence), []
-    while pending:
-        item = pending.pop()
-        numbers += [item] if item.ValueType == "NUM" and item.name.meaning == "Probability" else []
-        pending += item.get("ContentSequence", ())
-    assert len(numbers) == 14
-    assert all(len(item.ContentSequence) for item in numbers)
+    (measurements,) = [item for item in report.ContentSequence if item.name.value == "126010"]
+    shown = []
+    for group in measurements.ContentSequence:
+        (number,) = [item for item in group.ContentSequence if item.ValueType == "NUM"]
+        (border,) = number.ContentSequence
+        assert (border.ValueType, border.RelationshipType, border.GraphicType) == (
+            "SCOORD",
+            "INFERRED FROM",
+            "POLYLINE",
+        )
+        corners = [[0, 0], [source.Columns, 0], [source.Columns, source.Rows], [0, source.Rows], [0, 0]]
+        assert np.reshape(border.GraphicData, (-1, 2)).tolist() == corners
+        (selected,) = border.ContentSequence
+        assert selected.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+        shown += [item.TextValue for item in group.ContentSequence if item.name.value == "121106"]
+    assert shown == list(FINDINGS)
 
 
 def test_results_are_files_and_are_not_scored_themselves(score, cheap_bundle, scored, tmp_path):

@@ -3,11 +3,14 @@
 import datetime
 from collections.abc import Sequence
 
+import numpy as np
 from highdicom import ContentQualificationValues
 from highdicom.sr import (
     AlgorithmIdentification,
+    CoordinatesForMeasurement,
     DeviceObserverIdentifyingAttributes,
     EnhancedSR,
+    GraphicTypeValues,
     Measurement,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
@@ -15,6 +18,7 @@ from highdicom.sr import (
     ObserverContext,
     RelationshipTypeValues,
     SourceImageForMeasurementGroup,
+    SourceImageForRegion,
     TextContentItem,
     TrackingIdentifier,
 )
@@ -43,8 +47,9 @@ def structured_report(source: SourceImage, row: Row, findings: Sequence[str], ma
     and the row's warnings are comments at the root, an extension that TID 1500 allows. The report is complete, not
     verified and preliminary (PS3.3 C.17.2); its content is qualified as RESEARCH (PS3.3 C.12.1).
 
-    It has an Image Library (TID 1600), and each NUM names its algorithm, because versions of OHIF before 2026 fail on a
-    report without the one and on a NUM without content items below it.
+    It has an Image Library (TID 1600), and each NUM is inferred from coordinates, the border of the image (TID 320),
+    and has no other content item below it: OHIF fails on a report without the former when it opens the study, and on a
+    measurement without such coordinates when it opens the report (3.11 to 3.13).
 
     Args:
         source: the DICOM file that was scored.
@@ -62,16 +67,19 @@ def structured_report(source: SourceImage, row: Row, findings: Sequence[str], ma
     listed.Rows, listed.Columns = row.height, row.width
     listed.Modality = "OT"  # for others, highdicom wants orientation and spacing (TID 1603), which files may lack
     image = SourceImageForMeasurementGroup(reference.SOPClassUID, reference.SOPInstanceUID)
+    whole_image = _whole_image(source, row)
     groups = [
         MeasurementsAndQualitativeEvaluations(
             tracking_identifier=TrackingIdentifier(source.uid(row.engine, finding), finding),
             finding_type=finding_code(finding),
             algorithm_id=engine,
-            measurements=[Measurement(PROBABILITY, probability, NO_UNITS, algorithm_id=engine)],
+            measurements=[Measurement(PROBABILITY, probability, NO_UNITS, referenced_coordinates=[whole_image])],
             source_images=[image],
         )
         for finding, probability in zip(findings, row.probabilities, strict=True)
     ]
+    for finding, group in zip(FINDINGS, groups, strict=True):
+        group[0].ContentSequence.append(_comment(finding))  # which OHIF shows beside the number, but no codes
     device = DeviceObserverIdentifyingAttributes(
         uid=source.uid(row.engine, "device"),
         name=MAKER,
@@ -87,11 +95,7 @@ def structured_report(source: SourceImage, row: Row, findings: Sequence[str], ma
         imaging_measurements=groups,
         referenced_images=[listed],
     )
-    comments = [
-        TextContentItem(COMMENT, text, relationship_type=RelationshipTypeValues.CONTAINS)
-        for text in (NOTICE, *row.warnings)
-    ]
-    measured[0].ContentSequence.extend(comments)
+    measured[0].ContentSequence.extend(_comment(text) for text in (NOTICE, *row.warnings))
 
     report = EnhancedSR(
         evidence=[reference],
@@ -114,3 +118,17 @@ def structured_report(source: SourceImage, row: Row, findings: Sequence[str], ma
     )
     source.identify(report)
     return report
+
+
+def _comment(text: str) -> TextContentItem:
+    return TextContentItem(COMMENT, text, relationship_type=RelationshipTypeValues.CONTAINS)
+
+
+def _whole_image(source: SourceImage, row: Row) -> CoordinatesForMeasurement:
+    """The border of the image that was scored, as a closed polyline in pixels (PS3.3 C.18.6)."""
+    assert row.width is not None  # noqa: S101
+    assert row.height is not None  # noqa: S101
+    corners = [[0, 0], [row.width, 0], [row.width, row.height], [0, row.height], [0, 0]]
+    reference = source.reference()
+    image = SourceImageForRegion(reference.SOPClassUID, reference.SOPInstanceUID)
+    return CoordinatesForMeasurement(GraphicTypeValues.POLYLINE, np.array(corners, np.float64), image)
