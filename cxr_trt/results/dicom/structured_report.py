@@ -78,7 +78,7 @@ def structured_report(source: SourceImage, row: Row, findings: Sequence[str], ma
         )
         for finding, probability in zip(findings, row.probabilities, strict=True)
     ]
-    for finding, group in zip(FINDINGS, groups, strict=True):
+    for finding, group in zip(findings, groups, strict=True):
         group[0].ContentSequence.append(_comment(finding))  # which OHIF shows beside the number, but no codes
     device = DeviceObserverIdentifyingAttributes(
         uid=source.uid(row.engine, "device"),
