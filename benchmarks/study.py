@@ -59,6 +59,14 @@ class Study:
         result: Result = json.loads((folder / f"{self.name}.json").read_text(encoding="utf-8"))
         return result
 
+    def is_measured(self, folder: Path = RESULTS) -> bool:
+        """Whether there is a result."""
+        return (folder / f"{self.name}.json").is_file()
+
+    def unmeasured_page(self) -> str:
+        """The page of a study that has not been run since it was written."""
+        return f"# {self.name}\n\n{self.shows} **Not measured yet**: `python -m benchmarks {self.name}` does.\n"
+
     def page(self, result: Result) -> str:
         """The page of a result, with where it comes from at its end."""
         text: str = self.load().page(result)
@@ -77,8 +85,11 @@ class Study:
 
     def write_page(self, results: Path, pages: Path) -> None:
         """Make page and picture from the result in a folder."""
-        result = self.result(results)
         pages.mkdir(parents=True, exist_ok=True)
+        if not self.is_measured(results):
+            (pages / f"{self.name}.md").write_text(self.unmeasured_page(), encoding="utf-8")
+            return
+        result = self.result(results)
         (pages / f"{self.name}.md").write_text(self.page(result), encoding="utf-8")
         if draw := getattr(self.load(), "draw", None):
             draw(result, pages / f"{self.name}.png")
