@@ -245,9 +245,9 @@ def test_accumulation_averages_the_parts(tmp_path):
 
 
 def test_two_processes_train_as_one_that_accumulates_two_parts(folder, tmp_path):
-    """With parts of two images each, so that batch statistics are the same."""
+    """With parts of two images each, so that batch statistics are the same; the loss counts over all four."""
     for name, accumulate in (("one", 2), ("two", 1)):
-        text = RECIPE.replace("batch = 4", f"batch = 4\naccumulate = {accumulate}")
+        text = RECIPE.replace("batch = 4", f'batch = 4\nloss = "w-cel"\naccumulate = {accumulate}')
         text = text.replace("learning_rate = 1e-3", "learning_rate = 1e-5")  # so that rounding does not grow
         (tmp_path / f"{name}.toml").write_text(text)
     assert "on 1 x cpu" in run_main(tmp_path / "one.toml", *options(folder, tmp_path / "one"))
