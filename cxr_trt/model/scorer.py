@@ -25,7 +25,9 @@ class Scorer(nn.Module):
     def __init__(self, network: CropNetwork, spec: Specification) -> None:
         super().__init__()
         if not isinstance(network, Network):
-            raise GraphError("only networks of the system yan2018 can be scored and exported; give another checkpoint")
+            raise GraphError(
+                "only networks of the system yan2018 can be scored in PyTorch; compare two engines instead"
+            )
         self.network, self.spec = network.eval(), spec
         self.register_buffer("mean", torch.tensor(spec.mean)[None, :, None, None])
         self.register_buffer("std", torch.tensor(spec.std)[None, :, None, None])
