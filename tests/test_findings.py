@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_any_findings_are_allowed(names):
 def test_what_is_wrong_with_findings_is_said(names, reason):
     assert reason in why_not_findings(names)
     with pytest.raises(GraphError, match="its specification cannot be used"):
-        Specification.from_mapping({**asdict(Specification()), "findings": names})
+        Specification.from_mapping({**Specification().to_mapping(), "findings": names})
 
 
 def test_findings_are_the_same_whatever_their_case_spaces_and_underscores():
