@@ -120,7 +120,9 @@ class Decoders(Closing):
             for process in self._all:
                 process.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
-        for process in self._all:
+        with self._lock:  # a thread that Ctrl-C hit while it was being started may still be at work
+            processes = tuple(self._all)
+        for process in processes:
             process.end()
 
     def _answer(self, request: Request) -> Answer:

@@ -140,7 +140,8 @@ def slow_dicom(side):
     return content(made)
 
 
-def test_a_file_that_takes_too_long_costs_one_row(tmp_path):
+def test_a_file_that_takes_too_long_costs_one_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})  # one thread
     (tmp_path / "a.png").write_bytes(picture(0))
     (tmp_path / "b.dcm").write_bytes(slow_dicom(3500))
     (tmp_path / "c.png").write_bytes(picture(1))
@@ -273,6 +274,19 @@ def test_closing_does_not_wait_for_what_is_being_decoded(tmp_path):
     next(results)
     decoders.close()
     assert children() == []
+
+
+def test_closing_bears_with_threads_that_it_does_not_know(tmp_path):
+    """As after Ctrl-C while a thread is being started: it runs, but its pool does not wait for it."""
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((8000, 8000), np.uint8))[1].tobytes())
+    requests = [Request(source) for source in find_files(tmp_path).sources] * 8
+    for _ in range(5):
+        decoders = Decoders(4, 64, LIMITS)
+        results = decoders.map(requests, 8)
+        next(results)
+        decoders._threads._threads.clear()
+        decoders.close()
+        assert children() == []
 
 
 def test_a_decoder_ends_when_its_parent_is_killed(tmp_path):
