@@ -25,8 +25,8 @@ Output = Literal["logits", "probabilities", "softmax", "softmax-logits"]
 probabilities that sum to 1, or logits whose softmax they are."""
 
 MapKind = Literal["pooled", "activation", "none"]
-"""What the class maps are: maps that the network pools to its scores; activation maps of a linear layer on the mean
-of the last features (Zhou et al. 2016), whose mean is the score; or none, because the network has none."""
+"""What the class maps are: maps that the network pools to its scores; activation maps of a linear layer on pooled
+features (Zhou et al. 2016), which show where a finding is; or none, because the network has none."""
 
 
 class Pooling(NamedTuple):

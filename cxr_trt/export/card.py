@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,7 +17,7 @@ else:
 from cxr_trt.errors import GraphError
 from cxr_trt.findings import why_not_findings
 from cxr_trt.images.preprocess import Fit
-from cxr_trt.spec import Output, Specification
+from cxr_trt.spec import MAX_CHANNELS, MAX_PIXEL_VALUE, MAX_SPEC_VALUE, Output, Specification
 from cxr_trt.views import VIEW_SETS, Size
 
 MAX_CARD_BYTES = 1 << 20
@@ -31,19 +31,17 @@ MEANINGS = {
     "channels": "number of input channels",
     "mean": "list of numbers, one per channel",
     "std": "list of numbers above 0, one per channel",
-    "pixel_range": "[black, white], two numbers",
+    "pixel_range": "[black, white], two different numbers",
     "output": f"one of {', '.join(get_args(Output))}",
     "views": f"one of {', '.join(VIEWS)}",
     "scores": "name of the ONNX file's output that holds the scores",
 }
 """Every key, and what its value must be."""
 
-Key = Literal["findings", "image_size", "mean", "std"]
-
 
 @dataclass(frozen=True)
 class Card:
-    """The keys of a card, checked one by one; None for those that it leaves out."""
+    """A card. values: what it says, by key, each checked on its own."""
 
     path: Path
     values: Mapping[str, Any]
@@ -135,18 +133,20 @@ def _checked(key: str, value: Any) -> Any:
         return tuple(value)
     if key in ("image_size", "crop_size"):
         size = Size(*value) if isinstance(value, list) else Size(value, value)
-        if not all(type(side) is int and 1 <= side <= 4096 for side in size):
+        if not all(type(side) is int and 1 <= side <= MAX_SPEC_VALUE for side in size):
             raise ValueError
         return size
     if key in ("mean", "std", "pixel_range"):
         numbers = tuple(float(_number(number)) for number in value)
-        if not numbers or (key == "std" and min(numbers) <= 0) or (key == "pixel_range" and len(numbers) != 2):
+        if not numbers or (key == "std" and min(numbers) <= 0):
+            raise ValueError
+        if key == "pixel_range" and (len(numbers) != 2 or numbers[0] == numbers[1]):
             raise ValueError
         return numbers
     choices = {"fit": get_args(Fit), "output": get_args(Output), "views": VIEWS}
     if key in choices and value not in choices[key]:
         raise ValueError
-    if key == "channels" and not (type(value) is int and 1 <= value <= 16):
+    if key == "channels" and not (type(value) is int and 1 <= value <= MAX_CHANNELS):
         raise ValueError
     if key == "scores" and not isinstance(value, str):
         raise TypeError
@@ -154,6 +154,6 @@ def _checked(key: str, value: Any) -> Any:
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not abs(value) < 1 << 17:
+    if type(value) not in (int, float) or not abs(value) < MAX_PIXEL_VALUE:
         raise ValueError
     return float(value)

@@ -1,6 +1,7 @@
 """Exporting a PyTorch module as a verified scoring graph: PyTorch's own exporter writes it for one crop."""
 
 import contextlib
+import importlib.util
 import io
 import warnings
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from cxr_trt.errors import CheckpointError, GraphError
+from cxr_trt.errors import BackendError, GraphError
 from cxr_trt.export.builder import OPSET
 from cxr_trt.export.card import read_card
 from cxr_trt.export.export import Export
 from cxr_trt.export.from_network import export_network
 from cxr_trt.export.onnx_network import OnnxNetwork, to_network
+from cxr_trt.export.session import first_line
 from cxr_trt.hashing import hash_file
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.families import FamilyNetwork, Library, load_library_network, run_module
@@ -125,29 +127,25 @@ def export_module(module: nn.Module, spec: Specification, name: str, *, with_map
 
     Raises:
         GraphError: PyTorch cannot export it.
+        BackendError: what PyTorch exports with is missing.
     """
+    if importlib.util.find_spec("onnxscript") is None:
+        raise BackendError("exporting this network needs onnxscript: pip install 'cxr-trt[export]'")
     example = torch.zeros(2, len(spec.mean), *spec.view_size)
     outputs = [SCORES, MAPS] if with_maps else [SCORES]
-    for batch in (torch.export.Dim.DYNAMIC, None):  # a network may be written for one batch size
-        crops = example if batch else example[:1]
+    try:
+        model = _exported(module.eval(), example, outputs, ({0: torch.export.Dim.DYNAMIC},))
+    except Exception:  # the exporter raises whatever its passes raise; the network may be written for one crop
         try:
-            model = _exported(module.eval(), crops, outputs, ({0: batch},) if batch else None)
-        except Exception as error:  # the exporter raises whatever its passes raise
-            if batch is None:
-                reason = str(error).strip().splitlines()[0]
-                raise GraphError(f"{name}: PyTorch cannot export it to ONNX ({reason})") from error
-        else:
-            return to_network(model, name, len(spec.network_outputs), SCORES, MAPS if with_maps else None)
-    raise AssertionError
+            model = _exported(module, example[:1], outputs, None)
+        except Exception as error:
+            raise GraphError(f"{name}: PyTorch cannot export it to ONNX ({first_line(error)})") from error
+    return to_network(model, name, len(spec.network_outputs), SCORES, MAPS if with_maps else None)
 
 
 def _exported(
     module: nn.Module, crops: Tensor, outputs: list[str], shapes: tuple[dict[int, object]] | None
 ) -> onnx.ModelProto:
-    try:
-        import onnxscript  # noqa: F401 - the exporter's own message is long
-    except ModuleNotFoundError as error:
-        raise CheckpointError("exporting this network needs onnxscript: pip install onnxscript") from error
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),

@@ -141,13 +141,13 @@ def find_network_graph(model: onnx.ModelProto) -> NetworkGraph | None:
     scope = "view0." if one_by_one else ""
     crops = "view0.crop" if one_by_one else "view.normalised"
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    produced = {name: name.removeprefix(scope) for node in first for name in node.output}
     nodes = []
     used: set[str] = set()
     for node in first:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         copy.name = node.name.removeprefix(scope)
-        produced = {name: name.removeprefix(scope) for other in first for name in other.output}
         _rename(copy, {**produced, crops: CROPS}, set(weights))
         nodes.append(copy)
         used |= tensors_into(copy)
@@ -157,14 +157,12 @@ def find_network_graph(model: onnx.ModelProto) -> NetworkGraph | None:
     return NetworkGraph(tuple(nodes), kept, opsets, has_maps, one_by_one)
 
 
-def network_model(network: NetworkGraph, shape: Sequence[int], batch: int | str = "N") -> onnx.ModelProto:
+def network_model(network: NetworkGraph, shape: Sequence[int]) -> onnx.ModelProto:
     """A model of the network alone, with input `crops` [N, *shape] and its own outputs, to be run or measured."""
-    if network.one_by_one:
-        batch = 1
     outputs = [helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, None)]
     if network.has_maps:
         outputs.append(helper.make_tensor_value_info(MAPS, TensorProto.FLOAT, None))
-    crops = helper.make_tensor_value_info(CROPS, TensorProto.FLOAT, [batch, *shape])
+    crops = helper.make_tensor_value_info(CROPS, TensorProto.FLOAT, [1 if network.one_by_one else "N", *shape])
     graph = helper.make_graph(list(network.nodes), "network", [crops], outputs, list(network.weights))
     opsets = [helper.make_opsetid(domain, version) for domain, version in network.opsets.items()]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)

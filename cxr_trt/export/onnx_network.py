@@ -20,11 +20,17 @@ from cxr_trt.export.activation_maps import add_activation_maps
 from cxr_trt.export.builder import OPSET
 from cxr_trt.export.external_data import load_weights_beside
 from cxr_trt.export.network_graph import CROPS, MAPS, OUTPUTS, PREFIX, NetworkGraph, network_model, tensors_into
-from cxr_trt.export.session import first_line, open_session
+from cxr_trt.export.scoring_graph import MAX_BYTES
+from cxr_trt.export.session import first_line, open_session, run_model
 from cxr_trt.views import Size
 
-MAX_BYTES = (1 << 31) - 1  # the largest size of a serialised protocol buffer, which a scoring graph must be
 FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+CONSTANT_TYPES = {
+    "value": None,  # a tensor, which has its own type
+    **dict.fromkeys(("value_float", "value_floats"), np.float32),
+    **dict.fromkeys(("value_int", "value_ints"), np.int64),
+}
+"""Types of the numbers in a Constant node, by its attribute."""
 TOLERANCE = 1e-5  # relative to the largest output
 
 
@@ -102,8 +108,7 @@ def to_network(
         graph = _with_free_batch(graph, model, ends, name)
     shape = (ends.channels, *ends.size)
     if maps is not None:
-        session = open_session(network_model(graph, shape), name)
-        (values,) = session.run([MAPS], {CROPS: np.zeros((1, *shape), np.float32)})
+        (values,) = run_model(network_model(graph, shape), name, [MAPS], {CROPS: np.zeros((1, *shape), np.float32)})
         return OnnxNetwork(model, ends, graph, Size(*values.shape[2:]))
     with_maps = add_activation_maps(graph, shape)
     graph, cells = with_maps or (graph, None)
@@ -164,7 +169,7 @@ def _find_outputs(model: onnx.ModelProto, ends: Ends, name: str, outputs: int, s
     if scores is not None and scores not in names:
         raise GraphError(f"{name}: has no output {scores!r}, but {', '.join(names)}")
     crops = np.zeros((ends.batch or 1, ends.channels, *ends.size), ends.dtype)
-    values = dict(zip(names, open_session(model, name).run(names, {ends.crops: crops}), strict=True))
+    values = dict(zip(names, run_model(model, name, names, {ends.crops: crops}), strict=True))
     fitting = [n for n in ([scores] if scores else names) if np.shape(values[n]) == (len(crops), outputs)]
     if not fitting:
         shapes = ", ".join(f"{n} {list(np.shape(values[n]))}" for n in names)
@@ -181,8 +186,7 @@ def _with_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _connected(model: onnx.ModelProto, ends: Ends, maps: str | None) -> NetworkGraph:
     """The nodes on the way from the crops to the scores, with unique names, between float32 tensors."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = _with_constants_as_weights(model)
     for i, node in enumerate(copy.graph.node):
         node.name = f"{i}.{node.op_type}" if not node.name else f"{i}.{node.name}"
     prefixed = onnx.compose.add_prefix(copy, PREFIX)
@@ -202,6 +206,26 @@ def _connected(model: onnx.ModelProto, ends: Ends, maps: str | None) -> NetworkG
     weights = tuple(tensor for tensor in graph.initializer if tensor.name in used)
     opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in prefixed.opset_import}
     return NetworkGraph(tuple(nodes), weights, {"": OPSET, **opsets}, has_maps=maps is not None)
+
+
+def _with_constants_as_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which the numbers of Constant nodes are weights like all others."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = []
+    for node in copy.graph.node:
+        attribute = node.attribute[0] if node.op_type == "Constant" else None
+        if attribute is None or attribute.name not in CONSTANT_TYPES:
+            kept.append(node)
+            continue
+        value = helper.get_attribute_value(attribute)
+        dtype = CONSTANT_TYPES[attribute.name]
+        values = numpy_helper.to_array(value) if dtype is None else np.array(value, dtype)
+        copy.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
 
 
 def _needed(nodes: list[onnx.NodeProto], ends: set[str]) -> list[onnx.NodeProto]:
@@ -237,8 +261,8 @@ def _with_free_batch(network: NetworkGraph, original: onnx.ModelProto, ends: End
 
 def _agrees(model: onnx.ModelProto, crops: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> bool:
     try:
-        (found,) = open_session(model, "the network").run([OUTPUTS], {CROPS: crops})
-    except Exception:  # shapes that do not fit; ONNX Runtime's exceptions share no base class
+        (found,) = run_model(model, "the network", [OUTPUTS], {CROPS: crops})
+    except GraphError:  # shapes that do not fit
         return False
     scale = max(1.0, float(np.abs(expected).max()))
     return found.shape == expected.shape and bool(np.abs(found - expected).max() <= TOLERANCE * scale)
@@ -246,7 +270,6 @@ def _agrees(model: onnx.ModelProto, crops: npt.NDArray[np.float32], expected: np
 
 def _reshaping_any_batch(network: NetworkGraph, batch: int) -> NetworkGraph:
     shapes = {node.input[1] for node in network.nodes if node.op_type == "Reshape"}
-    constants = {node.output[0]: node for node in network.nodes if node.op_type == "Constant"}
 
     def freed(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if len(values) and values[0] == batch:
@@ -258,10 +281,4 @@ def _reshaping_any_batch(network: NetworkGraph, batch: int) -> NetworkGraph:
         numpy_helper.from_array(freed(numpy_helper.to_array(tensor)), tensor.name) if tensor.name in shapes else tensor
         for tensor in network.weights
     ]
-    nodes = []
-    for node in network.nodes:
-        if node.op_type == "Constant" and node.output[0] in shapes & constants.keys():
-            value = freed(numpy_helper.to_array(onnx.helper.get_node_attr_value(node, "value")))
-            node = helper.make_node("Constant", [], node.output, name=node.name, value=numpy_helper.from_array(value))
-        nodes.append(node)
-    return replace(network, nodes=tuple(nodes), weights=tuple(weights))
+    return replace(network, weights=tuple(weights))

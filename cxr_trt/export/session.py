@@ -1,5 +1,9 @@
 """Running ONNX models of any origin with ONNX Runtime on the CPU, to look at what they give."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
 import onnx
 import onnxruntime
 
@@ -18,6 +22,18 @@ def open_session(model: onnx.ModelProto, name: str) -> onnxruntime.InferenceSess
         raise GraphError(
             f"{name}: ONNX Runtime cannot run it ({first_line(error)}); export it with standard operators"
         ) from error
+
+
+def run_model(
+    model: onnx.ModelProto, name: str, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]
+) -> list[npt.NDArray[Any]]:
+    """The named outputs of a model; `name` stands in the message. Raises GraphError if ONNX Runtime cannot run it."""
+    session = open_session(model, name)
+    try:
+        values: list[npt.NDArray[Any]] = session.run(list(outputs), dict(inputs))
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise GraphError(f"{name}: ONNX Runtime failed in it ({first_line(error)}); export it again") from error
+    return values
 
 
 def first_line(error: Exception) -> str:

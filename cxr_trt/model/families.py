@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from cxr_trt.errors import CheckpointError, UsageError
 from cxr_trt.model.checkpoint import fill
+from cxr_trt.model.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from cxr_trt.model.layouts import XRV_OUTPUTS, XRV_POINTS, reported_outputs
 from cxr_trt.model.weights_file import read_weights
 from cxr_trt.views import Size
 
 Library = Literal["timm", "torchvision"]
 LIBRARIES: tuple[Library, ...] = get_args(Library)
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 TORCHVISION_SIZE = Size.square(224)
 XRV_RESNET_SIZE = Size.square(512)
 XRV_PIXEL_RANGE = (-1024.0, 1024.0)
@@ -123,7 +123,8 @@ def _torchvision(name: str, outputs: int, channels: int | None) -> FamilyNetwork
     module = models.get_model(name, weights=None, num_classes=outputs, **extra)
     if channels not in (None, 3):
         _with_channels(module, channels or 3)
-    return FamilyNetwork(module, {"image_size": TORCHVISION_SIZE, **(IMAGENET if channels in (None, 3) else {})})
+    statistics = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if channels in (None, 3) else {}
+    return FamilyNetwork(module, {"image_size": TORCHVISION_SIZE, **statistics})
 
 
 def _with_channels(module: nn.Module, channels: int) -> None:
