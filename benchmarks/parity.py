@@ -33,7 +33,7 @@ from cxr_trt.progress import ignore_progress
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import score_files
-from cxr_trt.tables.reading import Labels, read_labels
+from cxr_trt.tables.labels import Labels, read_labels
 from train.data import read_data
 from train.split import write_split
 from train.start import start_weights

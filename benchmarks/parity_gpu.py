@@ -27,7 +27,7 @@ from cxr_trt.images.load import load_images
 from cxr_trt.markdown import markdown_table
 from cxr_trt.model.scorer import Scorer
 from cxr_trt.precision.plan import FLOAT32, PrecisionPlan
-from cxr_trt.tables.reading import read_labels
+from cxr_trt.tables.labels import read_labels
 from train.data import read_data
 from train.split import write_split
 

@@ -11,7 +11,7 @@ import click
 from benchmarks.study import DEMO_MODEL, ROOT, Result, cxr14_option
 from cxr_trt.findings import FINDINGS
 from cxr_trt.markdown import markdown_table
-from cxr_trt.tables.reading import read_labels
+from cxr_trt.tables.labels import read_labels
 from train.data import read_data
 from train.split import write_split
 

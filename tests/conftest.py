@@ -91,6 +91,16 @@ def network(demo_weights: dict[str, npt.NDArray[Any]]) -> "Network":
     return network.eval()
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads cost PyTorch more than they give on maps of a few pixels, above all where others use the processors."""
+    torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def center_graph(demo_weights: dict[str, npt.NDArray[Any]]) -> ScoringGraph:
     """The shipped model for the centre crop: a tenth of the time of ten crops."""

@@ -15,7 +15,7 @@ from cxr_trt.errors import UsageError
 from cxr_trt.findings import listed
 from cxr_trt.markdown import markdown_table
 from cxr_trt.outputs import check_output, replacing
-from cxr_trt.tables.reading import LabelledScores, read_labelled_scores
+from cxr_trt.tables.labels import LabelledScores, read_labelled_scores
 
 
 @click.command()

@@ -28,7 +28,7 @@ from cxr_trt.model.settings import CHECKPOINT_SUFFIXES
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
-from cxr_trt.tables.reading import Labels, read_labels
+from cxr_trt.tables.labels import Labels, read_labels
 from cxr_trt.views import ViewSet
 
 

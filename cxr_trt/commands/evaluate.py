@@ -16,7 +16,7 @@ from cxr_trt.evaluate.boxes import localize_boxes
 from cxr_trt.evaluate.curves import PLOT_SUFFIXES, check_plots, save_curves
 from cxr_trt.findings import listed
 from cxr_trt.outputs import check_output, replacing
-from cxr_trt.tables.reading import LabelledScores, read_labelled_scores
+from cxr_trt.tables.labels import LabelledScores, read_labelled_scores
 
 
 @click.command()

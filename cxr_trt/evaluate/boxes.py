@@ -12,8 +12,9 @@ from cxr_trt.evaluate.localization import Localization, hits, localize
 from cxr_trt.findings import listed, same_findings
 from cxr_trt.geometry import Rectangle, strongest_region
 from cxr_trt.results.raw_maps import read_raw_maps
+from cxr_trt.tables.labels import read_labels
 from cxr_trt.tables.matching import match
-from cxr_trt.tables.reading import read_findings, read_labels, read_paths
+from cxr_trt.tables.reading import read_findings, read_paths
 
 BOX_COLUMNS = ("image", "finding", "x", "y", "width", "height")
 NIH_FIRST_COLUMN = "Image Index"  # in BBox_List_2017.csv, whose header names fewer columns than its rows have

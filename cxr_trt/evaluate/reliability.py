@@ -15,7 +15,7 @@ from cxr_trt.evaluate.auc import Floats
 from cxr_trt.evaluate.curves import panel_figure, set_panel_title
 from cxr_trt.markdown import markdown_table
 from cxr_trt.outputs import replacing
-from cxr_trt.tables.reading import LabelledScores
+from cxr_trt.tables.labels import LabelledScores
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -15,8 +15,8 @@ from cxr_trt.images.checks import picture_doubts
 from cxr_trt.images.decoders import Answer, Decoders, Limits, Request
 from cxr_trt.images.files import Source, find_files
 from cxr_trt.spec import Specification
+from cxr_trt.tables.labels import Labels, read_labels
 from cxr_trt.tables.matching import match
-from cxr_trt.tables.reading import Labels, read_labels
 
 MIN_CALIBRATION_IMAGES = 16
 

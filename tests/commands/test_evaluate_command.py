@@ -7,7 +7,7 @@ import pytest
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.spec import Specification
-from cxr_trt.tables.reading import read_labelled_scores
+from cxr_trt.tables.labels import read_labelled_scores
 from cxr_trt.tables.rows import Row, columns
 from cxr_trt.tables.writing import write_table
 

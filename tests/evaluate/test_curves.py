@@ -8,8 +8,8 @@ from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.evaluate.curves import draw, roc_curve
 from cxr_trt.evaluate.reliability import draw as draw_reliability
 from cxr_trt.findings import FINDINGS
+from cxr_trt.tables.labels import LabelledScores
 from cxr_trt.tables.matching import Matching
-from cxr_trt.tables.reading import LabelledScores
 
 pytest.importorskip("matplotlib", reason="needs pip install 'cxr-trt[plots]'")
 from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -7,7 +7,7 @@ from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images.load import load_images
 from cxr_trt.score.engine import Engine
-from cxr_trt.tables.reading import read_labels
+from cxr_trt.tables.labels import read_labels
 
 MAX_IMAGES = 40
 MAX_AUC_DIFFERENCES = {"fp32": 1e-9, "fp16": 0.004, "int8": 0.02}

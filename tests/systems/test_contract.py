@@ -14,6 +14,8 @@ from cxr_trt.systems import SYSTEMS, find_system, setting_names  # noqa: E402
 from cxr_trt.views import Size  # noqa: E402
 from train.recipe import RECIPES, read_recipe  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BUILT = [
     "paper",
     "no-se",
@@ -25,14 +27,6 @@ BUILT = [
     "chexnet-2017",
 ]
 SAVED = ["paper", "alexnet-lse", "googlenet-average", "chexnet-2017"]  # small enough to be written to disk
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=BUILT)

@@ -14,20 +14,14 @@ from cxr_trt.views import Size  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.recipe import RECIPES, read_recipe  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZES = {"paper": (112, 96), "wang2017-alexnet": (128, 96), "chexnet-2017": (96, 96)}
 
 
 def test_each_system_is_among_those_that_are_trained_here():
     trained = {find_system(read_recipe(name).setting).name for name in SIZES}
     assert trained == {system.name for system in SYSTEMS}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images.files import find_files
-from cxr_trt.tables.reading import read_labelled_scores
+from cxr_trt.tables.labels import read_labelled_scores
 from train.data import read_data
 from train.split import main
 

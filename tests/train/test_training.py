@@ -30,6 +30,8 @@ from train.group import Group  # noqa: E402
 from train.loop import Trainer  # noqa: E402
 from train.recipe import RECIPES, Recipe, read_recipe  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[2]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 RECIPE = 'setting = "paper"\nimage_size = 48\ncrop_size = 32\nbatch = 4\nlearning_rate = 1e-3\nbetas = [0.9, 0.99]\n'
@@ -41,15 +43,6 @@ def training_facts(path):
     """What the header of a checkpoint says of the training."""
     with safe_open(path, framework="pt") as file:
         return json.loads(file.metadata()["cxr_trt"])["training"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Threads cost more than they give on maps of a few pixels, above all where others use the processors."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
