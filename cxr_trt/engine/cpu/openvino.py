@@ -77,7 +77,7 @@ def _core() -> openvino.Core:
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 (AVX-512 BF16, AMX, or Arm's), and oneDNN may use it."""
+    """Whether this processor multiplies bfloat16 (AVX-512 BF16 or AMX, say), and oneDNN may use it."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     is_allowed = any(name in limit for name in ISA_WITH_BFLOAT16)
     return is_allowed and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
