@@ -72,6 +72,7 @@ def test_an_engine_gives_the_scores_of_the_original_file(network_file, build, ba
     np.testing.assert_allclose(found, expected[[0, 1, 0]], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("network_file", ["convnext", "vit", "vit for one crop", "densenet"], indirect=True)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_tensorrt_rtx_builds_it(network_file, tmp_path, precision):
     pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx]'")
@@ -83,6 +84,7 @@ def test_tensorrt_rtx_builds_it(network_file, tmp_path, precision):
     assert sum(file.stat().st_size for file in (tmp_path / "rtx.cxr").iterdir()) > path.stat().st_size / 2
 
 
+@pytest.mark.parametrize("network_file", ["convnext", "vit"], indirect=True)
 def test_what_stays_float32_is_measured_by_kind(network_file, tmp_path):
     """float16 on the CPU rounds as a GPU would; no kind of layer may move the scores much."""
     path, card, shape = network_file

@@ -40,8 +40,8 @@ def test_all_precisions_build(setting, view_set, tmp_path):
     if reason := RTX.why_not_build():
         pytest.skip(reason)
     settings = SETTINGS[setting]
-    pooling = {name: getattr(settings, name) for name in ("k_max", "k_min", "alpha")}
-    info = GraphInfo.of_this_version(Specification(views=view_set, **pooling), "untrained", "0" * 64)
+    spec = Specification(views=view_set, pooling=settings.pooling)
+    info = GraphInfo.of_this_version(spec, "untrained", "0" * 64)
     graph = ScoringGraph.from_network(random_weights(setting), settings, info)
 
     def size(plan):
