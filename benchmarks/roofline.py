@@ -7,7 +7,7 @@ from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.markdown import markdown_table
 from cxr_trt.measure.roofline import ELEMENT_BYTES, GPU_PEAKS, Layer, arithmetic_seconds, layers, seconds
-from cxr_trt.views import VIEW_SETS
+from cxr_trt.views import CROP_VIEW_SETS
 
 PACKAGES = ("onnx",)
 BATCH = 8  # X-rays that share one reading of the weights: the default of --max-batch on a GPU
@@ -52,7 +52,7 @@ def measure() -> Result:
     """Compute the limits of the shipped model."""
     graph = ScoringGraph.load(DEMO_MODEL)
     graphs: dict[str, list[Layer]] = {}
-    for view_set in VIEW_SETS:
+    for view_set in CROP_VIEW_SETS:
         viewed = graph.with_views(view_set)
         graphs[view_set] = layers(viewed.rewritten(Rewrites(share_crops=False)))
         if view_set in ("ten-crop", "five-crop"):

@@ -26,7 +26,7 @@ from cxr_trt.findings import FINDINGS
 from cxr_trt.images.load import load_images
 from cxr_trt.markdown import markdown_table
 from cxr_trt.score.engine import Engine
-from cxr_trt.views import VIEW_SETS, ViewSet
+from cxr_trt.views import CROP_VIEW_SETS, ViewSet
 
 PACKAGES = ("onnx", "openvino")
 BACKEND = "openvino"
@@ -64,7 +64,7 @@ MODELS = {
 @click.command()
 @click.option("--recipe", type=click.Choice(list(MODELS)), default="", help="Train the shipped model further first.")
 @click.option(
-    "--views", "view_sets", multiple=True, type=click.Choice(VIEW_SETS), help="Besides ten-crop. Default: all."
+    "--views", "view_sets", multiple=True, type=click.Choice(CROP_VIEW_SETS), help="Besides ten-crop. Default: all."
 )
 @cxr14_option
 @click.option("--limit", type=click.IntRange(2), help="For a trial: only the first N images.")
@@ -72,7 +72,7 @@ MODELS = {
 def measure(recipe: str, view_sets: tuple[ViewSet, ...], data: Path, limit: int | None, resamples: int) -> Result:
     """Score the test images with each view set."""
     graph = ScoringGraph.load(_train(recipe, data) if recipe else DEMO_MODEL)
-    chosen = (REFERENCE, *(view_set for view_set in view_sets or VIEW_SETS if view_set != REFERENCE))
+    chosen = (REFERENCE, *(view_set for view_set in view_sets or CROP_VIEW_SETS if view_set != REFERENCE))
     names, patients, labels = read_test_side(data / "labels.csv", limit)
     images = load_images([data / "images" / name for name in names], graph.spec.image_size, graph.spec.fit)
     with ExitStack() as stack:

@@ -95,3 +95,11 @@ def test_a_sample_of_real_chest_x_rays(study, cxr14):
     result, page = study("false-alarms", "--data", cxr14, "--every", 20)
     assert result["pictures"]["all"]["number"] == result["images"] == 153
     assert "| all | 153 |" in page
+
+
+def test_limits_of_the_shipped_model_are_those_committed(study):
+    """Nothing in this study is measured, so it gives the same again."""
+    computed, _ = study("roofline")
+    committed = json.loads((ROOT / "benchmarks" / "results" / "roofline.json").read_text())
+    assert computed["seconds"]["L4"] == committed["seconds"]["L4"]
+    assert computed["graphs"] == committed["graphs"]
