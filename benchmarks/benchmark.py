@@ -6,6 +6,7 @@ are calibrated on the images of ChestX-ray14, once; without those, they do not t
 
 import math
 import os
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -66,8 +67,15 @@ SAME = """\
   picture; the benchmark fails above {limit:.0e}."""
 OWN = """\
 - **own precision**: what OpenVINO chooses unless it is told to use float32: bfloat16, on a processor that has it. Its
-  probabilities are up to {:.1e} off here."""
-INT8 = "- **int8**: calibrated on 256 images of ChestX-ray14. What it does to the AUC: [parity](parity.md)."
+  probabilities are up to {:.1e} off here. **throughput**: with its hint for throughput, the crops divided among its
+  requests."""
+BFLOAT16 = """\
+- **bfloat16**, of PyTorch: with `torch.autocast`. **bf16**, of this project: up to {:.1e} off here."""
+RATIOS = """\
+- Compared with plain OpenVINO in its own precision, medians of the ratios of each round, engine alone: {}."""
+INT8 = """\
+- **int8**: calibrated on 256 images of ChestX-ray14, with bfloat16 around it on processors that have it. What it does
+  to the AUC: [parity](parity.md)."""
 NO_INT8 = "- **int8** was not measured: there were no images to calibrate on."
 AVX2 = """\
 - PyTorch and OpenVINO were held to AVX2, by `{}`. ONNX Runtime has no such limit: its rows used all instructions of
@@ -140,6 +148,8 @@ def page(result: Result) -> str:
     notes = [SAME.format(difference=difference, limit=MAX_DIFFERENCE)]
     if own := result["rows"].get(OWN_PRECISION):
         notes.append(OWN.format(own["difference"]))
+    if own := result["rows"].get("cxr-trt openvino, ten-crop, bf16"):
+        notes += [BFLOAT16.format(own["difference"]), RATIOS.format(_ratios(result))]
     notes.append(INT8 if result["int8"] else NO_INT8)
     if result["avx2"]:
         notes.append(AVX2.format(" ".join(f"{name}={value}" for name, value in AVX2_LIMITS.items())))
@@ -171,6 +181,20 @@ def _headline(result: Result) -> str:
     ours = [name for name in rows if name.startswith("cxr-trt") and "ten-crop" in name]
     found = ", ".join(f"{seconds(name, 'files'):.2f} s with {name}" for name in ours)
     return f"**From files to table, ten crops: {seconds(BASELINE, 'files'):.2f} s per X-ray with PyTorch, {found}.**"
+
+
+def _ratios(result: Result) -> str:
+    """How many times as fast as plain OpenVINO in its own precision our engines are that are not float32."""
+    rows = result["rows"]
+    peer = rows[OWN_PRECISION]["engine"]["seconds"]
+    ratios = {
+        name.removeprefix("cxr-trt openvino, "): statistics.median(
+            b / a for a, b in zip(own["engine"]["seconds"], peer, strict=True)
+        )
+        for name, own in rows.items()
+        if name.startswith("cxr-trt") and name.endswith(("bf16", "int8"))
+    }
+    return ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
 
 
 def _gpu_part(result: Result) -> str:

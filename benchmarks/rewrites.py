@@ -9,7 +9,7 @@ from dataclasses import replace
 import click
 
 from benchmarks.study import DEMO_MODEL, Result
-from cxr_trt.engine.choice import time_engines
+from cxr_trt.engine.choice import Timed, time_engines
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.export.rewrites import NO_REWRITES, Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
@@ -51,7 +51,7 @@ def measure(rounds: int) -> Result:
     """Time an engine for each rewrite and each CPU backend."""
     graph = ScoringGraph.load(DEMO_MODEL)
     engines = {
-        (name, label): (BACKENDS[name], graph.rewritten(chosen))
+        (name, label): Timed(BACKENDS[name], graph.rewritten(chosen))
         for name in PACKAGES
         for label, chosen in REWRITES.items()
     }

@@ -20,6 +20,7 @@ from benchmarks.study import DEMO_MODEL, ROOT, Result
 from benchmarks.tools.contestants import export_plain
 from benchmarks.tools.memory import PeakMemory
 from cxr_trt.engine.choice import GPU_BACKENDS
+from cxr_trt.engine.cpu.openvino import has_bfloat16
 from cxr_trt.engine.gpu.cuda import gpu
 from cxr_trt.engine.manifest import MANIFEST_FILE
 from cxr_trt.engine.registry import BACKENDS
@@ -28,6 +29,7 @@ from cxr_trt.precision import PRECISIONS
 
 BASELINE = "PyTorch eager"
 OWN_PRECISION = "OpenVINO, plain export, own precision"
+EXACT_PEERS = ("eager", "compile", "onnxruntime", "openvino")  # kinds of contestants in float32
 OUR_ENGINES = (
     ("onnxruntime", "ten-crop", "fp32"),
     ("openvino", "ten-crop", "fp32"),
@@ -35,6 +37,8 @@ OUR_ENGINES = (
     ("openvino", "dense", "fp32"),
     ("openvino", "center-mirror", "fp32"),
     ("openvino", "center", "fp32"),
+    ("openvino", "ten-crop", "bf16"),
+    ("openvino", "dense", "bf16"),
     ("openvino", "ten-crop", "int8"),
     ("openvino", "dense", "int8"),
 )
@@ -60,7 +64,7 @@ class Row:
         """Whether its numbers are PyTorch's, but for float32's rounding."""
         if self.bundle:
             return self.bundle[1:] == ("ten-crop", "fp32")
-        return self.kind != "openvino-default"
+        return self.kind in EXACT_PEERS
 
 
 class Process:
@@ -113,11 +117,14 @@ def contestants(*, int8: bool, avx2: bool, gpu: bool) -> Iterator[Row]:
     yield Row("OpenVINO, plain export", "openvino")
     if not avx2:
         yield Row(OWN_PRECISION, "openvino-default")
+        yield Row(f"{OWN_PRECISION}, throughput", "openvino-throughput")
+    if has_bfloat16():
+        yield Row(f"{BASELINE}, bfloat16", "eager-bfloat16")
+        yield Row("torch.compile, bfloat16", "compile-bfloat16")
     for backend, views, precision in OUR_ENGINES:
-        if precision == "fp32":
-            yield Row(f"cxr-trt {backend}, {views}", "bundle", bundle=(backend, views, precision))
-        elif int8:
-            yield Row(f"cxr-trt {backend}, {views}, {precision}", "bundle", bundle=(backend, views, precision))
+        name = f"cxr-trt {backend}, {views}" + ("" if precision == "fp32" else f", {precision}")
+        if precision in BACKENDS[backend].precisions and (int8 or precision != "int8"):
+            yield Row(name, "bundle", bundle=(backend, views, precision))
 
 
 def _on_gpu(int8: bool) -> Iterator[Row]:
@@ -140,7 +147,7 @@ def _on_gpu(int8: bool) -> Iterator[Row]:
 
 def make_model(row: Row, folder: Path, calibrate: Path | None) -> Path:
     """What a contestant opens: the shipped graph, a plain export of its network, or a bundle built as a user does."""
-    if row.kind in ("eager", "compile"):
+    if row.kind.startswith(("eager", "compile")):
         return DEMO_MODEL
     if not row.bundle:
         plain = folder / "plain.onnx"

@@ -141,7 +141,8 @@ def export_plain(model: Path, output: Path) -> None:
     import torch
 
     example = torch.zeros(10, 3, 448, 448)
-    torch.onnx.export(load_network(model), (example,), output, input_names=["crops"], dynamo=False)
+    axes = {"crops": {0: "crops"}}
+    torch.onnx.export(load_network(model), (example,), output, input_names=["crops"], dynamic_axes=axes, dynamo=False)
 
 
 def eager(model: Path, device: str) -> Peer:
@@ -150,12 +151,34 @@ def eager(model: Path, device: str) -> Peer:
     return Peer(lambda crops: network(crops.to(device)))
 
 
+def eager_bfloat16(model: Path, device: str) -> Peer:
+    """PyTorch as it is, in bfloat16 where it takes that for safe."""
+    return _in_bfloat16(load_network(model).to(device), device)
+
+
 def compiled(model: Path, device: str) -> Peer:
     """PyTorch through its compiler."""
     import torch
 
     network = torch.compile(load_network(model).to(device))
     return Peer(lambda crops: network(crops.to(device)))
+
+
+def compiled_bfloat16(model: Path, device: str) -> Peer:
+    """PyTorch through its compiler, in bfloat16 where it takes that for safe."""
+    import torch
+
+    return _in_bfloat16(torch.compile(load_network(model).to(device)), device)
+
+
+def _in_bfloat16(network: Any, device: str) -> Peer:
+    import torch
+
+    def logits(crops: Any) -> Any:
+        with torch.autocast(device, torch.bfloat16):
+            return network(crops.to(device)).float()
+
+    return Peer(logits)
 
 
 def plain_onnxruntime(plain: Path, device: str) -> Peer:
@@ -183,13 +206,35 @@ def plain_openvino_float32(plain: Path, device: str) -> Peer:
     return plain_openvino(plain, device, {"INFERENCE_PRECISION_HINT": "f32"})
 
 
+def plain_openvino_throughput(plain: Path, device: str) -> Peer:
+    """The same in the precision that it chooses, made for throughput: the crops are divided among its requests."""
+    import openvino
+
+    compiled_model = openvino.Core().compile_model(plain, device.upper(), {"PERFORMANCE_HINT": "THROUGHPUT"})
+    count = compiled_model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    requests = [compiled_model.create_infer_request() for _ in range(count)]
+
+    def logits(crops: Any) -> Any:
+        parts = [part for part in np.array_split(crops.numpy(), count) if len(part)]
+        for request, part in zip(requests, parts, strict=False):
+            request.start_async([part])
+        for request in requests[: len(parts)]:
+            request.wait()
+        return np.concatenate([request.get_output_tensor(0).data for request in requests[: len(parts)]])
+
+    return Peer(logits)
+
+
 KINDS: dict[str, Callable[[Path, str], Contestant]] = {
     "bundle": lambda path, device: Bundle(path),
     "eager": eager,
+    "eager-bfloat16": eager_bfloat16,
     "compile": compiled,
+    "compile-bfloat16": compiled_bfloat16,
     "onnxruntime": plain_onnxruntime,
     "openvino": plain_openvino_float32,
     "openvino-default": plain_openvino,
+    "openvino-throughput": plain_openvino_throughput,
 }
 
 

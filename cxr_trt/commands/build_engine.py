@@ -1,6 +1,7 @@
 """The command `cxr-trt build-engine`: makes an engine bundle from a checkpoint, a scoring graph or a bundle."""
 
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -9,8 +10,9 @@ from cxr_trt.commands.progress import PhaseProgress
 from cxr_trt.commands.sources import load_source
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.build import BuildRequest, build_bundle, check_target
-from cxr_trt.engine.choice import check_backend, choose_backend
+from cxr_trt.engine.choice import able_backends, check_backend, choose_backend
 from cxr_trt.engine.cpu.tuning import cpu_configs
+from cxr_trt.engine.precision_choice import choose_precision, offered_precisions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
 from cxr_trt.precision import CALIBRATION_METHODS, PRECISIONS, CalibrationMethod, Precision
@@ -45,7 +47,13 @@ from cxr_trt.views import ViewSet
     "--tune/--no-tune", default=True, help="On a CPU: measure which streams, batch and layout are fastest (default)."
 )
 @click.option("--plugin/--no-plugin", default=True, help="TensorRT: run the pooling as a CUDA plugin (default).")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Default: that of a source bundle, else fp32.")
+@click.option(
+    "--precision",
+    "wanted",
+    type=click.Choice(["auto", *PRECISIONS]),
+    help="Default: that of a source bundle, else fp32. auto: the fastest here whose probabilities agree with float32; "
+    "int8 takes part if it is calibrated.",
+)
 @click.option(
     "--calibrate", type=PATH, multiple=True, help="X-rays to calibrate int8 with: folders or files, not test images."
 )
@@ -81,7 +89,7 @@ def build_engine(
     share_crops: bool | None,
     tune: bool,
     plugin: bool,
-    precision: Precision | None,
+    wanted: str | None,
     calibrate: tuple[Path, ...],
     calibration_images: int,
     method: CalibrationMethod,
@@ -101,28 +109,44 @@ def build_engine(
     if (labels or exclude) and not calibrate:
         raise UsageError("--labels and --exclude choose among the images of --calibrate; add --calibrate FOLDER")
     graph, previous_plan = load_source(source, setting, view_set)
-    precision = precision or previous_plan.precision
-    if backend_name != "auto":
-        check_backend(backend_name, precision)  # before the minutes that a calibration takes
+    if wanted == "auto":
+        backends = able_backends(backend_name, "fp32", _say)
+        is_calibrated = bool(calibrate) or previous_plan.precision == "int8"
+        precisions = offered_precisions(backends, is_calibrated=is_calibrated)
+    else:
+        precisions = [cast(Precision, wanted or previous_plan.precision)]
+        if backend_name != "auto":
+            check_backend(backend_name, precisions[0])  # before the minutes that a calibration takes
     images = None
     if calibrate:
         images = choose_images(calibrate, calibration_images, seed, graph.spec, labels=labels, exclude=exclude)
         for sentence in images.left_out:
             _say(sentence)
     with PhaseProgress() as progress:
-        plan = plan_precision(precision, graph, previous_plan, images, method, progress)
-    backend = choose_backend(backend_name, plan, graph, _say)
+        plans = [plan_precision(name, graph, previous_plan, images, method, progress) for name in precisions]
+    if wanted == "auto":
+        engines = [(plan, backend) for plan in plans for backend in backends if plan.precision in backend.precisions]
+    else:
+        engines = [(plans[0], choose_backend(backend_name, plans[0], graph, _say))]
+    said: list[str] = []
     with PhaseProgress() as progress:
-        request = BuildRequest(
-            graph,
-            backend,
-            plan,
-            BuildOptions(max_batch or backend.default_max_batch, progress, plugin),
-            share_crops,
-            tuple(cpu_configs(max_batch)) if tune else (),
-            images.pixels if images else None,
-        )
+        requests = [
+            BuildRequest(
+                graph,
+                backend,
+                plan,
+                BuildOptions(max_batch or backend.default_max_batch, progress, plugin),
+                share_crops,
+                tuple(cpu_configs(max_batch)) if tune else (),
+                images.pixels if images else None,
+            )
+            for plan, backend in engines
+        ]
+        request = choose_precision(requests, said.append) if wanted == "auto" else requests[0]
         manifest = build_bundle(request, output, overwrite=overwrite)
+    for sentence in said:
+        _say(sentence)
+    backend, plan = request.backend, request.plan
     engine = f"{backend.name} {manifest.backend_version}, {plan.precision}, {graph.spec.views}"
     _say(f"{output}: {engine}{graph.info.caution()}")
     if reason := backend.why_not_run():

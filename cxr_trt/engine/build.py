@@ -32,6 +32,7 @@ class BuildRequest:
     share_crops: see `cxr_trt.export.rewrites.Rewrites`; None means the backend's default.
     cpu_configs: configurations to time on a CPU; the fastest replaces `options.max_batch`. Empty means one stream.
     images: X-rays on which engine and scoring graph are compared; None means a built-in picture.
+    tried: what was measured of this and other precisions (`cxr_trt.engine.precision_choice`), for the manifest.
     """
 
     graph: ScoringGraph
@@ -41,6 +42,7 @@ class BuildRequest:
     share_crops: bool | None = None
     cpu_configs: tuple[CpuConfig, ...] = ()
     images: Images | None = None
+    tried: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def build_bundle(request: BuildRequest, target: Path, *, overwrite: bool = False) -> Manifest:
@@ -81,18 +83,24 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
     graph, backend, plan = request.graph, request.backend, request.plan
     graph.save(folder / GRAPH_FILE)
     share_crops = backend.share_crops if request.share_crops is None else request.share_crops
-    model = plan.engine_graph(graph, share_crops=share_crops, float16=not backend.on_cpu)
-    bfloat16 = plan.precision in ("bf16", "int8") and "bf16" in backend.precisions
+    model = plan.engine_graph(graph, share_crops=share_crops, on_cpu=backend.on_cpu)
     max_batch = 1 if graph.one_by_one else request.options.max_batch
-    options = replace(request.options, max_batch=max_batch, bfloat16=bfloat16)
+    options = options_for(plan, backend, replace(request.options, max_batch=max_batch))
     settings = {**backend.build(model, folder, options), "share_crops": share_crops, **plan.summary()}
     if plan.precision != "fp32":
         (folder / PRECISION_FILE).write_text(plan.to_json())
     if request.cpu_configs and backend.on_cpu:
         settings = tune(backend, folder, graph.spec, settings, request.cpu_configs, request.options.on_progress)
+    if request.tried:
+        settings["tuning"] = {**settings.get("tuning", {}), "precision": dict(request.tried)}
     settings["parity"] = None if backend.why_not_run() else _parity(folder, request, settings)
     files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     return Manifest(graph.info, plan.precision, backend.name, backend.version(), settings, files)
+
+
+def options_for(plan: PrecisionPlan, backend: Backend, options: BuildOptions) -> BuildOptions:
+    """The options with what the plan's precision asks of the backend."""
+    return replace(options, bfloat16=plan.precision in ("bf16", "int8") and "bf16" in backend.precisions)
 
 
 def _parity(folder: Path, request: BuildRequest, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Choosing, from histograms of activations, the magnitudes that become 127 in int8; and the record of the choice."""
+"""Choosing, from histograms of activations, the magnitudes that become the highest level of int8, and their record."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Int8Calibration:
 
     weights_sha256: hash of the network's weights, see `ScoringGraph.weights_sha256`.
     images: the number of calibration images. images_sha256: hash of the hashes of their files.
-    thresholds: for each int8 layer, the magnitude of its input that becomes 127.
+    thresholds: for each int8 layer, the magnitude of its input that becomes the highest level.
     sensitivity: for each unit, the error of the scores if it alone is int8 (`cxr_trt.precision.sensitivity`).
     """
 

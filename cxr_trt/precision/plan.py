@@ -67,18 +67,19 @@ class PrecisionPlan:
             summary["int8"] = {**calibration.origin(), "floating_point_layers": floating}
         return summary
 
-    def engine_graph(self, graph: ScoringGraph, *, share_crops: bool, float16: bool) -> onnx.ModelProto:
+    def engine_graph(self, graph: ScoringGraph, *, share_crops: bool, on_cpu: bool) -> onnx.ModelProto:
         """The graph that a backend builds an engine from.
 
         Args:
             graph: the scoring graph that this plan was made for.
             share_crops: see `cxr_trt.export.rewrites.Rewrites`.
-            float16: whether layers of an int8 engine that are not int8 are float16; otherwise they are float32.
+            on_cpu: whether the backend is for CPUs: there, activations of int8 layers that are never negative have no
+                sign, and what is not int8 stays float32. On a GPU it is float16.
         """
-        typed = self.precision == "fp16" or (float16 and self.precision == "int8")
+        typed = self.precision == "fp16" or (self.precision == "int8" and not on_cpu)
         model = graph.rewritten(Rewrites(share_crops=share_crops, affine_norms=typed))
         if self.calibration:
-            model = quantize(model, self.calibration.thresholds)
+            model = quantize(model, self.calibration.thresholds, unsigned=on_cpu)
         return to_float16(model, self.float32) if typed else model
 
 

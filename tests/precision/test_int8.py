@@ -9,7 +9,7 @@ from onnx import TensorProto, numpy_helper
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.precision.float16 import layer_of, rounded_to_float16, to_float16
-from cxr_trt.precision.int8 import quantize
+from cxr_trt.precision.int8 import never_negative, quantize
 from cxr_trt.precision.ranges import measure_ranges
 
 
@@ -76,6 +76,37 @@ def test_scores_stay_close_and_a_wrong_scale_shows(calibrated):
     assert 1e-5 < np.abs(found - exact).max() < 0.1
     cut = run(quantize(model, {layer: value / 20 for layer, value in thresholds.items()}), images)
     assert np.abs(cut - exact).mean() > 3 * np.abs(found - exact).mean()
+
+
+def test_without_a_sign_inputs_have_twice_the_levels_where_nothing_is_negative(calibrated):
+    model, thresholds = calibrated
+    images = check_pictures(256)
+    exact = run(model, images)
+    signed, unsigned = quantize(model, thresholds), quantize(model, thresholds, unsigned=True)
+    onnx.checker.check_model(unsigned, full_check=True)
+    zeros = {node.input[2] for node in unsigned.graph.node if node.op_type == "QuantizeLinear"}
+    assert zeros == {"zero.unsigned"}  # every convolution of this network follows a ReLU, or a pooling behind one
+    errors = [np.sqrt(((run(quantized, images) - exact) ** 2).mean()) for quantized in (signed, unsigned)]
+    assert errors[1] < errors[0]
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in unsigned.graph.initializer}
+    for layer, threshold in thresholds.items():
+        np.testing.assert_allclose(weights[f"{layer}.scale"], threshold / 255, rtol=1e-3)
+
+
+def test_what_may_be_negative_keeps_its_sign():
+    text = """
+    <ir_version: 9, opset_import: ["" : 18]>
+    graph (float[1, 2, 4, 4] x, float[1, 2, 4, 4] y) => (float[1, 4, 2, 2] joined, float[1, 4, 2, 2] mixed)
+    {
+        a = Relu (x)
+        b = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
+        c = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (y)
+        d = Sigmoid (c)
+        joined = Concat <axis = 1> (b, d)
+        mixed = Concat <axis = 1> (b, c)
+    }
+    """
+    assert never_negative(onnx.parser.parse_model(text)) == {"a", "b", "d", "joined"}
 
 
 def test_float16_around_int8_gives_the_same_but_for_rounding(calibrated):

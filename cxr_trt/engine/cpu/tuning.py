@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cxr_trt.engine.backend import Backend
+from cxr_trt.engine.backend import Backend, Runner
 from cxr_trt.engine.cpu.config import CpuConfig, cores, processors
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.progress import ProgressCallback
@@ -78,21 +78,28 @@ def time_configs(
     configs: Mapping[str, CpuConfig],
     on_progress: Callable[[float], None],
 ) -> dict[str, float]:
-    """Median seconds per X-ray of each configuration, with full batches. They take turns, after one warm-up round."""
-    picture = check_pictures(spec.image_size)[0, 0]
-    seconds: dict[str, list[float]] = {label: [] for label in configs}
+    """Median seconds per X-ray of an engine in each configuration, see `time_runners`."""
     with ExitStack() as stack:
         runners = {}
         for label, config in configs.items():
             runners[label] = backend.open(folder, spec, {**settings, **config._asdict()})
             stack.callback(runners[label].close)
-        for timed_round in range(TIMED_ROUNDS + 1):
-            for label, runner in runners.items():
-                start = time.perf_counter()
-                runner.submit([picture] * runner.max_batch, False)()
-                if timed_round > 0:
-                    seconds[label].append((time.perf_counter() - start) / runner.max_batch)
-            on_progress((timed_round + 1) / (TIMED_ROUNDS + 1))
+        return time_runners(runners, spec, on_progress)
+
+
+def time_runners(
+    runners: Mapping[str, Runner], spec: Specification, on_progress: Callable[[float], None]
+) -> dict[str, float]:
+    """Median seconds per X-ray of each open engine, with full batches. They take turns, after one warm-up round."""
+    picture = check_pictures(spec.image_size)[0, 0]
+    seconds: dict[str, list[float]] = {label: [] for label in runners}
+    for timed_round in range(TIMED_ROUNDS + 1):
+        for label, runner in runners.items():
+            start = time.perf_counter()
+            runner.submit([picture] * runner.max_batch, False)()
+            if timed_round > 0:
+                seconds[label].append((time.perf_counter() - start) / runner.max_batch)
+        on_progress((timed_round + 1) / (TIMED_ROUNDS + 1))
     return {label: round(statistics.median(values), 6) for label, values in seconds.items()}
 
 

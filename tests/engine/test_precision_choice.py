@@ -1,0 +1,73 @@
+"""`--precision auto`: what it tries, what it takes, and what it writes down."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from cxr_trt.engine.build import BuildRequest, build_bundle
+from cxr_trt.engine.choice import CPU_BACKENDS
+from cxr_trt.engine.cpu.onnxruntime import OnnxRuntimeBackend
+from cxr_trt.engine.precision_choice import choose_precision, offered_precisions
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.errors import BackendError
+from cxr_trt.export.scoring_graph import ScoringGraph
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def graph(center_bundle):
+    return ScoringGraph.load(center_bundle / "model.onnx")
+
+
+def test_int8_is_offered_to_calibrated_networks_and_fp16_not_on_cpus():
+    backends = [BACKENDS[name] for name in CPU_BACKENDS]
+    without, calibrated = (offered_precisions(backends, is_calibrated=is_calibrated) for is_calibrated in (False, True))
+    assert without[0] == "fp32"
+    assert set(without) <= {"fp32", "bf16"}
+    assert calibrated == [*without, "int8"]
+    assert "fp16" in offered_precisions([BACKENDS["tensorrt-rtx"]], is_calibrated=False)
+
+
+def test_the_fastest_is_taken_and_all_are_in_the_manifest_but_not_in_the_fingerprint(graph, tmp_path):
+    requests = [BuildRequest(graph, BACKENDS[name]) for name in CPU_BACKENDS]
+    said = []
+    chosen = choose_precision(requests, said.append)
+    labels = [f"fp32, {name}" for name in CPU_BACKENDS]
+    assert list(chosen.tried) == labels
+    seconds = {label: tried["seconds_per_xray"] for label, tried in chosen.tried.items()}
+    others = min(value for label, value in seconds.items() if label != labels[0])
+    assert chosen.backend.name == CPU_BACKENDS[others <= 0.95 * seconds[labels[0]]]
+    assert all(tried["largest_difference"] <= 1e-4 for tried in chosen.tried.values())
+    assert [sentence.split(":")[0] for sentence in said] == labels
+    manifest = build_bundle(chosen, tmp_path / "chosen.cxr")
+    assert manifest.settings["tuning"]["precision"] == chosen.tried
+    without = {name: value for name, value in manifest.settings.items() if name != "tuning"}
+    assert replace(manifest, settings=without).fingerprint == manifest.fingerprint
+
+
+class WithAnotherBias(OnnxRuntimeBackend):
+    """Builds from a graph with another bias in the transfer layer."""
+
+    name = "wrong"
+
+    def build(self, graph, folder, options):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(graph)
+        bias = next(tensor for tensor in copy.graph.initializer if tensor.name == "transfer.conv.bias")
+        bias.CopyFrom(numpy_helper.from_array(np.full(list(bias.dims), 9, np.float32), bias.name))
+        return super().build(copy, folder, options)
+
+
+def test_an_engine_that_disagrees_is_left_out_with_the_reason(graph):
+    requests = [BuildRequest(graph, WithAnotherBias()), BuildRequest(graph, BACKENDS["onnxruntime"])]
+    said = []
+    chosen = choose_precision(requests, said.append)
+    assert chosen.backend.name == "onnxruntime"
+    assert "wrong" not in "".join(chosen.tried)
+    assert said[0].startswith("fp32, wrong is left out: nothing was written: the engine's probabilities differ")
+    with pytest.raises(BackendError, match="fp32, wrong: nothing was written"):
+        choose_precision(requests[:1], said.append)
