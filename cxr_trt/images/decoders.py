@@ -4,6 +4,7 @@ The processes are plain subprocesses that communicate over pipes, and are starte
 with an engine in it is forked, nothing is pickled, and the caller's main module does not run a second time.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ from cxr_trt.views import Size
 
 ANSWER_HEAD = struct.Struct("<II")  # an answer starts with the lengths of its JSON and its pixels, which follow
 MAX_FACTS_BYTES = 1 << 16  # of an answer's JSON
+PIPE_BYTES = 1 << 20  # so that an answer fits, and the process need not wait for its reader
 MAX_THREADS = 8  # of one process: each takes address space of its limit
 WORKER_CODE = "import sys; sys.path[:] = {path!r}; from cxr_trt.images.worker import main; main()"
 """Runs with the caller's search path: `python -m` would also import from the current folder, which may hold X-rays."""
@@ -82,7 +84,8 @@ class Decoders(Closing):
     `size` is that of the images; a number stands for a square. `picture` is the longest side of an answer's picture in
     pixels; 0 means no picture. `identities` is whether answers say whose X-ray a DICOM file is.
 
-    Processors that would be idle, as there are fewer processes, decode JPEG 2000 in further threads of these.
+    Processors that would be idle, as there are fewer processes, work in further threads of these: they hash large
+    files and decode JPEG 2000.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class Decoders(Closing):
     ) -> None:
         self._size, self._limits, self._fit, self._picture = Size.of(size), limits, fit, picture
         self._identities = identities
-        self._jpeg2000_threads = min(len(os.sched_getaffinity(0)) // workers, MAX_THREADS)
+        self._threads_each = max(1, min(len(os.sched_getaffinity(0)) // workers, MAX_THREADS))
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
@@ -152,9 +155,7 @@ class Decoders(Closing):
                 raise EOFError
             if self._idle:
                 return self._idle.pop()
-            process = _Process(
-                self._size, self._limits, self._fit, self._picture, self._identities, self._jpeg2000_threads
-            )
+            process = _Process(self._size, self._limits, self._fit, self._picture, self._identities, self._threads_each)
             self._all.add(process)
             return process
 
@@ -162,12 +163,10 @@ class Decoders(Closing):
 class _Process:
     """One decoding process, see `cxr_trt.images.worker`. It ends when its standard input closes, so soon after us."""
 
-    def __init__(
-        self, size: Size, limits: Limits, fit: Fit, picture: int, identities: bool, jpeg2000_threads: int
-    ) -> None:
+    def __init__(self, size: Size, limits: Limits, fit: Fit, picture: int, identities: bool, threads: int) -> None:
         self._size, self._picture, self.is_ready = size, picture, False
         limit = (str(limits.memory), str(limits.seconds))
-        arguments = [str(size.height), str(size.width), fit, *limit, str(picture), str(int(identities))]
+        arguments = [str(size.height), str(size.width), fit, *limit, str(picture), str(int(identities)), str(threads)]
         self._process = subprocess.Popen(  # noqa: S603 - our own code
             [sys.executable, "-c", WORKER_CODE.format(path=sys.path), *arguments],
             stdin=subprocess.PIPE,
@@ -177,9 +176,12 @@ class _Process:
                 **os.environ,
                 "OPENBLAS_NUM_THREADS": "1",
                 "OMP_NUM_THREADS": "1",
-                "OPJ_NUM_THREADS": str(jpeg2000_threads if jpeg2000_threads > 1 else 0),  # 0: without a thread pool
+                "OPJ_NUM_THREADS": str(threads if threads > 1 else 0),  # 0: without a thread pool
             },
         )
+        assert self._process.stdout is not None  # noqa: S101 - for the type checker
+        with suppress(OSError):  # the user has used up what the system grants for pipes
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     @property
     def exit_code(self) -> int | None:
