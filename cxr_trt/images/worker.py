@@ -13,7 +13,7 @@ import signal
 import sys
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -37,39 +37,30 @@ KEPT_BYTES = 256 << 20  # of freed memory: several times what a large radiograph
 def main() -> None:
     """Answer requests until standard input ends.
 
-    Command-line arguments: height and width of the images in pixels; fit; limits of bytes and of seconds per
-    file; longest side of pictures, or 0 for none; 1 to say whose X-ray a DICOM file is, otherwise 0; threads.
+    Command-line arguments: limits of bytes and of seconds per file; threads; 1 to import pydicom at once, otherwise 0.
     """
-    size, fit = Size(int(sys.argv[1]), int(sys.argv[2])), cast(Fit, sys.argv[3])
-    memory, seconds, picture, identities = int(sys.argv[4]), float(sys.argv[5]), int(sys.argv[6]), sys.argv[7] == "1"
-    threads = int(sys.argv[8])
+    memory, seconds, threads, dicom = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1"
     cv2.setNumThreads(1)
     keep_freed_memory(KEPT_BYTES)
+    if dicom:
+        import cxr_trt.images.dicom  # noqa: F401
     hasher = ThreadPoolExecutor(1) if threads > 1 else None
     try:
-        _serve(os.fdopen(os.dup(1), "wb"), size, fit, memory, seconds, picture, identities, hasher)
+        _serve(os.fdopen(os.dup(1), "wb"), memory, seconds, hasher)
     except BrokenPipeError:
         os._exit(0)  # the parent is gone, and closing the stream would raise the same error again
 
 
-def _serve(
-    answers: BinaryIO,
-    size: Size,
-    fit: Fit,
-    memory: int,
-    seconds: float,
-    picture: int,
-    identities: bool,
-    hasher: Executor | None,
-) -> None:
+def _serve(answers: BinaryIO, memory: int, seconds: float, hasher: Executor | None) -> None:
     if hasher:
         hasher.submit(int).result()  # starts its thread before the limits apply
     _send(answers, {}, b"")  # tells the parent that all imports succeeded
     _restrict(memory)
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        path, known, size = Path(request["path"]), request["known"], Size(*request["size"])
         signal.setitimer(signal.ITIMER_REAL, seconds)  # its SIGALRM ends the process, even inside a C library
-        facts, pixels = answer(Path(request["path"]), request["known"], size, fit, picture, identities, hasher)
+        facts, pixels = answer(path, known, size, request["fit"], request["picture"], request["identities"], hasher)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(answers, facts, pixels)
 
