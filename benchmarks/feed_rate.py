@@ -4,7 +4,6 @@ Beside the project's decoders, with an engine that costs nothing: what a PyTorch
 torchvision in a DataLoader; and the decoder library alone, in one thread, without reading, resizing or moving anything.
 """
 
-import hashlib
 import io
 import statistics
 import tempfile
@@ -47,16 +46,13 @@ raw, JPEG 2000 (lossless) and RLE.
 - **cxr-trt**: the decoding processes of `cxr-trt score`, with all their checks and limits; one process, and two.
 - **PIL**: PIL, or pydicom for DICOM, then Resize and ToTensor of torchvision, in a DataLoader with as many workers.
 - **times faster**: cxr-trt compared with PIL.
-- **hash**: SHA-256 of a file in memory alone, in one thread; the hash of each file stands in its row.
 - **library**: the decoder that cxr-trt uses for the format, on bytes in memory, in one thread: without reading,
   hashing, windowing, resizing or checking. For uncompressed DICOM that is next to nothing.
 - **part of library**: the rate of one process of cxr-trt as a part of that; above 1 with JPEG 2000, where one process
   has a thread for each processor.
 
 What keeps cxr-trt below its decoders is the other work: hashing, windowing, resizing, and the checks of the picture.
-The faster the decoder, the more they weigh. For raw DICOM the hash alone is slower than the library; what follows is
-looking up a grey for each of its pixels and averaging them, with OpenCV's order of additions, so that scores stay the
-same. Where a processor has no process of its own, large files are hashed beside. With JPEG 2000, nearly all of the time is OpenJPEG's for both. With one
+The faster the decoder, the more they weigh. With JPEG 2000, nearly all of the time is OpenJPEG's for both. With one
 process, both decode it on two processors: cxr-trt because a processor is idle, GDCM, which pydicom chooses, always.
 [JPEG 2000](jpeg-2000.md) compares the libraries.
 """
@@ -79,10 +75,7 @@ def rates(kind: Format, folder: Path, seconds: float, rounds: int) -> dict[str, 
     data = encode(kind)
     count = max(MIN_FILES, round(seconds / _seconds_of_one(kind, data)))  # so many that one process needs the time
     files = sorted(make_pictures(folder / "files", kind, count).iterdir())
-    contestants: dict[str, Callable[[], Iterable[Any]]] = {
-        "library": lambda: _library(kind, data, count),
-        "hash": lambda: (hashlib.sha256(data).digest() for _ in range(count)),
-    }
+    contestants: dict[str, Callable[[], Iterable[Any]]] = {"library": lambda: _library(kind, data, count)}
     for workers in WORKERS:
         contestants[f"cxr-trt, {workers}"] = partial(decoded_files, files, workers)
         contestants[f"PIL, {workers}"] = partial(_loader, files, workers)
@@ -146,12 +139,12 @@ def page(result: Result) -> str:
     rows = []
     for kind, own in result["rates"].items():
         median = {name: values["median"] for name, values in own["rates"].items()}
-        cells = [f"{median['hash']:.0f}", f"{median['library']:.1f}"]
+        cells = [f"{median['library']:.1f}"]
         for workers in WORKERS:
             ours, theirs = median[f"cxr-trt, {workers}"], median[f"PIL, {workers}"]
             cells += [f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}"]
         rows.append((kind, f"{own['bytes'] / 1e6:.1f} MB", *cells, f"{median['cxr-trt, 1'] / median['library']:.2f}"))
-    columns = ["format", "file size", "hash", "library"]
+    columns = ["format", "file size", "library"]
     for workers in WORKERS:
         columns += [f"cxr-trt, {workers}", f"PIL, {workers}", "times faster"]
     most = f"cxr-trt, {WORKERS[-1]}"
