@@ -14,15 +14,18 @@ from cxr_trt.commands.run import Run
 from cxr_trt.commands.terminal import show_rows
 from cxr_trt.errors import UsageError
 from cxr_trt.hashing import hash_file
-from cxr_trt.images.files import Selection, counted, find_files
+from cxr_trt.images.decoders import Limits, Spares
+from cxr_trt.images.files import Selection, Source, counted, find_files
 from cxr_trt.outputs import check_output, locked, replacing
 from cxr_trt.results.dicom.writer import DicomResultWriter, check_highdicom
 from cxr_trt.results.heatmaps import HeatmapWriter
 from cxr_trt.results.writer import ResultWriter, check_result_folder, write_results
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
-from cxr_trt.score.pipeline import score_files
+from cxr_trt.score.pipeline import default_workers, score_files
 from cxr_trt.tables.writing import TABLE_SUFFIXES, standard_output, write_table
+
+DICOM_SUFFIXES = (".dcm", ".dicom", "")
 
 
 @click.command()
@@ -92,15 +95,19 @@ def score(
     if json_path:
         check_output(json_path, (".json",), overwrite=True)
     selection = find_files(paths)
+    workers = workers or default_workers(selection.sources)
     table = table or (output is None and sys.stdout is not None and sys.stdout.isatty())
     with ExitStack() as stack:
         journal = stack.enter_context(_open_journal(output, fresh=fresh, overwrite=overwrite)) if output else None
         _check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
+        spares = stack.enter_context(_started_decoders(selection.sources, workers))
         engine = stack.enter_context(Engine(bundle or _only_bundle()))
         writers = _result_writers(engine, heatmaps, dicom_results, top, raw_maps=raw_maps, full_size=full_size)
         stream = None if output or table else standard_output(engine.spec.findings, engine.calibration)
         _announce(engine, selection)
         run = Run(engine, journal, writers, selection)
+        if not run.known_row(selection.sources[0].name):
+            engine.prepare(len(selection.sources))  # while the decoders start
         stack.enter_context(_reporting_kept_rows(journal))
         progress = stack.enter_context(FileProgress(len(selection.sources)))
         results = score_files(
@@ -110,6 +117,7 @@ def score(
             max_picture_side=max((writer.max_picture_side for writer in writers), default=0),
             identities=any(writer.needs_identity for writer in writers),
             workers=workers,
+            spares=spares,
             known=run.known_row,
         )
         for result in write_results(results, writers):
@@ -167,6 +175,13 @@ def _check_result_folders(
     for folder in filter(None, folders):
         is_ours = journal is not None and journal.has_made(str(folder.resolve()))
         check_result_folder(folder, scored, overwrite=overwrite or is_ours)
+
+
+def _started_decoders(sources: Sequence[Source], workers: int) -> Spares:
+    """As many as `score_files` will need."""
+    first = sources[:workers]
+    dicom = any(source.path.suffix.lower() in DICOM_SUFFIXES for source in first)
+    return Spares(len(first), workers, Limits(), dicom=dicom)
 
 
 def _result_writers(

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from cxr_trt.progress import ProgressCallback, ignore_progress
 from cxr_trt.spec import Specification
+
+if TYPE_CHECKING:
+    import onnx
 
 
 class Outputs(NamedTuple):
@@ -117,7 +119,7 @@ class Backend(Protocol):
         """The version of the installed backend."""
         ...
 
-    def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> Mapping[str, Any]:
+    def build(self, graph: "onnx.ModelProto", folder: Path, options: BuildOptions) -> Mapping[str, Any]:
         """Write the engine's own files into `folder`, and return `settings`.
 
         `graph` is only in memory: a backend that needs it when the engine runs must write it itself.

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,17 +117,20 @@ def _check_files(bundle: Path, manifest: Manifest) -> None:
 
     A calibration is not part of the engine; it carries its own hash (`cxr_trt.calibrate.calibration`).
     """
-    for name, sha256 in manifest.files.items():
+    for name in manifest.files:
         path = bundle / name
         if Path(name).name != name or not path.is_file():
             raise BundleError(f"{bundle}: {name} is missing; {_rebuild(bundle)}")
         if path.is_symlink():
             raise BundleError(f"{path}: is a link, and a bundle must not contain links; copy the file itself")
+    with ThreadPoolExecutor() as threads:
+        paths = [bundle / name for name in manifest.files]
         try:
-            changed = hash_file(path) != sha256
+            hashes = list(threads.map(hash_file, paths))
         except OSError as error:
-            raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-        if changed:
+            raise BundleError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from error
+    for path, sha256, found in zip(paths, manifest.files.values(), hashes, strict=True):
+        if found != sha256:
             raise BundleError(f"{path}: changed since the engine was built; {_rebuild(bundle)}")
     for path in sorted(bundle.iterdir()):
         if path.name not in (MANIFEST_FILE, CALIBRATION_FILE, *manifest.files):

@@ -1,19 +1,23 @@
 """Running ONNX models of any origin with ONNX Runtime on the CPU, to look at what they give."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 from cxr_trt.errors import GraphError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FATAL_ONLY = 4  # the least severity of what ONNX Runtime logs: errors are raised anyway
 
 
-def open_session(model: onnx.ModelProto, name: str) -> onnxruntime.InferenceSession:
+def open_session(model: onnx.ModelProto, name: str) -> "onnxruntime.InferenceSession":
     """Open a model; `name` stands in the message. Raises GraphError if ONNX Runtime refuses it."""
+    import onnxruntime  # here: an engine that another backend runs opens sooner
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL_ONLY
     try:

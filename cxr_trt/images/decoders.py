@@ -4,6 +4,7 @@ The processes are plain subprocesses that communicate over pipes, and are starte
 with an engine in it is forked, nothing is pickled, and the caller's main module does not run a second time.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from cxr_trt.views import Size
 
 ANSWER_HEAD = struct.Struct("<II")  # an answer starts with the lengths of its JSON and its pixels, which follow
 MAX_FACTS_BYTES = 1 << 16  # of an answer's JSON
+PIPE_BYTES = 1 << 20  # so that an answer fits, and the process need not wait for its reader
 MAX_THREADS = 8  # of one process: each takes address space of its limit
 WORKER_CODE = "import sys; sys.path[:] = {path!r}; from cxr_trt.images.worker import main; main()"
 """Runs with the caller's search path: `python -m` would also import from the current folder, which may hold X-rays."""
@@ -80,9 +82,11 @@ class Decoders(Closing):
     """A pool of at most `workers` decoding processes, with threads that wait for them; a context manager.
 
     `size` is that of the images; a number stands for a square. `picture` is the longest side of an answer's picture in
-    pixels; 0 means no picture. `identities` is whether answers say whose X-ray a DICOM file is.
+    pixels; 0 means no picture. `identities` is whether answers say whose X-ray a DICOM file is. `spares` are processes
+    that were started for as many workers and the same limits.
 
-    Processors that would be idle, as there are fewer processes, decode JPEG 2000 in further threads of these.
+    Processors that would be idle, as there are fewer processes, work in further threads of these: they hash large
+    files and decode JPEG 2000.
     """
 
     def __init__(
@@ -93,10 +97,10 @@ class Decoders(Closing):
         fit: Fit = "stretch",
         picture: int = 0,
         identities: bool = False,
+        spares: "Spares | None" = None,
     ) -> None:
-        self._size, self._limits, self._fit, self._picture = Size.of(size), limits, fit, picture
-        self._identities = identities
-        self._jpeg2000_threads = min(len(os.sched_getaffinity(0)) // workers, MAX_THREADS)
+        self._wanted = _Wanted(Size.of(size), fit, picture, identities)
+        self._limits, self._threads_each, self._spares = limits, _threads_each(workers), spares
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
@@ -130,7 +134,7 @@ class Decoders(Closing):
         for _ in range(2):
             process = self._take()
             try:
-                answer = process.ask(request)
+                answer = process.ask(request, self._wanted)
             except (EOFError, OSError, ValueError, TypeError):
                 process.end()
                 with self._lock:
@@ -152,22 +156,52 @@ class Decoders(Closing):
                 raise EOFError
             if self._idle:
                 return self._idle.pop()
-            process = _Process(
-                self._size, self._limits, self._fit, self._picture, self._identities, self._jpeg2000_threads
-            )
+            process = self._spares.take() if self._spares else None
+            process = process or _Process(self._limits, self._threads_each)
             self._all.add(process)
             return process
+
+
+class Spares(Closing):
+    """Processes for `Decoders` that start before it is known what to make of the files; a context manager.
+
+    They start while the engine is opened, which takes about as long.
+
+    Args:
+        count: how many.
+        workers: of the `Decoders`.
+        limits: of the `Decoders`.
+        dicom: whether a DICOM file is among the first.
+    """
+
+    def __init__(self, count: int, workers: int, limits: Limits, *, dicom: bool) -> None:
+        self._processes = [_Process(limits, _threads_each(workers), dicom=dicom) for _ in range(count)]
+
+    def take(self) -> "_Process | None":
+        """One that was not taken before, which the caller ends."""
+        return self._processes.pop() if self._processes else None
+
+    def close(self) -> None:
+        """End those that were not taken."""
+        while process := self.take():
+            process.end()
+
+
+class _Wanted(NamedTuple):
+    """What to make of files: see `Decoders`. A part of each request."""
+
+    size: Size
+    fit: Fit
+    picture: int
+    identities: bool
 
 
 class _Process:
     """One decoding process, see `cxr_trt.images.worker`. It ends when its standard input closes, so soon after us."""
 
-    def __init__(
-        self, size: Size, limits: Limits, fit: Fit, picture: int, identities: bool, jpeg2000_threads: int
-    ) -> None:
-        self._size, self._picture, self.is_ready = size, picture, False
-        limit = (str(limits.memory), str(limits.seconds))
-        arguments = [str(size.height), str(size.width), fit, *limit, str(picture), str(int(identities))]
+    def __init__(self, limits: Limits, threads: int, *, dicom: bool = False) -> None:
+        self.is_ready = False
+        arguments = [str(limits.memory), str(limits.seconds), str(threads), str(int(dicom))]
         self._process = subprocess.Popen(  # noqa: S603 - our own code
             [sys.executable, "-c", WORKER_CODE.format(path=sys.path), *arguments],
             stdin=subprocess.PIPE,
@@ -177,30 +211,33 @@ class _Process:
                 **os.environ,
                 "OPENBLAS_NUM_THREADS": "1",
                 "OMP_NUM_THREADS": "1",
-                "OPJ_NUM_THREADS": str(jpeg2000_threads if jpeg2000_threads > 1 else 0),  # 0: without a thread pool
+                "OPJ_NUM_THREADS": str(threads if threads > 1 else 0),  # 0: without a thread pool
             },
         )
+        assert self._process.stdout is not None  # noqa: S101 - for the type checker
+        with suppress(OSError):  # the user has used up what the system grants for pipes
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     @property
     def exit_code(self) -> int | None:
         return self._process.returncode
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request, wanted: _Wanted) -> Answer:
         """Raises EOFError, OSError, ValueError or TypeError if the process died or its answer is not valid."""
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         if not self.is_ready:
-            self._read()
+            self._read(0)
             self.is_ready = True
-        self._process.stdin.write(
-            json.dumps({"path": str(request.source.path), "known": request.known_sha256}).encode() + b"\n"
-        )
+        message = {"path": str(request.source.path), "known": request.known_sha256, **wanted._asdict()}
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
         self._process.stdin.flush()
-        facts, pixels = self._read()
+        size = wanted.size
+        facts, pixels = self._read(size.height * size.width + min(wanted.picture**2, MAX_PIXELS))
         height, width = facts.pop("picture", (0, 0))
-        image_bytes = self._size.height * self._size.width if pixels else 0
+        image_bytes = size.height * size.width if pixels else 0
         if len(pixels) != image_bytes + height * width:
             raise EOFError
-        image = np.frombuffer(pixels[:image_bytes], np.uint8).reshape(self._size) if pixels else None
+        image = np.frombuffer(pixels[:image_bytes], np.uint8).reshape(size) if pixels else None
         picture = np.frombuffer(pixels[image_bytes:], np.uint8).reshape(height, width) if height else None
         answer = Answer(**{**facts, "warnings": tuple(facts.get("warnings", ()))}, image=image, picture=picture)
         if not isinstance(answer.identity, dict | None):
@@ -220,18 +257,23 @@ class _Process:
         with suppress(OSError):  # from flushing a request that the process can no longer read
             self._process.__exit__(None, None, None)
 
-    def _read(self) -> tuple[dict[str, Any], bytes]:
+    def _read(self, max_pixels: int) -> tuple[dict[str, Any], bytes]:
         assert self._process.stdout is not None  # noqa: S101
         head = self._process.stdout.read(ANSWER_HEAD.size)
         if len(head) < ANSWER_HEAD.size:
             raise EOFError
         length, count = ANSWER_HEAD.unpack(head)
-        if length > MAX_FACTS_BYTES or count > self._size.height * self._size.width + min(self._picture**2, MAX_PIXELS):
+        if length > MAX_FACTS_BYTES or count > max_pixels:
             raise EOFError
         text, pixels = self._process.stdout.read(length), self._process.stdout.read(count)
         if len(text) < length or len(pixels) < count:
             raise EOFError
         return json.loads(text), pixels
+
+
+def _threads_each(workers: int) -> int:
+    """Threads of each of so many processes."""
+    return max(1, min(len(os.sched_getaffinity(0)) // workers, MAX_THREADS))
 
 
 def _cause(exit_code: int | None) -> str:

@@ -25,6 +25,11 @@ PREPROCESSING = (
 numbers when `preprocess` or `cxr_trt.images` gives other pixels."""
 
 
+BANDS = 4  # as many as OpenCV averages channels
+MIN_BANDED_PIXELS = 1 << 20
+MAX_SCALE_DENOMINATOR = 1 << 16  # times any row number, a scale with it is exact in double precision
+
+
 def preprocess(pixels: npt.NDArray[np.float32], size: Size | int, fit: Fit = "stretch") -> npt.NDArray[np.uint8]:
     """Resize display grey to the size of the network's image.
 
@@ -50,7 +55,8 @@ def preprocess(pixels: npt.NDArray[np.float32], size: Size | int, fit: Fit = "st
         resized = _resized(pixels[y : y + inner_rows, x : x + inner_columns], size)
     else:
         resized = _resized(pixels, size)
-    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+    np.rint(resized, out=resized)
+    return np.clip(resized, 0, 255, out=resized).astype(np.uint8)
 
 
 def fitted_part(height: int, width: int, size: Size, fit: Fit) -> tuple[float, float, float, float]:
@@ -76,5 +82,25 @@ def _inside(height: int, width: int, frame: Size) -> Size:
 
 
 def _resized(pixels: npt.NDArray[np.float32], size: Size) -> npt.NDArray[np.float32]:
+    if _can_be_banded(pixels.shape, size):
+        bands = cv2.merge(np.split(pixels, BANDS))
+        resized = cv2.resize(bands, (size.width, size.height // BANDS), interpolation=cv2.INTER_AREA)
+        return np.concatenate(cv2.split(resized))
     resized = cv2.resize(pixels, (size.width, size.height), interpolation=cv2.INTER_AREA)
     return resized.astype(np.float32, copy=False)
+
+
+def _can_be_banded(shape: tuple[int, ...], size: Size) -> bool:
+    """Whether horizontal bands of a large picture can be resized as the channels of one, in half the time.
+
+    Area averaging adds up pixel after pixel, and the processor waits for each sum; those of several channels do not
+    wait for each other. No pixel of the result changes if the bands end between pixels of both pictures, and OpenCV's
+    scale has so few digits that it places each row of a band as it does in the whole picture: without rounding.
+    """
+    rows, columns = shape
+    if rows * columns < MIN_BANDED_PIXELS or rows % BANDS or size.height % BANDS:
+        return False
+    if rows <= size.height or columns <= size.width or not (rows % size.height or columns % size.width):
+        return False  # is not averaged, or in whole blocks, which is fast as it is
+    scale = 1 / (size.height / rows)  # as OpenCV computes it
+    return scale * size.height == rows and (scale * MAX_SCALE_DENOMINATOR).is_integer()

@@ -11,8 +11,9 @@ import os
 import resource
 import signal
 import sys
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -28,40 +29,50 @@ from cxr_trt.images.preprocess import Fit, preprocess
 from cxr_trt.memory import keep_freed_memory
 from cxr_trt.views import Size
 
+TOO_MUCH_MEMORY = "decoding takes too much memory; export the image smaller"
+MIN_BYTES_HASHED_ASIDE = 1 << 20  # smaller files are hashed before a thread wakes up
 KEPT_BYTES = 256 << 20  # of freed memory: several times what a large radiograph needs
 
 
 def main() -> None:
     """Answer requests until standard input ends.
 
-    Command-line arguments: height and width of the images in pixels; fit; limits of bytes and of seconds per
-    file; longest side of pictures, or 0 for none; 1 to say whose X-ray a DICOM file is, otherwise 0.
+    Command-line arguments: limits of bytes and of seconds per file; threads; 1 to import pydicom at once, otherwise 0.
     """
-    size, fit = Size(int(sys.argv[1]), int(sys.argv[2])), cast(Fit, sys.argv[3])
-    memory, seconds, picture, identities = int(sys.argv[4]), float(sys.argv[5]), int(sys.argv[6]), sys.argv[7] == "1"
+    memory, seconds, threads, dicom = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1"
     cv2.setNumThreads(1)
     keep_freed_memory(KEPT_BYTES)
+    if dicom:
+        import cxr_trt.images.dicom  # noqa: F401
+    hasher = ThreadPoolExecutor(1) if threads > 1 else None
     try:
-        _serve(os.fdopen(os.dup(1), "wb"), size, fit, memory, seconds, picture, identities)
+        _serve(os.fdopen(os.dup(1), "wb"), memory, seconds, hasher)
     except BrokenPipeError:
         os._exit(0)  # the parent is gone, and closing the stream would raise the same error again
 
 
-def _serve(
-    answers: BinaryIO, size: Size, fit: Fit, memory: int, seconds: float, picture: int, identities: bool
-) -> None:
+def _serve(answers: BinaryIO, memory: int, seconds: float, hasher: Executor | None) -> None:
+    if hasher:
+        hasher.submit(int).result()  # starts its thread before the limits apply
     _send(answers, {}, b"")  # tells the parent that all imports succeeded
     _restrict(memory)
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        path, known, size = Path(request["path"]), request["known"], Size(*request["size"])
         signal.setitimer(signal.ITIMER_REAL, seconds)  # its SIGALRM ends the process, even inside a C library
-        facts, pixels = answer(Path(request["path"]), request["known"], size, fit, picture, identities)
+        facts, pixels = answer(path, known, size, request["fit"], request["picture"], request["identities"], hasher)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(answers, facts, pixels)
 
 
 def answer(
-    path: Path, known: str | None, size: Size | int, fit: Fit = "stretch", picture: int = 0, identities: bool = False
+    path: Path,
+    known: str | None,
+    size: Size | int,
+    fit: Fit = "stretch",
+    picture: int = 0,
+    identities: bool = False,
+    hasher: Executor | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """Read and decode a file.
 
@@ -72,32 +83,49 @@ def answer(
         fit: see `cxr_trt.images.preprocess.preprocess`.
         picture: longest side of the picture in pixels, which is never enlarged; 0 for no picture.
         identities: whether to say whose X-ray a DICOM file is.
+        hasher: a thread that hashes a large file while it is decoded; without it, it is hashed first.
 
     Returns:
         Facts about the file, named as in `cxr_trt.images.decoders.Answer`, and pixels: first of the image, uint8
         [height, width], then of the picture, uint8 with the shape that the fact `picture` gives. There are no pixels if
         there is an error or the content is known.
     """
-    facts: dict[str, Any] = {}
     try:
         data = read_file(path)
-        facts["sha256"] = hashlib.sha256(data).hexdigest()
-        if facts["sha256"] == known:
-            return facts, b""
+    except ImageError as error:
+        return {"error": str(error)}, b""
+    except MemoryError:
+        return {"error": TOO_MUCH_MEMORY}, b""
+    if hasher and not known and len(data) >= MIN_BYTES_HASHED_ASIDE:
+        hashing = hasher.submit(_sha256, data)
+        facts, pixels = _decoded(data, size, fit, picture, identities)
+        return {"sha256": hashing.result(), **facts}, pixels
+    sha256 = _sha256(data)
+    facts, pixels = ({}, b"") if sha256 == known else _decoded(data, size, fit, picture, identities)
+    return {"sha256": sha256, **facts}, pixels
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _decoded(data: bytes, size: Size | int, fit: Fit, picture: int, identities: bool) -> tuple[dict[str, Any], bytes]:
+    """What `answer` returns, but for the hash."""
+    try:
         decoded = decode(data)
         image = preprocess(decoded.pixels, size, fit)
         height, width = decoded.pixels.shape
         warnings = [*decoded.warnings, *picture_doubts(image)]
         shown = _downscaled(decoded.pixels, picture) if picture else None
     except NoImageError as error:
-        return {**facts, "skipped": str(error)}, b""
+        return {"skipped": str(error)}, b""
     except ImageError as error:
-        return {**facts, "error": str(error)}, b""
+        return {"error": str(error)}, b""
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
-        return {**facts, "error": "decoding takes too much memory; export the image smaller"}, b""
-    facts |= {"width": width, "height": height, "format": decoded.format, "warnings": warnings}
+        return {"error": TOO_MUCH_MEMORY}, b""
+    facts: dict[str, Any] = {"width": width, "height": height, "format": decoded.format, "warnings": warnings}
     if identities and decoded.format == "DICOM":
         from cxr_trt.images.identity import read_identity
 

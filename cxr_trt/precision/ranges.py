@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from cxr_trt.precision.float16 import element_types
@@ -69,6 +68,8 @@ def measure_ranges(
     types = element_types(model)
     names = [name for node in model.graph.node for name in node.output]
     extremes = {f"{name}.largest": name for name in names if types.get(name) == TensorProto.FLOAT}
+    import onnxruntime  # here: opening an engine imports this module
+
     session = onnxruntime.InferenceSession(
         _instrumented(model, extremes, counted).SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -9,8 +9,6 @@ import numpy.typing as npt
 from cxr_trt.calibrate.calibration import read_calibration
 from cxr_trt.closing import Closing
 from cxr_trt.engine.backend import Outputs, Pending, concat_outputs
-from cxr_trt.engine.manifest import read_manifest
-from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BundleError, UsageError
 from cxr_trt.images.files import find_files
 from cxr_trt.model.settings import CAUTIONS
@@ -41,6 +39,9 @@ class Engine(Closing):
                 its backend or for another GPU.
             BackendError: its backend cannot run here.
         """
+        from cxr_trt.engine.manifest import read_manifest  # here: these take long, and meanwhile decoders start
+        from cxr_trt.engine.registry import BACKENDS
+
         path = Path(path)
         self.manifest = read_manifest(path)
         self.spec = self.manifest.graph.spec
@@ -108,6 +109,17 @@ class Engine(Closing):
         if class_maps and not self.has_class_maps:
             raise UsageError("the engine gives no class maps; its network has none, or was exported without them")
         return self._runner.submit(images, class_maps)
+
+    def prepare(self, images: int) -> None:
+        """Do now what the engine would otherwise do at the first batch, given how many images there are to score.
+
+        Raises:
+            BackendError: see `submit`.
+        """
+        from cxr_trt.engine.cpu.streams import StreamRunner
+
+        if isinstance(self._runner, StreamRunner):
+            self._runner.prepare(min(images, self.max_batch))
 
     def close(self) -> None:
         self._runner.close()

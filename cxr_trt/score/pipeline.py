@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cxr_trt.engine.backend import Outputs, Pending, ScoringEngine
 from cxr_trt.errors import BackendError
-from cxr_trt.images.decoders import Answer, Decoders, Limits, Request
+from cxr_trt.images.decoders import Answer, Decoders, Limits, Request, Spares
 from cxr_trt.images.files import Source
 from cxr_trt.images.image import Identity
 from cxr_trt.tables.rows import Row
@@ -50,6 +50,7 @@ def score_files(
     identities: bool = False,
     workers: int | None = None,
     limits: Limits | None = None,
+    spares: Spares | None = None,
     known: Callable[[str], Row | None] = lambda name: None,
 ) -> Iterator[Result]:
     """Score files one batch at a time; at most a few batches are in memory, however many files there are.
@@ -63,6 +64,7 @@ def score_files(
         identities: whether results say whose X-ray a DICOM file is; no other field of a result does.
         workers: number of decoding processes; by default one per processor, and no more than there are files.
         limits: memory and time for decoding a file.
+        spares: decoding processes that were started ahead, for as many workers and the same limits.
         known: returns the row of an earlier run by the name of a source, or None. The row is used again if the file's
             content is the same.
 
@@ -73,9 +75,9 @@ def score_files(
     Raises:
         BackendError: the engine failed twice on the same images, or no decoding process can be started.
     """
-    workers = workers or _default_workers(sources)
-    spec = engine.spec
-    with Decoders(workers, spec.image_size, limits or Limits(), spec.fit, max_picture_side, identities) as decoders:
+    workers = workers or default_workers(sources)
+    spec, limits = engine.spec, limits or Limits()
+    with Decoders(workers, spec.image_size, limits, spec.fit, max_picture_side, identities, spares) as decoders:
         rows: deque[Row | None] = deque()
 
         def requests() -> Iterator[Request]:
@@ -89,7 +91,7 @@ def score_files(
         yield from _infer(engine, _batches(items, engine.max_batch), class_maps)
 
 
-def _default_workers(sources: Iterable[Source]) -> int:
+def default_workers(sources: Iterable[Source]) -> int:
     """One per processor. Few files get fewer, because processors without a process help the others (`Decoders`)."""
     processors = os.cpu_count() or 1
     return max(1, min(processors, len(sources))) if isinstance(sources, Sized) else processors

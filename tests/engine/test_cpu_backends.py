@@ -125,3 +125,15 @@ def test_ten_crop_is_the_papers_evaluation(network, demo_model, build, load):
     assert np.abs(expected - evaluated(network, image, "center")).max() > 1e-3  # the other crops matter
     with Engine(build(ScoringGraph.load(demo_model), "openvino")) as engine:
         np.testing.assert_allclose(engine.run(image).probabilities, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_what_was_prepared_is_not_compiled_again(graph_of_size, build, load, images):
+    bundle = build(graph_of_size("center", **SMALL), "openvino", max_batch=2)
+    with Engine(bundle) as engine:
+        engine.prepare(images)
+        (compiled,) = engine._runner._compiled.values()
+        scores = engine.run(np.concatenate([load(288)] * min(images, engine.max_batch)))
+        assert list(engine._runner._compiled.values()) == [compiled]
+    with Engine(bundle) as engine:
+        np.testing.assert_array_equal(scores.probabilities[:1], engine.run(load(288)).probabilities)

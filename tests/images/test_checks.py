@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from cxr_trt.images import decode
+from cxr_trt.images import checks, decode
 from cxr_trt.images.checks import is_coloured, picture_doubts
 from cxr_trt.images.dicom_checks import tag_doubts
 from cxr_trt.images.preprocess import preprocess
@@ -98,3 +98,15 @@ def test_colour_is_told_from_grey_in_three_channels(dtype):
     assert is_coloured(grey // np.array([1, 2, 3], dtype))
     file = cv2.imencode(".png", grey // np.array([1, 2, 3], dtype))[1].tobytes()
     assert "colour image, converted to grey" in decode(file).warnings
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (7, 5), (1, 9), (224, 299)])
+def test_the_quick_look_for_an_empty_picture_never_misses_one(shape):
+    """With just more than 60 % of one grey, wherever its pixels are: at the top, at the bottom, anywhere."""
+    rng = np.random.default_rng(0)
+    for arranged in (np.sort, lambda pixels: np.sort(pixels)[::-1], rng.permutation):
+        pixels = rng.integers(1, 256, shape[0] * shape[1]).astype(np.uint8)
+        pixels[: int(0.6 * pixels.size) + 1] = 0
+        assert checks._may_be_empty(arranged(pixels).reshape(shape))
+    noise = rng.integers(0, 256, (512, 512), np.uint8)
+    assert not checks._may_be_empty(noise)

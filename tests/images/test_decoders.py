@@ -15,7 +15,7 @@ from pydicom.uid import JPEG2000Lossless
 from seeds import content, radiograph
 
 from cxr_trt.errors import BackendError
-from cxr_trt.images.decoders import WORKER_CODE, Decoders, Limits, Request
+from cxr_trt.images.decoders import WORKER_CODE, Decoders, Limits, Request, Spares
 from cxr_trt.images.files import find_files
 
 LIMITS = Limits(seconds=30)
@@ -53,6 +53,20 @@ def test_processes_are_started_as_needed_and_all_end(tmp_path):
             expected = cv2.imdecode(np.frombuffer(request.source.path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
             np.testing.assert_array_equal(answer.image, expected)
             assert 1 <= len(children()) <= 3
+    assert children() == []
+
+
+def test_processes_that_were_started_ahead_are_used_and_all_end(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(content(radiograph(np.arange(4096).reshape(64, 64))))
+    requests = [Request(source) for source in find_files(tmp_path).sources]
+    with Spares(2, 2, LIMITS, dicom=True) as spares:
+        started = children()
+        assert len(started) == 2
+        with Decoders(2, 64, LIMITS, spares=spares) as decoders:
+            ((_, answer),) = decoders.map(requests, 1)
+            assert answer.image is not None
+            assert sorted(children()) == sorted(started)
+        assert len(children()) == 1
     assert children() == []
 
 

@@ -1,6 +1,8 @@
+import cv2
 import numpy as np
 import pytest
 
+from cxr_trt.images import preprocess as module
 from cxr_trt.images.preprocess import preprocess
 
 
@@ -40,3 +42,14 @@ def test_other_sizes_are_area_weighted_means_that_do_not_keep_the_aspect(height:
 @pytest.mark.parametrize("shape", [(1, 1), (3, 700), (512, 512), (1955, 1841)])
 def test_a_constant_stays_constant(grey: int, shape: tuple[int, int]) -> None:
     assert (preprocess(np.full(shape, grey, np.float32), 512) == grey).all()
+
+
+@pytest.mark.parametrize("size", [512, 256])
+@pytest.mark.parametrize("shape", [(3000, 2500), (2500, 2048), (2048, 2500), (2140, 1841), (2832, 2348), (4280, 3520)])
+def test_resizing_in_bands_changes_no_pixel(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], size: int) -> None:
+    pixels = (np.random.default_rng(0).random(shape) * 255).astype(np.float32)
+    calls = []
+    monkeypatch.setattr(module.cv2, "merge", lambda bands, merge=cv2.merge: calls.append(1) or merge(bands))
+    resized = module._resized(pixels, module.Size.square(size))
+    assert calls
+    np.testing.assert_array_equal(resized, cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA))

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from google.protobuf.message import DecodeError
 
 from cxr_trt.engine.backend import BuildOptions
@@ -19,6 +18,9 @@ from cxr_trt.engine.cpu.streams import StreamRunner, Streams
 from cxr_trt.errors import BackendError
 from cxr_trt.precision.float16 import rounded_to_float16
 from cxr_trt.spec import Specification
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 ENGINE_FILE = "engine.onnx"
 # Layout of feature maps: as ONNX Runtime reorders them (channels in blocks of a vector's width, or last), or unchanged.
@@ -33,6 +35,8 @@ class OnnxRuntimeBackend(CpuBackend):
     layouts: tuple[str, ...] = (REORDERED, NCHW)
 
     def version(self) -> str:
+        import onnxruntime
+
         return str(onnxruntime.__version__)
 
     def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> dict[str, Any]:
@@ -59,6 +63,8 @@ class OnnxRuntimeRunner(StreamRunner):
         self.one_by_one = graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
     def compile(self, streams: int, largest_part: int) -> Streams:
+        import onnxruntime  # here: an engine that another backend runs opens sooner
+
         options = onnxruntime.SessionOptions()
         may_use_all = processors() == os.cpu_count()
         # Otherwise ONNX Runtime starts one thread per core and pins each to its core.
@@ -78,7 +84,7 @@ class OnnxRuntimeRunner(StreamRunner):
 
     def _run(
         self,
-        sessions: list[onnxruntime.InferenceSession],
+        sessions: "list[onnxruntime.InferenceSession]",
         parts: Sequence[npt.NDArray[np.uint8]],
         names: Sequence[str],
     ) -> list[list[npt.NDArray[np.float32]]]:

@@ -35,12 +35,19 @@ class StreamRunner(ABC):
     def compile(self, streams: int, largest_part: int) -> Streams:
         """Compile for 1 to `streams` parts of 1 to `largest_part` images each. Raises BackendError."""
 
+    def prepare(self, images: int) -> None:
+        """Compile now what a batch of so many images needs. Raises BackendError."""
+        self._compile(self.config.streams if 2 * images > self.config.streams else 1)
+
+    def _compile(self, streams: int) -> None:
+        is_small = streams < self.config.streams
+        largest_part = self.config.streams // 2 if is_small else -(-self.max_batch // self.config.streams)
+        self._compiled[streams] = self.compile(streams, 1 if self.one_by_one else largest_part)
+
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
         streams = self._streams_for(len(images))
         if streams not in self._compiled:
-            is_small = streams < self.config.streams
-            largest_part = self.config.streams // 2 if is_small else -(-self.max_batch // self.config.streams)
-            self._compiled[streams] = self.compile(streams, 1 if self.one_by_one else largest_part)
+            self._compile(streams)
         parts = np.array_split(np.stack(images)[:, None], len(images) if self.one_by_one else min(len(images), streams))
         names = ["probabilities", "class_maps"] if class_maps else ["probabilities"]
         results = []
