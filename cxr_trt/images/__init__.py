@@ -5,7 +5,7 @@ The decoders are imported when they are first needed, so that looking for image 
 
 from cxr_trt.errors import ImageError
 from cxr_trt.images.headers import is_bare_data_set
-from cxr_trt.images.image import Image
+from cxr_trt.images.image import Image, check_grey
 
 __all__ = ["HEAD_BYTES", "Image", "decode", "image_format"]
 
@@ -65,4 +65,5 @@ def decode(data: bytes) -> Image:
         from cxr_trt.images.raster import decode_raster
 
         image = decode_raster(data, file_format)
+    check_grey(image.pixels)
     return image

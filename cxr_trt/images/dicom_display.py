@@ -15,7 +15,6 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description
 
-from cxr_trt.errors import ImageError
 from cxr_trt.images.dicom_attributes import code, items, numbers, text
 from cxr_trt.images.dicom_cells import BitLayout, Booleans, Cells, Numbers
 from cxr_trt.images.dicom_lut import lookup_table
@@ -47,12 +46,7 @@ def display_picture(cells: Cells, photometric: str, dataset: Dataset) -> npt.NDA
         if not _hides_the_picture(greys, stored, cells):
             break
         cells.notes.append(f"the {name} shows all of the picture as one grey, so it was left out")
-    pixels = cells.picture(greys)
-    if not np.isfinite(greys.sum()) and not np.isfinite(
-        pixels.sum()
-    ):  # greys that the picture does not have may be NaN
-        raise ImageError("the decoded picture holds values that are no grey; export the image again")
-    return pixels
+    return cells.picture(greys)
 
 
 def _hides_the_picture(greys: npt.NDArray[np.float32], stored: Numbers, cells: Cells) -> bool:

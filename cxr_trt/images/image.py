@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,3 +39,9 @@ def check_size(width: int, height: int) -> None:
         raise ImageError(
             f"the image is too large ({width} x {height}); export it with at most {MAX_PIXELS // 1_000_000} megapixels"
         )
+
+
+def check_grey(pixels: npt.NDArray[Any]) -> None:
+    """Raise ImageError unless this is a grey picture, float32 [height, width], finite throughout."""
+    if pixels.dtype != np.float32 or pixels.ndim != 2 or not np.isfinite(pixels.sum()):
+        raise ImageError("the decoded picture holds values that are no grey; export the image again")

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
+from cxr_trt.errors import ImageError
 from cxr_trt.images import checks, decode
 from cxr_trt.images.checks import is_coloured, picture_doubts
 from cxr_trt.images.dicom_checks import tag_doubts
+from cxr_trt.images.image import check_grey
 from cxr_trt.images.preprocess import preprocess
 
 UNLIKE = ["does not look like an upright frontal chest X-ray"]
@@ -110,3 +112,18 @@ def test_the_quick_look_for_an_empty_picture_never_misses_one(shape):
         assert checks._may_be_empty(arranged(pixels).reshape(shape))
     noise = rng.integers(0, 256, (512, 512), np.uint8)
     assert not checks._may_be_empty(noise)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_no_picture_leaves_a_decoder_with_a_value_that_is_no_grey(value):
+    pixels = np.zeros((4, 5), np.float32)
+    check_grey(pixels)
+    pixels[2, 3] = value
+    with pytest.raises(ImageError, match="no grey"):
+        check_grey(pixels)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((4, 5), np.float64), np.zeros((4, 5, 3), np.float32)])
+def test_a_picture_is_float32_and_has_two_dimensions(pixels):
+    with pytest.raises(ImageError, match="no grey"):
+        check_grey(pixels)
