@@ -102,7 +102,7 @@ def _on_pytorch(graph: ScoringGraph) -> Run:
 
 def _on_onnxruntime(graph: ScoringGraph, plan: PrecisionPlan) -> Run:
     """The graph that TensorRT is given in a plan's precision."""
-    model = plan.engine_graph(graph, share_crops=False, on_cpu=False)
+    model = plan.engine_graph(graph, share_crops=False, chunk_concats=False, on_cpu=False)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=[(PROVIDER, {"use_tf32": 0})])
     if session.get_providers()[0] != PROVIDER:  # it falls back to the CPU without an error
         raise click.ClickException("ONNX Runtime did not take its CUDA provider; see above")

@@ -22,7 +22,8 @@ REWRITES = {
     "fold_norms": replace(NO_REWRITES, fold_norms=True),
     "pool_first": replace(NO_REWRITES, pool_first=True),
     "all but share_crops": Rewrites(share_crops=False),
-    "all": Rewrites(),
+    "all but chunk_concats": Rewrites(),
+    "all": Rewrites(chunk_concats=True),
 }
 MEANINGS = {
     "none": "the scoring graph as it is",
@@ -30,7 +31,8 @@ MEANINGS = {
     "fold_norms": "batch norms folded into convolutions",
     "pool_first": "pooling before the convolution of a transition",
     "all but share_crops": "these three together",
-    "all": "these three, and the early layers once for all crops",
+    "all but chunk_concats": "these three, and the early layers once for all crops",
+    "all": "all of these, and features joined after every four dense layers",
 }
 TEXT = """\
 # What rewriting the graph brings

@@ -1,7 +1,7 @@
 """The network as ONNX nodes, layer by layer, in the order that the rewrites need (paper, sec. 3)."""
 
 from cxr_trt.export.builder import GraphBuilder
-from cxr_trt.export.rewrites import NORM_EPSILON, Rewrites, affine_norm
+from cxr_trt.export.rewrites import CHUNK_LAYERS, JOINED, NEW, NORM_EPSILON, Rewrites, affine_norm
 from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import Specification
 
@@ -30,14 +30,45 @@ def late(graph: GraphBuilder, x: str, settings: ModelSettings, rewrites: Rewrite
 
 
 def _dense_block(graph: GraphBuilder, x: str, block: int, rewrites: Rewrites) -> str:
+    if rewrites.chunk_concats:
+        return _chunked_dense_block(graph, x, block, rewrites)
     features = [x]
-    for i in range(1, DENSE_BLOCK_LAYERS[block - 1] + 1):
-        layer = f"features.denseblock{block}.denselayer{i}"
+    for layer in _dense_layers(block):
         x = graph.concat(features, f"{layer}.concat", 1)
-        x = graph.conv(_norm_relu(graph, x, f"{layer}.norm1", rewrites), f"{layer}.conv1")
-        x = graph.conv(_norm_relu(graph, x, f"{layer}.norm2", rewrites), f"{layer}.conv2", padding=1)
-        features.append(x)
+        x = _first_conv(graph, x, layer, rewrites)
+        features.append(_second_conv(graph, x, layer, rewrites))
     return graph.concat(features, f"features.denseblock{block}", 1)
+
+
+def _chunked_dense_block(graph: GraphBuilder, x: str, block: int, rewrites: Rewrites) -> str:
+    """The same, with features joined only after every CHUNK_LAYERS layers; see `split_first_convs`."""
+    joined, new = x, list[str]()
+    for layer in _dense_layers(block):
+        if len(new) == CHUNK_LAYERS:
+            joined, new = graph.concat([joined, *new], f"{layer}.concat", 1), []
+        if new:
+            newer = graph.concat(new, f"{layer}.{NEW}", 1)
+            parts = [
+                _first_conv(graph, features, f"{layer}.{part}", rewrites)
+                for part, features in ((JOINED, joined), (NEW, newer))
+            ]
+            x = graph.node("Add", parts, f"{layer}.conv1")
+        else:
+            x = _first_conv(graph, joined, layer, rewrites)
+        new.append(_second_conv(graph, x, layer, rewrites))
+    return graph.concat([joined, *new], f"features.denseblock{block}", 1)
+
+
+def _dense_layers(block: int) -> list[str]:
+    return [f"features.denseblock{block}.denselayer{i + 1}" for i in range(DENSE_BLOCK_LAYERS[block - 1])]
+
+
+def _first_conv(graph: GraphBuilder, x: str, layer: str, rewrites: Rewrites) -> str:
+    return graph.conv(_norm_relu(graph, x, f"{layer}.norm1", rewrites), f"{layer}.conv1")
+
+
+def _second_conv(graph: GraphBuilder, x: str, layer: str, rewrites: Rewrites) -> str:
+    return graph.conv(_norm_relu(graph, x, f"{layer}.norm2", rewrites), f"{layer}.conv2", padding=1)
 
 
 def _transition(graph: GraphBuilder, x: str, number: int, rewrites: Rewrites) -> str:

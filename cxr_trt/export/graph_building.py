@@ -23,7 +23,7 @@ from cxr_trt.export.framing import (
     grey_pixels,
 )
 from cxr_trt.export.pooling import POOLING_DOMAIN, POOLING_DOMAIN_VERSION, POOLING_OPERATOR, max_min_pool_function
-from cxr_trt.export.rewrites import NO_REWRITES, Rewrites, average_maps, fold_norms
+from cxr_trt.export.rewrites import NO_REWRITES, Rewrites, average_maps, fold_norms, split_first_convs
 from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import Specification
 
@@ -55,6 +55,8 @@ def build_graph(
         weights, settings = average_maps(weights, settings)
     if rewrites.fold_norms:
         weights = fold_norms(weights)
+    if rewrites.chunk_concats:
+        weights = split_first_convs(weights)
     if spec.pooling is None:
         raise ValueError("the specification is for a network without this project's pooling")
     graph = GraphBuilder(weights)

@@ -67,17 +67,21 @@ class PrecisionPlan:
             summary["int8"] = {**calibration.origin(), "floating_point_layers": floating}
         return summary
 
-    def engine_graph(self, graph: ScoringGraph, *, share_crops: bool, on_cpu: bool) -> onnx.ModelProto:
+    def engine_graph(
+        self, graph: ScoringGraph, *, share_crops: bool, chunk_concats: bool, on_cpu: bool
+    ) -> onnx.ModelProto:
         """The graph that a backend builds an engine from.
 
         Args:
             graph: the scoring graph that this plan was made for.
             share_crops: see `cxr_trt.export.rewrites.Rewrites`.
+            chunk_concats: see there; not done in int8, whose features are quick to copy.
             on_cpu: whether the backend is for CPUs: there, activations of int8 layers that are never negative have no
                 sign, and what is not int8 stays float32. On a GPU it is float16.
         """
         typed = self.precision == "fp16" or (self.precision == "int8" and not on_cpu)
-        model = graph.rewritten(Rewrites(share_crops=share_crops, affine_norms=typed))
+        chunk_concats = chunk_concats and self.calibration is None
+        model = graph.rewritten(Rewrites(share_crops=share_crops, affine_norms=typed, chunk_concats=chunk_concats))
         if self.calibration:
             model = quantize(model, self.calibration.thresholds, unsigned=on_cpu)
         return to_float16(model, self.float32) if typed else model

@@ -22,7 +22,8 @@ EACH = {
     "fold_norms": replace(NO_REWRITES, fold_norms=True),
     "pool_first": replace(NO_REWRITES, pool_first=True),
     "share_crops": replace(NO_REWRITES, pool_first=True, share_crops=True),
-    "all": Rewrites(),
+    "chunk_concats": replace(NO_REWRITES, fold_norms=True, chunk_concats=True),
+    "all": Rewrites(chunk_concats=True),
 }
 SETTINGS_WITH_AND_WITHOUT_GATES = ("paper", "no-se")
 
@@ -74,9 +75,15 @@ def test_what_the_rewrites_leave_out(graph):
     assert weights["transfer.conv.weight"].shape[0] == 14 * settings.maps_per_finding
 
 
+def test_features_are_joined_after_every_four_layers(graph):
+    names = [node.name for node in graph.rewritten(EACH["chunk_concats"]).graph.node if node.op_type == "Concat"]
+    joined = [name for name in names if name.startswith("features.denseblock2.") and name.endswith(".concat")]
+    assert joined == [f"features.denseblock2.denselayer{i}.concat" for i in (5, 9)]
+
+
 @pytest.mark.parametrize("view_set", ["ten-crop", "center"])
 def test_all_rewrites_pass_the_full_check_of_onnx(graph, view_set):
-    onnx.checker.check_model(graph.with_views(view_set).rewritten(Rewrites()), full_check=True)
+    onnx.checker.check_model(graph.with_views(view_set).rewritten(Rewrites(chunk_concats=True)), full_check=True)
 
 
 def test_inputs_outputs_and_metadata_stay(graph):

@@ -47,7 +47,9 @@ def test_all_precisions_build(setting, view_set, tmp_path):
     def size(plan):
         folder = tmp_path / plan.precision
         folder.mkdir()
-        RTX.build(plan.engine_graph(graph, share_crops=False, on_cpu=False), folder, BuildOptions(2))
+        RTX.build(
+            plan.engine_graph(graph, share_crops=False, chunk_concats=False, on_cpu=False), folder, BuildOptions(2)
+        )
         return (folder / "engine.plan").stat().st_size
 
     with ThreadPoolExecutor(2) as threads:

@@ -36,6 +36,7 @@ class CpuBackend:
 
     default_max_batch = 1
     share_crops = True
+    chunk_concats = False
     layouts: tuple[str, ...] = ()
     on_cpu = True
 

@@ -30,6 +30,7 @@ class OpenVinoBackend(CpuBackend):
     """See `Backend`."""
 
     name = "openvino"
+    chunk_concats = True
 
     @property
     def precisions(self) -> tuple[str, ...]:
