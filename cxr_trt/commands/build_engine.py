@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, graph_options, overwrite_option
 from cxr_trt.commands.progress import PhaseProgress
 from cxr_trt.commands.sources import load_source
@@ -21,7 +22,7 @@ from cxr_trt.views import ViewSet
 
 @click.command()
 @click.argument("source", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="The bundle to write: NAME.cxr.")
+@click.option("-o", "--output", type=PATH, help="The bundle to write: NAME.cxr. Default: the name of SOURCE, here.")
 @click.option(
     "--backend",
     "backend_name",
@@ -73,9 +74,10 @@ from cxr_trt.views import ViewSet
 )
 @graph_options
 @overwrite_option
+@message_options
 def build_engine(
     source: Path,
-    output: Path,
+    output: Path | None,
     backend_name: str,
     max_batch: int | None,
     share_crops: bool | None,
@@ -92,12 +94,17 @@ def build_engine(
     view_set: ViewSet | None,
     overwrite: bool,
 ) -> None:
-    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx) or another bundle.
+    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx), another bundle, or `demo`.
+
+    `demo` is the demonstration network that comes with cxr-trt.
 
     For fp16 and int8, the network's activations are measured first: for int8 on the X-rays of --calibrate, for fp16 on
     these or on built-in pictures.
     """
+    output = output or Path(f"{source.stem}.cxr")
     check_target(output, overwrite)
+    if output.suffix != ".cxr":
+        raise UsageError(f"{output}: the name of a bundle must end in .cxr; add it")
     if (labels or exclude) and not calibrate:
         raise UsageError("--labels and --exclude choose among the images of --calibrate; add --calibrate FOLDER")
     graph, previous_plan = load_source(source, setting, view_set)
@@ -108,10 +115,12 @@ def build_engine(
     if calibrate:
         images = choose_images(calibrate, calibration_images, seed, graph.spec, labels=labels, exclude=exclude)
         for sentence in images.left_out:
-            _say(sentence)
+            say(sentence)
     with PhaseProgress() as progress:
         plan = plan_precision(precision, graph, previous_plan, images, method, progress)
-    backend = choose_backend(backend_name, plan, graph, _say)
+    backend = choose_backend(backend_name, plan, graph, say)
+    if tune and backend.on_cpu:
+        say("trying what is fastest on this CPU (about 20 s; --no-tune leaves it out)")
     with PhaseProgress() as progress:
         request = BuildRequest(
             graph,
@@ -124,10 +133,6 @@ def build_engine(
         )
         manifest = build_bundle(request, output, overwrite=overwrite)
     engine = f"{backend.name} {manifest.backend_version}, {plan.precision}, {graph.spec.views}"
-    _say(f"{output}: {engine}{graph.info.caution()}")
+    say(f"{output}: {engine}{graph.info.caution()}")
     if reason := backend.why_not_run():
-        _say(f"it cannot run here: {reason}")
-
-
-def _say(sentence: str) -> None:
-    click.echo(sentence, err=True)
+        say(f"it cannot run here: {reason}")

@@ -16,6 +16,7 @@ from cxr_trt.tables.rows import NOTICE, Row
 
 MAX_SHOWN_ROWS = 50
 MAX_SHOWN_ERRORS = 20
+MAX_SHOWN_WARNINGS = 5
 
 
 class Sample:
@@ -40,6 +41,8 @@ class Run:
         self._engine, self._journal, self._writers, self._sources = engine, journal, writers, selection.sources
         self.skipped, self._skipped_paths = Counter(selection.skipped), set[str]()
         self._warnings: Counter[str] = Counter()
+        self._common_warnings = set(engine.warnings)
+        self.root = selection.root
         self._artifacts_key = "; ".join(writer.artifacts_key for writer in writers) or None
         self.rows, self.errors = Sample(MAX_SHOWN_ROWS), Sample(MAX_SHOWN_ERRORS)
         if journal:
@@ -68,6 +71,13 @@ class Run:
         if result.row.error:
             self.errors.add(result.row)
 
+    def warnings(self) -> list[str]:
+        """How many files have a warning of their own, a sentence for each of the most frequent."""
+        own = Counter({text: n for text, n in self._warnings.items() if text not in self._common_warnings})
+        return [
+            f"warning, {count} file{'s' * (count != 1)}: {text}" for text, count in own.most_common(MAX_SHOWN_WARNINGS)
+        ]
+
     def summary(self, progress: FileProgress) -> dict[str, Any]:
         """Plain values for a JSON file. Warnings are counted by kind: their numbers are left out."""
         return {
@@ -78,5 +88,6 @@ class Run:
             "warnings": dict(self._warnings),
             "seconds": round(time.monotonic() - progress.started, 3),
             "engine": self._engine.fingerprint,
+            "root": self.root,
             "notice": NOTICE,
         }
