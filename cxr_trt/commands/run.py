@@ -1,5 +1,6 @@
 """What happened in a run of `cxr-trt score`: rows for the journal, the screen and the summary."""
 
+import json
 import re
 import time
 from collections import Counter
@@ -17,6 +18,12 @@ from cxr_trt.tables.rows import NOTICE, Row
 MAX_SHOWN_ROWS = 50
 MAX_SHOWN_ERRORS = 20
 MAX_SHOWN_WARNINGS = 5
+
+
+def describe(engine: Engine) -> str:
+    """Software, precision and views of an engine."""
+    manifest = engine.manifest
+    return f"{manifest.backend} {manifest.backend_version}, {manifest.precision}, {engine.spec.views}"
 
 
 class Sample:
@@ -46,6 +53,9 @@ class Run:
         self._artifacts_key = "; ".join(writer.artifacts_key for writer in writers) or None
         self.rows, self.errors = Sample(MAX_SHOWN_ROWS), Sample(MAX_SHOWN_ERRORS)
         if journal:
+            journal.note_fact("findings", json.dumps(engine.spec.findings))
+            journal.note_fact("fingerprint", engine.fingerprint)
+            journal.note_fact("engine", describe(engine))
             for writer in writers:
                 journal.note_made(str(writer.folder.resolve()))
 

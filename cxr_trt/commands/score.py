@@ -11,7 +11,7 @@ import click
 from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, finish, heatmap_options, overwrite_option, workers_option
 from cxr_trt.commands.progress import FileProgress
-from cxr_trt.commands.run import Run
+from cxr_trt.commands.run import Run, describe
 from cxr_trt.commands.selection import choose_files, selection_options
 from cxr_trt.commands.terminal import show_rows
 from cxr_trt.errors import UsageError
@@ -248,7 +248,7 @@ def _beside_known_rows(
     journal: Journal, selection: Selection, output: Path, *, append: bool, overwrite: bool
 ) -> Selection:
     """The files with names that fit the rows that the table keeps. Raises UsageError if it would lose rows unasked."""
-    root = journal.root()
+    root = journal.fact("root")
     if root is None or overwrite:
         return selection
     if append:
@@ -293,10 +293,8 @@ def _check_table_options(output: Path | None, *, append: bool, bom: bool) -> Non
 
 
 def _announce(engine: Engine, selection: Selection) -> None:
-    manifest = engine.manifest
     say(
-        f"scoring {_files(len(selection.sources))}: {manifest.backend} {manifest.backend_version}, "
-        f"{manifest.precision}, {engine.spec.views}, engine {engine.fingerprint}"
+        f"scoring {_files(len(selection.sources))}: {describe(engine)}, engine {engine.fingerprint}"
         + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else "")
     )
     for warning in engine.warnings:

@@ -120,11 +120,23 @@ class Journal(Closing):
                 row = _parse(self._db.execute("SELECT row FROM scored WHERE path = ?", (path,)).fetchone()[0])
             yield row
 
-    def root(self) -> str | None:
-        """The folder that the paths of the table are relative to."""
+    def fact(self, name: str) -> str | None:
+        """What was noted: `root`, the folder that paths of the table are relative to; `engine`; `findings`, as JSON."""
         with self._usage_errors():
-            found = self._db.execute("SELECT value FROM facts WHERE name = 'root'").fetchone()
+            found = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
             return found[0] if found else None
+
+    def note_fact(self, name: str, value: str) -> None:
+        with self._usage_errors():
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def all_rows(self) -> Iterator[Row]:
+        """The rows of the engine that wrote the last one, of whatever files."""
+        with self._usage_errors():
+            for (text,) in self._db.execute(
+                "SELECT row FROM scored WHERE engine = (SELECT value FROM facts WHERE name = 'fingerprint')"
+            ):
+                yield _parse(text)
 
     def table_paths(self) -> list[str]:
         """The paths of the table as it was last written, in order."""

@@ -277,7 +277,7 @@ def signalled(arguments, wal, number, **handlers):
     )
     deadline = time.monotonic() + 120
     try:
-        while not (wal.exists() and wal.stat().st_size > 30_000):
+        while not (wal.exists() and wal.stat().st_size > 70_000):
             assert time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(number)
