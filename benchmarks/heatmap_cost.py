@@ -18,7 +18,7 @@ from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.images.files import Source, find_files
 from cxr_trt.markdown import markdown_table
-from cxr_trt.results.heatmaps import HeatmapWriter
+from cxr_trt.results.heatmaps import HeatmapLook, HeatmapWriter
 from cxr_trt.results.writer import write_results
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
@@ -79,7 +79,7 @@ def _seconds(engine: Engine, sources: list[Source], full_size: bool | None, fold
     if full_size is None:
         results = score_files(engine, sources)
     else:
-        maps = HeatmapWriter(folder, engine.spec, 3, raw_maps=False, full_size=full_size)
+        maps = HeatmapWriter(folder, engine.spec, HeatmapLook(3), raw_maps=False, full_size=full_size)
         found = score_files(engine, sources, class_maps=True, max_picture_side=maps.max_picture_side)
         results = write_results(found, [maps])
     count = sum(result.row.error is None for result in results)

@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cxr_trt.api import Engine, Outputs, Result, Row, decode, find_files, preprocess, score_files
+    from cxr_trt.api import Engine, Outputs, Result, Row, Score, Scores, decode, find_files, preprocess, score_files
 
-__all__ = ["Engine", "Outputs", "Result", "Row", "decode", "find_files", "preprocess", "score_files"]
+__all__ = ["Engine", "Outputs", "Result", "Row", "Score", "Scores", "decode", "find_files", "preprocess", "score_files"]
 
 # Without these settings, ONNX Runtime reports its use to Microsoft, and OpenVINO to Google Analytics. Both read them
 # when they are imported, which is after this module.

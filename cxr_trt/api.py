@@ -7,7 +7,7 @@
             print(row.path, row.error or row.probabilities)
         for result in cxr_trt.score_files(engine, cxr_trt.find_files("xrays/").sources, class_maps=True):
             print(result.row.path, result.class_maps)                  # float32 [findings, h, w]
-        outputs = engine.run(cxr_trt.preprocess(array, 512)[None])     # array: float32 [H, W], 0 black to 255 white
+        outputs = engine.run(engine.preprocess(array))                  # array: [H, W], 0 black to 255 white
 
 docs/reference/python.md has more examples.
 """
@@ -18,6 +18,7 @@ from cxr_trt.images.files import find_files
 from cxr_trt.images.preprocess import preprocess
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import Result, score_files
+from cxr_trt.score.scores import Score, Scores
 from cxr_trt.tables.rows import Row
 
-__all__ = ["Engine", "Outputs", "Result", "Row", "decode", "find_files", "preprocess", "score_files"]
+__all__ = ["Engine", "Outputs", "Result", "Row", "Score", "Scores", "decode", "find_files", "preprocess", "score_files"]

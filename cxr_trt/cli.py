@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from cxr_trt.commands.messages import say
 from cxr_trt.commands.signals import stoppable
 from cxr_trt.errors import CxrTrtError
 
@@ -52,19 +53,31 @@ class CommandGroup(click.Group):
             with stoppable():
                 return super().invoke(ctx)
         except CxrTrtError as error:
-            click.echo(f"Error: {error}", err=True)
+            say(str(error), "error")
+            ctx.exit(2)
+        except click.UsageError as error:
+            where = (error.ctx or ctx).command_path
+            say(f"{error.format_message().removesuffix('.')}; see `{where} --help`", "error")
             ctx.exit(2)
         except BrokenPipeError:
             raise  # click ends quietly: whoever read the output has had enough
         except OSError as error:
-            click.echo(f"Error: {error.filename or 'standard output'}: {error.strerror}", err=True)
+            say(f"{error.filename or 'standard output'}: {error.strerror}", "error")
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo("stopped", err=True)
+            say("stopped")
             ctx.exit(130)
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cxr-trt", prog_name="cxr-trt")
 def main() -> None:
-    """Score chest X-rays for the findings of a network. Research use only; not a medical device."""
+    r"""Score chest X-rays for the findings of a network. Research use only; not a medical device.
+
+    \b
+    The shipped demonstration network, in one step:
+      cxr-trt score xrays/ -o scores.csv
+    A network of your own:
+      cxr-trt build-engine run/best.safetensors -o mine.cxr
+      cxr-trt score xrays/ -e mine.cxr -o scores.csv --heatmaps heatmaps/
+    """

@@ -5,6 +5,7 @@ from typing import cast
 
 import click
 
+from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, graph_options, overwrite_option
 from cxr_trt.commands.progress import PhaseProgress
 from cxr_trt.commands.sources import load_source
@@ -23,7 +24,7 @@ from cxr_trt.views import ViewSet
 
 @click.command()
 @click.argument("source", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="The bundle to write: NAME.cxr.")
+@click.option("-o", "--output", type=PATH, help="The bundle to write: NAME.cxr. Default: the name of SOURCE, here.")
 @click.option(
     "--backend",
     "backend_name",
@@ -81,9 +82,10 @@ from cxr_trt.views import ViewSet
 )
 @graph_options
 @overwrite_option
+@message_options
 def build_engine(
     source: Path,
-    output: Path,
+    output: Path | None,
     backend_name: str,
     max_batch: int | None,
     share_crops: bool | None,
@@ -100,17 +102,22 @@ def build_engine(
     view_set: ViewSet | None,
     overwrite: bool,
 ) -> None:
-    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx) or another bundle.
+    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx), another bundle, or `demo`.
+
+    `demo` is the demonstration network that comes with cxr-trt.
 
     For fp16 and int8, the network's activations are measured first: for int8 on the X-rays of --calibrate, for fp16 on
     these or on built-in pictures.
     """
+    output = output or Path(f"{source.stem}.cxr")
     check_target(output, overwrite)
+    if output.suffix != ".cxr":
+        raise UsageError(f"{output}: the name of a bundle must end in .cxr; add it")
     if (labels or exclude) and not calibrate:
         raise UsageError("--labels and --exclude choose among the images of --calibrate; add --calibrate FOLDER")
     graph, previous_plan = load_source(source, setting, view_set)
     if wanted == "auto":
-        backends = able_backends(backend_name, "fp32", _say)
+        backends = able_backends(backend_name, "fp32", say)
         is_calibrated = bool(calibrate) or previous_plan.precision == "int8"
         precisions = offered_precisions(backends, is_calibrated=is_calibrated)
     else:
@@ -121,13 +128,15 @@ def build_engine(
     if calibrate:
         images = choose_images(calibrate, calibration_images, seed, graph.spec, labels=labels, exclude=exclude)
         for sentence in images.left_out:
-            _say(sentence)
+            say(sentence)
     with PhaseProgress() as progress:
         plans = [plan_precision(name, graph, previous_plan, images, method, progress) for name in precisions]
     if wanted == "auto":
         engines = [(plan, backend) for plan in plans for backend in backends if plan.precision in backend.precisions]
     else:
-        engines = [(plans[0], choose_backend(backend_name, plans[0], graph, _say))]
+        engines = [(plans[0], choose_backend(backend_name, plans[0], graph, say))]
+    if tune and any(backend.on_cpu for _, backend in engines):
+        say("trying what is fastest on this CPU (about 20 s; --no-tune leaves it out)")
     said: list[str] = []
     with PhaseProgress() as progress:
         requests = [
@@ -145,13 +154,9 @@ def build_engine(
         request = choose_precision(requests, said.append) if wanted == "auto" else requests[0]
         manifest = build_bundle(request, output, overwrite=overwrite)
     for sentence in said:
-        _say(sentence)
+        say(sentence)
     backend, plan = request.backend, request.plan
     engine = f"{backend.name} {manifest.backend_version}, {plan.precision}, {graph.spec.views}"
-    _say(f"{output}: {engine}{graph.info.caution()}")
+    say(f"{output}: {engine}{graph.info.caution()}")
     if reason := backend.why_not_run():
-        _say(f"it cannot run here: {reason}")
-
-
-def _say(sentence: str) -> None:
-    click.echo(sentence, err=True)
+        say(f"it cannot run here: {reason}")

@@ -88,7 +88,7 @@ def evaluate(
         save_curves(curves, matched.scores, matched.labels, evaluation)
     if diagram:
         reliability.save_reliability(diagram, matched)
-    finish(1 if matched.errors or matched.unlabelled else 0)
+    finish(1 if matched.errors else 0)
 
 
 def _remarks(evaluation: Evaluation, matched: LabelledScores) -> list[str]:

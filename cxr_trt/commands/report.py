@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, finish, overwrite_option
 from cxr_trt.commands.progress import FileProgress
+from cxr_trt.commands.report_inputs import read_cases_or_journal, read_truth
 from cxr_trt.errors import UsageError
 from cxr_trt.outputs import check_output, replacing
-from cxr_trt.report.cases import read_cases
 from cxr_trt.report.page import build_page
 from cxr_trt.report.pictures import Picture, make_pictures
 
@@ -27,24 +28,33 @@ from cxr_trt.report.pictures import Picture, make_pictures
     show_default=True,
     help="The most X-rays to show with a picture.",
 )
+@click.option("--labels", type=PATH, help="Labels as for `evaluate`: false positives and negatives, and AUC.")
+@click.option("--boxes", type=PATH, help="Boxes as for `evaluate`, drawn over the pictures.")
 @click.option("--title", default="Chest X-ray scores", show_default=True, help="Title of the page.")
 @overwrite_option
+@message_options
 def report(
     scores: Path,
     output: Path,
     images: tuple[Path, ...],
     heatmaps: Path | None,
     pictures: int,
+    labels: Path | None,
+    boxes: Path | None,
     title: str,
     overwrite: bool,
 ) -> None:
-    """Show SCORES, a table of `cxr-trt score`, as one HTML page that works offline."""
+    """Show SCORES, a table of `cxr-trt score`, as one HTML page that works offline.
+
+    While the table is not there yet, the page shows the rows that its run has made so far.
+    """
     check_output(output, (".html",), overwrite=overwrite)
     if heatmaps and not images:
         raise UsageError("--heatmaps needs --images too, as heat maps are drawn over the pictures")
     if heatmaps and not heatmaps.is_dir():
         raise UsageError(f"{heatmaps}: no such folder; make it with `cxr-trt score --heatmaps {heatmaps} --raw-maps`")
-    table = read_cases(scores)
+    table, engine = read_cases_or_journal(scores)
+    truth = read_truth(table, scores, labels, boxes)
     made: dict[str, Picture] = {}
     if images:
         wanted = sorted(table.cases, key=lambda case: max(case.scores), reverse=True)[:pictures]
@@ -53,14 +63,15 @@ def report(
                 table.findings, wanted, images, heatmaps, os.cpu_count() or 1, lambda: progress.advance(error=False)
             )
         if len(wanted) < len(table.cases):
-            click.echo(f"only the {len(wanted)} X-rays with the highest scores have pictures (--pictures)", err=True)
+            say(f"only the {len(wanted)} X-rays with the highest scores have pictures (--pictures)")
     with replacing(output) as partial:
-        partial.write_text(build_page(title, table, made), encoding="utf-8")
+        partial.write_text(build_page(title, table, made, truth, engine), encoding="utf-8")
     reasons = Counter(picture.reason for picture in made.values() if picture.reason)
     for reason, count in reasons.items():
-        click.echo(f"{_xrays(count)}: {reason}", err=True)
+        say(f"{_xrays(count)}: {reason}")
     megabytes = output.stat().st_size / 1e6
-    click.echo(f"{output}: {_xrays(len(table.cases))}, {len(table.errors)} errors, {megabytes:.1f} MB", err=True)
+    errors = f"{len(table.errors)} error{'s' * (len(table.errors) != 1)}"
+    say(f"{output}: {_xrays(len(table.cases))}, {errors}, {megabytes:.1f} MB")
     finish(1 if reasons else 0)
 
 

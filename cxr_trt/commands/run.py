@@ -1,5 +1,6 @@
 """What happened in a run of `cxr-trt score`: rows for the journal, the screen and the summary."""
 
+import json
 import re
 import time
 from collections import Counter
@@ -16,6 +17,13 @@ from cxr_trt.tables.rows import NOTICE, Row
 
 MAX_SHOWN_ROWS = 50
 MAX_SHOWN_ERRORS = 20
+MAX_SHOWN_WARNINGS = 5
+
+
+def describe(engine: Engine) -> str:
+    """Software, precision and views of an engine."""
+    manifest = engine.manifest
+    return f"{manifest.backend} {manifest.backend_version}, {manifest.precision}, {engine.spec.views}"
 
 
 class Sample:
@@ -40,9 +48,14 @@ class Run:
         self._engine, self._journal, self._writers, self._sources = engine, journal, writers, selection.sources
         self.skipped, self._skipped_paths = Counter(selection.skipped), set[str]()
         self._warnings: Counter[str] = Counter()
+        self._common_warnings = set(engine.warnings)
+        self.root = selection.root
         self._artifacts_key = "; ".join(writer.artifacts_key for writer in writers) or None
         self.rows, self.errors = Sample(MAX_SHOWN_ROWS), Sample(MAX_SHOWN_ERRORS)
         if journal:
+            journal.note_fact("findings", json.dumps(engine.spec.findings))
+            journal.note_fact("fingerprint", engine.fingerprint)
+            journal.note_fact("engine", describe(engine))
             for writer in writers:
                 journal.note_made(str(writer.folder.resolve()))
 
@@ -68,6 +81,13 @@ class Run:
         if result.row.error:
             self.errors.add(result.row)
 
+    def warnings(self) -> list[str]:
+        """How many files have a warning of their own, a sentence for each of the most frequent."""
+        own = Counter({text: n for text, n in self._warnings.items() if text not in self._common_warnings})
+        return [
+            f"warning, {count} file{'s' * (count != 1)}: {text}" for text, count in own.most_common(MAX_SHOWN_WARNINGS)
+        ]
+
     def summary(self, progress: FileProgress) -> dict[str, Any]:
         """Plain values for a JSON file. Warnings are counted by kind: their numbers are left out."""
         return {
@@ -78,5 +98,6 @@ class Run:
             "warnings": dict(self._warnings),
             "seconds": round(time.monotonic() - progress.started, 3),
             "engine": self._engine.fingerprint,
+            "root": self.root,
             "notice": NOTICE,
         }

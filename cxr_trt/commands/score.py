@@ -8,28 +8,32 @@ from pathlib import Path
 
 import click
 
-from cxr_trt.commands.options import PATH, finish, overwrite_option, workers_option
+from cxr_trt.commands.messages import message_options, say
+from cxr_trt.commands.options import PATH, finish, heatmap_options, overwrite_option, workers_option
 from cxr_trt.commands.progress import FileProgress
-from cxr_trt.commands.run import Run
+from cxr_trt.commands.run import Run, describe
+from cxr_trt.commands.selection import choose_files, selection_options
 from cxr_trt.commands.terminal import show_rows
 from cxr_trt.errors import UsageError
 from cxr_trt.hashing import hash_file
 from cxr_trt.images.decoders import Limits, Spares
-from cxr_trt.images.files import Selection, Source, counted, find_files
+from cxr_trt.images.files import Selection, Source, counted
 from cxr_trt.outputs import check_output, locked, replacing
 from cxr_trt.results.dicom.writer import DicomResultWriter, check_highdicom
-from cxr_trt.results.heatmaps import HeatmapWriter
+from cxr_trt.results.heatmaps import HeatmapFormat, HeatmapLook, HeatmapWriter
 from cxr_trt.results.writer import ResultWriter, check_result_folder, write_results
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import default_workers, score_files
-from cxr_trt.tables.writing import TABLE_SUFFIXES, standard_output, write_table
+from cxr_trt.tables.rows import Row
+from cxr_trt.tables.writing import TABLE_SUFFIXES, check_xlsx, standard_output, write_table
 
 DICOM_SUFFIXES = (".dcm", ".dicom", "")
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=PATH)
+@click.argument("paths", nargs=-1, type=PATH)
+@selection_options
 @click.option(
     "-e",
     "--engine",
@@ -37,34 +41,25 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
     type=PATH,
     envvar="CXR_TRT_ENGINE",
     show_envvar=True,
-    help="The engine bundle. Default: the only .cxr folder in the current folder.",
+    help="The engine bundle. Default: the only .cxr folder in the current folder, or the demonstration network.",
 )
 @click.option(
     "-o",
     "--output",
     type=PATH,
-    help="The table to write: scores.csv or scores.parquet. Default: CSV to standard output.",
+    help="The table to write: .csv, .parquet, .jsonl or .xlsx. Default: CSV to standard output.",
 )
 @click.option("--table", is_flag=True, help="Print a readable table (the default on a terminal without -o).")
-@click.option("--heatmaps", type=PATH, help="Folder for heat maps: one PNG per finding.")
+@click.option("--append", is_flag=True, help="Keep the rows of the table whose files are not named now.")
+@click.option("--bom", is_flag=True, help="Start a CSV with a byte-order mark, so that Excel shows all letters right.")
+@click.option("--dry-run", is_flag=True, help="Only list the files that would be scored.")
+@click.option("--heatmaps", type=PATH, help="Folder for heat maps: one picture per finding.")
+@heatmap_options
 @click.option(
     "--dicom-results",
     type=PATH,
     help="Folder for DICOM results of DICOM files: a structured report and heat maps. They carry the PATIENT'S "
     "IDENTIFIERS (name, ID, study and others); no other output does. Needs pip install 'cxr-trt[dicom-results]'.",
-)
-@click.option(
-    "--top",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="How many findings per X-ray get a heat map.",
-)
-@click.option("--raw-maps", is_flag=True, help="With --heatmaps: also save the class maps of all findings in maps.npz.")
-@click.option(
-    "--full-size",
-    is_flag=True,
-    help="Draw heat maps in the X-ray's own size. Default: at most 768 pixels on the longer side.",
 )
 @workers_option
 @click.option("--fresh", is_flag=True, help="Start over: forget what an earlier run has scored.")
@@ -72,12 +67,23 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
     "--json", "json_path", type=PATH, help="Also write a summary of the run: counts by kind, seconds, engine."
 )
 @overwrite_option
+@message_options
 def score(
     paths: tuple[Path, ...],
+    files_from: Path | None,
+    exclude: tuple[str, ...],
+    limit: int | None,
     bundle: Path | None,
     output: Path | None,
     table: bool,
+    append: bool,
+    bom: bool,
+    dry_run: bool,
     heatmaps: Path | None,
+    heatmaps_above: float | None,
+    shown_findings: tuple[str, ...],
+    heatmap_range: tuple[float, float] | None,
+    heatmap_format: HeatmapFormat,
     dicom_results: Path | None,
     top: int,
     raw_maps: bool,
@@ -91,18 +97,27 @@ def score(
 
     Scored rows are kept in a journal beside the table: the same command again scores only what is new or changed.
     """
+    _check_table_options(output, append=append, bom=bom)
     _check_result_options(heatmaps, dicom_results, raw_maps=raw_maps, full_size=full_size)
     if json_path:
         check_output(json_path, (".json",), overwrite=True)
-    selection = find_files(paths)
-    workers = workers or default_workers(selection.sources)
+    selection = choose_files(paths, files_from, exclude, limit)
+    if dry_run:
+        _list(selection)
+        return
     table = table or (output is None and sys.stdout is not None and sys.stdout.isatty())
     with ExitStack() as stack:
         journal = stack.enter_context(_open_journal(output, fresh=fresh, overwrite=overwrite)) if output else None
+        if journal and output:
+            selection = _beside_known_rows(journal, selection, output, append=append, overwrite=overwrite)
         _check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
+        workers = workers or default_workers(selection.sources)
         spares = stack.enter_context(_started_decoders(selection.sources, workers))
-        engine = stack.enter_context(Engine(bundle or _only_bundle()))
-        writers = _result_writers(engine, heatmaps, dicom_results, top, raw_maps=raw_maps, full_size=full_size)
+        engine = stack.enter_context(_open_engine(bundle))
+        if journal and append:
+            _check_one_engine(journal, engine)
+        look = HeatmapLook(top, heatmaps_above, shown_findings, heatmap_range, heatmap_format)
+        writers = _result_writers(engine, heatmaps, dicom_results, look, raw_maps=raw_maps, full_size=full_size)
         stream = None if output or table else standard_output(engine.spec.findings, engine.calibration)
         _announce(engine, selection)
         run = Run(engine, journal, writers, selection)
@@ -124,12 +139,13 @@ def score(
             run.add(result)
             if stream and not result.skipped:
                 stream.write(result.row)
+            _say_row(result.row)
             progress.advance(
                 error=result.row.error is not None, known=result.is_known, skipped=result.skipped is not None
             )
         would_lose_scores = output is not None and output.exists() and not progress.scored
         if output and journal and not would_lose_scores:
-            _write_table(journal, run, engine, output)
+            _write_table(journal, run, engine, output, append=append, bom=bom)
     if would_lose_scores:
         raise UsageError(f"none of the {progress.done} files could be scored; {output} was left as it is")
     _summarise(progress, run, output, writers)
@@ -185,7 +201,13 @@ def _started_decoders(sources: Sequence[Source], workers: int) -> Spares:
 
 
 def _result_writers(
-    engine: Engine, heatmaps: Path | None, dicom_results: Path | None, top: int, *, raw_maps: bool, full_size: bool
+    engine: Engine,
+    heatmaps: Path | None,
+    dicom_results: Path | None,
+    look: HeatmapLook,
+    *,
+    raw_maps: bool,
+    full_size: bool,
 ) -> list[ResultWriter]:
     if heatmaps and not engine.has_class_maps:
         raise UsageError(
@@ -193,10 +215,12 @@ def _result_writers(
         )
     writers: list[ResultWriter] = []
     if heatmaps:
-        writers.append(HeatmapWriter(heatmaps, engine.spec, top, raw_maps=raw_maps, full_size=full_size))
+        writers.append(HeatmapWriter(heatmaps, engine.spec, look, raw_maps=raw_maps, full_size=full_size))
     if dicom_results:
         writers.append(
-            DicomResultWriter(dicom_results, engine.spec, top, full_size=full_size, class_maps=engine.has_class_maps)
+            DicomResultWriter(
+                dicom_results, engine.spec, look.top, full_size=full_size, class_maps=engine.has_class_maps
+            )
         )
     return writers
 
@@ -209,56 +233,107 @@ def _reporting_kept_rows(journal: Journal | None) -> Iterator[None]:
     except BaseException:
         if journal:
             kept = f"the rows of {_files(journal.count())} are kept in {journal.path}"
-            click.echo(f"{kept}; the same command again continues from there", err=True)
+            say(f"{kept}; the same command again continues from there")
         raise
 
 
-def _write_table(journal: Journal, run: Run, engine: Engine, output: Path) -> None:
+def _write_table(journal: Journal, run: Run, engine: Engine, output: Path, *, append: bool, bom: bool) -> None:
     """Write the table from the journal, in the order of the files; it appears whole or not at all."""
     with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
-        rows = journal.rows(run.paths)
-        write_table(partial, output.suffix, rows, engine.spec, engine.calibration)
+        paths = list(dict.fromkeys((*(journal.table_paths() if append else ()), *run.paths)))
+        rows = journal.rows(paths)
+        write_table(partial, output.suffix, rows, engine.spec, engine.calibration, root=run.root, bom=bom)
+        journal.note_table(run.root, paths)
         journal.note_made(hash_file(partial))
 
 
-def _only_bundle() -> Path:
-    bundles = sorted(Path().glob("*.cxr"))
-    if len(bundles) != 1:
+def _open_engine(bundle: Path | None) -> Engine:
+    """The engine that is named, the only one in the current folder, or that of the demonstration network."""
+    bundles = [bundle] if bundle else sorted(Path().glob("*.cxr"))
+    if len(bundles) > 1:
+        raise UsageError(f"which engine? There are {len(bundles)} .cxr folders here; name one with --engine")
+    if bundles:
+        return Engine(bundles[0])
+    from cxr_trt.commands.demo import demo_engine  # what it takes to build an engine is slow to import
+
+    return demo_engine()
+
+
+def _beside_known_rows(
+    journal: Journal, selection: Selection, output: Path, *, append: bool, overwrite: bool
+) -> Selection:
+    """The files with names that fit the rows that the table keeps. Raises UsageError if it would lose rows unasked."""
+    root = journal.fact("root")
+    if root is None or overwrite:
+        return selection
+    if append:
+        return selection.relative_to(root)
+    named = {Path(selection.root, source.name) for source in selection.sources}
+    known = (Path(root, path) for path in journal.table_paths())
+    lost = [path for path in known if path not in named and path.exists()]
+    if lost:
         raise UsageError(
-            f"which engine? There are {len(bundles) or 'no'} .cxr folders here; name one with --engine, "
-            "or build one with `cxr-trt build-engine MODEL -o NAME.cxr`"
+            f"{output} has the rows of {_files(len(lost))} not named now, such as {lost[0]}; add --append to keep "
+            "them, or --overwrite to leave them out"
         )
-    return bundles[0]
+    return selection
+
+
+def _check_one_engine(journal: Journal, engine: Engine) -> None:
+    if others := journal.other_engines(journal.table_paths(), engine.fingerprint):
+        raise UsageError(
+            f"--append: the table has rows of another engine ({others[0]}); name that one, or choose another -o"
+        )
+
+
+def _list(selection: Selection) -> None:
+    for source in selection.sources:
+        click.echo(source.name)
+    say(f"would score {_files(len(selection.sources))} of {selection.root}")
+    if selection.skipped:
+        say(f"would skip: {counted(selection.skipped)}")
+
+
+def _say_row(row: Row) -> None:
+    say(f"{row.path}: {row.error or 'scored'}" + "".join(f"; {warning}" for warning in row.warnings), "detail")
+
+
+def _check_table_options(output: Path | None, *, append: bool, bom: bool) -> None:
+    if append and not output:
+        raise UsageError("--append adds to a table; name it with -o")
+    if bom and (not output or output.suffix != ".csv"):
+        raise UsageError("--bom is about a CSV file; name one with -o scores.csv")
+    if output and output.suffix == ".xlsx":
+        check_xlsx()
 
 
 def _announce(engine: Engine, selection: Selection) -> None:
-    manifest = engine.manifest
-    click.echo(
-        f"scoring {_files(len(selection.sources))}: {manifest.backend} {manifest.backend_version}, "
-        f"{manifest.precision}, {engine.spec.views}, engine {engine.fingerprint}"
-        + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else ""),
-        err=True,
+    say(
+        f"scoring {_files(len(selection.sources))}: {describe(engine)}, engine {engine.fingerprint}"
+        + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else "")
     )
     for warning in engine.warnings:
-        click.secho(f"warning: {warning}", err=True, bold=True)
+        say(warning, "warning")
 
 
 def _summarise(progress: FileProgress, run: Run, output: Path | None, writers: Sequence[ResultWriter]) -> None:
     errors = run.errors
     earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
-    speed = f"{progress.files_per_second:.2f} files/s"
-    click.echo(f"scored {progress.scored} of {_files(progress.done)}{earlier}, {speed}", err=True)
+    speed = f", {progress.files_per_second:.2f} files/s" if progress.done > progress.known else ""
+    say(f"scored {progress.scored} of {_files(progress.done)}{earlier}{speed}")
     if run.skipped:
-        click.echo(f"skipped, not X-rays: {counted(run.skipped)}", err=True)
+        say(f"skipped, not X-rays: {counted(run.skipped)}")
+    for sentence in run.warnings():
+        say(sentence)
     for row in errors.kept:
-        click.echo(f"error: {row.path}: {row.error}", err=True)
+        say(f"{row.path}: {row.error}", "error")
     if errors.total > len(errors.kept):
-        click.echo(f"and {errors.total - len(errors.kept)} more errors, all listed in the table", err=True)
+        say(f"and {errors.total - len(errors.kept)} more errors, all listed in the table")
     if output:
-        click.echo(f"table: {output}", err=True)
+        say(f"table: {output}")
     for writer in writers:
         for sentence in writer.summary():
-            click.echo(sentence, err=True)
+            say(sentence)
 
 
 def _overlap(one: Path, other: Path) -> bool:

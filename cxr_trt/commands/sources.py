@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import click
-
+from cxr_trt.commands.messages import say
 from cxr_trt.engine.manifest import GRAPH_FILE, read_manifest
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.export.scoring_graph import ScoringGraph
@@ -16,6 +15,10 @@ from cxr_trt.views import ViewSet
 if TYPE_CHECKING:
     from cxr_trt.export.export import Export
     from cxr_trt.model.families import Library
+
+DEMO_NAME = "demo"
+DEMO_MODEL = Path(__file__).parents[1] / "models" / "demo.onnx"
+"""The demonstration network that comes with the package."""
 
 
 class BuildSource(NamedTuple):
@@ -39,6 +42,8 @@ def load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> 
     if source.suffix.lower() in CHECKPOINT_SUFFIXES:
         return BuildSource(export_and_verify(source, setting, view_set).graph, FLOAT32)
     plan = FLOAT32
+    if str(source) == DEMO_NAME and not source.exists():
+        source = DEMO_MODEL
     if source.is_dir():
         if read_manifest(source).precision != "fp32":
             plan = PrecisionPlan.from_json((source / PRECISION_FILE).read_text())
@@ -68,7 +73,7 @@ def export_and_verify(
         from cxr_trt.model.families import load_xrv_resnet
     except ModuleNotFoundError as error:
         raise BackendError(f"reading a checkpoint needs {error.name}: pip install 'cxr-trt[export]'") from error
-    click.echo(f"exporting {checkpoint} and comparing it with PyTorch ...", err=True)
+    say(f"exporting {checkpoint} and comparing it with PyTorch ...")
     files = _files(images)
     if network := load_xrv_resnet(checkpoint):
         return export_family_network(network, xrv_resnet_spec(network), checkpoint, view_set, files)
@@ -83,7 +88,7 @@ def export_network_file(network: Path, card: Path, view_set: ViewSet | None, ima
     """
     from cxr_trt.export.from_network import export_onnx
 
-    click.echo(f"exporting {network} and comparing it with ONNX Runtime running that file ...", err=True)
+    say(f"exporting {network} and comparing it with ONNX Runtime running that file ...")
     return export_onnx(network, card, view_set=view_set, images=_files(images))
 
 
@@ -104,7 +109,7 @@ def export_library_checkpoint(
         from cxr_trt.export.from_module import export_library_network
     except ModuleNotFoundError as error:
         raise BackendError(f"reading a checkpoint needs {error.name}: pip install 'cxr-trt[export]'") from error
-    click.echo(f"exporting {checkpoint} and comparing it with PyTorch ...", err=True)
+    say(f"exporting {checkpoint} and comparing it with PyTorch ...")
     return export_library_network(checkpoint, library, name, card, view_set=view_set, images=_files(images))
 
 

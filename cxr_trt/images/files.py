@@ -5,9 +5,10 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
 
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
@@ -15,17 +16,20 @@ from cxr_trt.images import HEAD_BYTES, image_format
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".bmp", ".webp"})
 HEATMAPS = "heat maps of cxr-trt"
-_HEATMAP_NAME = re.compile(r"\d+-[^.]+\.png")
+_HEATMAP_NAME = re.compile(r"\d+-[^.]+\.(png|jpg)")
 _NAMES_WITHOUT_MARK = frozenset(FINDINGS)  # heat maps of earlier versions have no mark, and are of these findings
 _MARK_TEXT = b"tEXtSoftware\0cxr-trt heat map"
 HEATMAP_MARK = struct.pack(">I", len(_MARK_TEXT) - 4) + _MARK_TEXT + struct.pack(">I", zlib.crc32(_MARK_TEXT))
 """A chunk of text (PNG specification, 11.3.4) that every heat map has right after the header of the file."""
 PNG_HEADER_BYTES = 33  # signature and IHDR
+_JPEG_COMMENT = b"cxr-trt heat map"
+JPEG_MARK = b"\xff\xfe" + struct.pack(">H", len(_JPEG_COMMENT) + 2) + _JPEG_COMMENT
+"""A comment (ITU-T T.81, B.2.4.5) that every heat map in JPEG has right after the start of the file."""
 
 
 @dataclass(frozen=True)
 class Source:
-    r"""A file, and its unique name: the path relative to the folder that was given, with slashes.
+    r"""A file, and its unique name: the path relative to the folder that was given, with slashes; else the whole path.
 
     Bytes in the name that are not UTF-8 are written like \xff, and backslashes are therefore doubled.
     """
@@ -38,19 +42,37 @@ class Source:
 class Selection:
     """Files to score, in order; `skipped` counts what is left out, by kind, such as ".txt files" or "links to folders".
 
-    A folder that cannot be listed is one of the sources, so that it gets an error row.
+    A folder that cannot be listed is one of the sources, so that it gets an error row. `root` is the folder that names
+    are relative to: joined with a name, it gives the file.
     """
 
     sources: tuple[Source, ...]
     skipped: Mapping[str, int]
+    root: str
+
+    def listed(self, names: Collection[str]) -> "Selection":
+        """Only the files that a list names, by their name here or by their file name alone. May be empty."""
+        wanted = set(names)
+        kept = [source for source in self.sources if not wanted.isdisjoint((source.name, PurePath(source.name).name))]
+        return replace(self, sources=tuple(kept))
+
+    def relative_to(self, root: str) -> "Selection":
+        """The same files with names relative to another folder; files outside it have their whole path as a name."""
+        names = (_name(os.path.abspath(source.path), root) for source in self.sources)  # noqa: PTH100 - keeps links
+        sources = tuple(Source(source.path, name) for source, name in zip(self.sources, names, strict=True))
+        return replace(self, sources=sources, root=root)
 
 
-def find_files(arguments: str | Path | Iterable[str | Path]) -> Selection:
+def find_files(arguments: str | Path | Iterable[str | Path], *, exclude: Sequence[str] = ()) -> Selection:
     """Find the X-rays in folders, recursively, and the files that are named themselves.
 
     In a folder, a file is an image if it has the right suffix or starts with the signature of an image format. Hidden
     files are skipped, and symbolic links to folders are not followed. Names are relative to the folder, or to the
-    deepest common folder of several arguments.
+    deepest common folder of several arguments; files outside it have their whole path as a name.
+
+    Args:
+        arguments: the folders and files.
+        exclude: patterns such as `*_lat.png` or `old/*` of names and file names to leave out.
 
     Raises:
         UsageError: an argument does not exist, or there is nothing to score.
@@ -75,10 +97,26 @@ def find_files(arguments: str | Path | Iterable[str | Path]) -> Selection:
         others = f", only {counted(skipped)}" if skipped else ""
         raise UsageError(f"{places}: no DICOM, PNG, JPEG or TIFF file{others}; name another folder")
     absolute = [os.path.abspath(path if path.is_dir() else path.parent) for path in paths]  # noqa: PTH100 - keeps links
-    root = os.path.commonpath(absolute)
+    root = _common_folder(absolute)
     unique = {os.path.abspath(file): file for file in files}  # noqa: PTH100
-    sources = tuple(Source(file, _name(file, root)) for file in unique.values())
-    return Selection(sources, dict(skipped))
+    sources = [Source(file, _name(whole, root)) for whole, file in unique.items()]
+    kept = [source for source in sources if not _matches(source.name, exclude)]
+    if len(kept) < len(sources):
+        skipped["files of --exclude"] = len(sources) - len(kept)
+    if not kept:
+        raise UsageError(f"{', '.join(map(str, paths))}: --exclude leaves no file; leave one of its patterns out")
+    return Selection(tuple(kept), dict(skipped), root)
+
+
+def _common_folder(folders: Sequence[str]) -> str:
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:  # two drives of Windows
+        return os.path.abspath(os.sep)  # noqa: PTH100
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) or fnmatch(PurePath(name).name, pattern) for pattern in patterns)
 
 
 def counted(kinds: Mapping[str, int]) -> str:
@@ -125,11 +163,15 @@ def is_heatmap(file: Path) -> bool:
         return True
     try:
         with file.open("rb") as stream:
-            return stream.read(PNG_HEADER_BYTES + len(HEATMAP_MARK)).endswith(HEATMAP_MARK)
+            head = stream.read(PNG_HEADER_BYTES + len(HEATMAP_MARK))
+            return head.endswith(HEATMAP_MARK) or head[2:].startswith(JPEG_MARK)
     except OSError:
         return False
 
 
-def _name(file: Path, root: str) -> str:
-    relative = Path(os.path.relpath(file, root)).as_posix().replace("\\", "\\\\")
-    return os.fsencode(relative).decode("utf-8", "backslashreplace")
+def _name(file: str, root: str) -> str:
+    """The name of a file, given by its whole path, which it keeps if no folder is common to all."""
+    path = PurePath(file)
+    below = path.is_relative_to(root) and root != path.anchor
+    name = (path.relative_to(root) if below else path).as_posix().replace("\\", "\\\\")
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -20,10 +20,12 @@ import numpy as np
 
 from cxr_trt.report.cases import Case, Cases
 from cxr_trt.report.pictures import Picture
+from cxr_trt.report.truth import Truth
 from cxr_trt.results.heatmaps import COLOUR_MAP
 from cxr_trt.tables.rows import NOTICE
 
 DISTRIBUTION_BINS = 24
+NO_TRUTH = Truth()
 MAPS_HINT = "Point at a picture, or move to it with Tab and the arrow keys, to see the heat map of its finding."
 NO_MAPS_HINT = (
     "This page has no heat maps: <code>--heatmaps</code> adds those of <code>cxr-trt score --heatmaps FOLDER "
@@ -32,13 +34,21 @@ NO_MAPS_HINT = (
 ASSETS = files("cxr_trt.report") / "assets"
 
 
-def build_page(title: str, table: Cases, pictures: Mapping[str, Picture]) -> str:
+def build_page(
+    title: str,
+    table: Cases,
+    pictures: Mapping[str, Picture],
+    truth: Truth = NO_TRUTH,
+    engine: str | None = None,
+) -> str:
     """Make the whole page.
 
     Args:
         title: title of the page.
         table: the cases and errors to show.
         pictures: pictures of any of the cases, by path.
+        truth: labels and boxes of any of the cases.
+        engine: software, precision and views of the engine, if known.
     """
     library, script = _asset("tabulator/tabulator.min.js"), _asset("page.js")
     scripts = " ".join(f"'sha256-{_digest(text)}'" for text in (library, script))
@@ -49,17 +59,18 @@ def build_page(title: str, table: Cases, pictures: Mapping[str, Picture]) -> str
         "title": html.escape(title),
         "styles": _asset("tabulator/tabulator_simple.min.css") + _asset("page.css"),
         "notice": html.escape("; ".join((NOTICE, *table.common_warnings))),
-        "facts": _facts(table, pictures),
+        "facts": _facts(table, pictures, truth, engine),
         "largest": f"{largest_score:g}",
         "distributions": "".join(
-            _distribution(i, name, scores[:, i], largest_score) for i, name in enumerate(table.findings)
+            _distribution(i, name, scores[:, i], largest_score, truth.areas[i] if truth.areas else None)
+            for i, name in enumerate(table.findings)
         ),
         "options": "".join(f'<option value="{i}">{_words(name)}</option>' for i, name in enumerate(table.findings)),
         "maps": MAPS_HINT if any(picture.fields.get("maps") for picture in pictures.values()) else NO_MAPS_HINT,
         "warnings": _warning_options(table),
         "errors": _errors(table),
         "footer": html.escape(f"Made by cxr-trt {version('cxr-trt')} on {date.today().isoformat()}. {NOTICE}."),
-        "data": _data(table, pictures),
+        "data": _data(table, pictures, truth),
         "library": library,
         "script": script,
     }
@@ -76,15 +87,16 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _facts(table: Cases, pictures: Mapping[str, Picture]) -> str:
+def _facts(table: Cases, pictures: Mapping[str, Picture], truth: Truth, engine: str | None) -> str:
     with_picture = sum("picture" in picture.fields for picture in pictures.values())
     with_warnings = sum(bool(case.warnings) for case in table.cases)
     facts = {
         "X-rays scored": f"{len(table.cases):,}",
         "could not be scored": f"{len(table.errors):,}",
-        "with warnings of their own": f"{with_warnings:,}",
+        "with warnings": f"{with_warnings:,}",
         "with a picture on this page": f"{with_picture:,}",
-        "engine": ", ".join(table.engines) or "unknown",
+        "engine": ", ".join(filter(None, (engine, *table.engines))) or "unknown",
+        **({"with labels": f"{len(truth.labels):,}"} if truth.labels else {}),
         "calibration": ", ".join(table.calibrations) or "none: the scores are not calibrated",
     }
     return "".join(
@@ -93,7 +105,11 @@ def _facts(table: Cases, pictures: Mapping[str, Picture]) -> str:
 
 
 def _distribution(
-    number: int, finding: str, scores: "np.ndarray[tuple[int], np.dtype[np.float64]]", largest: float
+    number: int,
+    finding: str,
+    scores: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+    largest: float,
+    area: float | None,
 ) -> str:
     """A button with the histogram of a finding; the heights are relative to its highest bin."""
     counts, _ = np.histogram(scores, DISTRIBUTION_BINS, (0, largest))
@@ -104,6 +120,7 @@ def _distribution(
         if height
     )
     values = f"median {np.median(scores):.3f}, max {scores.max():.3f}" if len(scores) else "no scores"
+    values = values if area is None else f"AUC {area:.3f}, {values}"
     return (
         f'<button type="button" data-finding="{number}" aria-pressed="false"><span>{_words(finding)}</span>'
         f'<svg viewBox="0 0 {4 * DISTRIBUTION_BINS} 44" preserveAspectRatio="none" aria-hidden="true">{bars}</svg>'
@@ -131,19 +148,20 @@ def _errors(table: Cases) -> str:
     )
 
 
-def _data(table: Cases, pictures: Mapping[str, Picture]) -> str:
+def _data(table: Cases, pictures: Mapping[str, Picture], truth: Truth) -> str:
     palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOUR_MAP)[:, 0, ::-1]
     content = {
         "findings": table.findings,
         "calibrated": bool(table.calibrations),
         "warnings": [name for name, _ in table.warnings.most_common()],
         "palette": base64.b64encode(palette.tobytes()).decode(),
-        "cases": [_case(case, pictures.get(case.path), bool(table.calibrations)) for case in table.cases],
+        "labelled": bool(truth.labels),
+        "cases": [_case(case, pictures.get(case.path), bool(table.calibrations), truth) for case in table.cases],
     }
     return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _case(case: Case, picture: Picture | None, has_calibration: bool) -> dict[str, object]:
+def _case(case: Case, picture: Picture | None, has_calibration: bool, truth: Truth) -> dict[str, object]:
     height, width = case.size
     facts = [f"{width} x {height} pixels" if height else "", case.format, f"sha256 {case.sha256[:16]}"]
     if picture and picture.reason:
@@ -157,6 +175,10 @@ def _case(case: Case, picture: Picture | None, has_calibration: bool) -> dict[st
     if has_calibration:
         fields["calibrated"] = [_rounded(value) for value in case.calibrated or (None,) * len(case.scores)]
         fields["positive"] = case.positive or (None,) * len(case.scores)
+    if case.path in truth.labels:
+        fields["labels"] = truth.labels[case.path]
+    if truth.boxes.get(case.path):
+        fields["boxes"] = truth.boxes[case.path]
     return {**fields, **(picture.fields if picture else {})}
 
 

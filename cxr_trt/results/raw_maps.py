@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from cxr_trt.errors import UsageError
 from cxr_trt.geometry import Rectangle, map_rectangle
+from cxr_trt.results.writer import result_path
 from cxr_trt.spec import Specification
 
 MAPS_FILE = "maps.npz"
@@ -52,7 +53,7 @@ def read_raw_maps(folder: Path, name: str) -> RawMaps:
     Raises:
         UsageError: the maps are missing or damaged.
     """
-    path = folder / name / MAPS_FILE
+    path = result_path(folder, name) / MAPS_FILE
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             maps, names, rectangle, size = (

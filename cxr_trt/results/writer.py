@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 from cxr_trt.errors import UsageError
@@ -46,6 +46,12 @@ class ResultWriter(Protocol):
     def summary(self) -> list[str]:
         """What to tell the user at the end of a run, a sentence each."""
         ...
+
+
+def result_path(folder: Path, name: str) -> Path:
+    """Where below a folder the results of an X-ray belong, whose name in the table may be a whole path."""
+    path = PurePath(name)
+    return folder / path.relative_to(path.anchor)
 
 
 def check_result_folder(folder: Path, scored: Iterable[Path], *, overwrite: bool) -> None:

@@ -1,6 +1,6 @@
 """An engine bundle, opened to score."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,10 @@ from cxr_trt.closing import Closing
 from cxr_trt.engine.backend import Outputs, Pending, concat_outputs
 from cxr_trt.errors import BundleError, UsageError
 from cxr_trt.images.files import find_files
+from cxr_trt.images.preprocess import preprocess
 from cxr_trt.model.settings import CAUTIONS
 from cxr_trt.score.pipeline import score_files
-from cxr_trt.tables.rows import Row
+from cxr_trt.score.scores import Scores
 
 
 class Engine(Closing):
@@ -65,8 +66,10 @@ class Engine(Closing):
         self.max_batch, self.in_flight = self._runner.max_batch, self._runner.in_flight
         self.has_class_maps = self._runner.has_class_maps
 
-    def score(self, paths: str | Path | Iterable[str | Path]) -> Iterator[Row]:
+    def score(self, paths: str | Path | Iterable[str | Path]) -> Scores:
         """Score files, and folders with everything below them: a row per file, in the order of their names.
+
+        Nothing is computed before the rows are asked for, one after the other or all at once by `to_pandas`.
 
         For class maps, pictures and rows of earlier runs see `cxr_trt.score.pipeline.score_files`.
 
@@ -74,7 +77,9 @@ class Engine(Closing):
             UsageError: a path does not exist, or there is nothing to score.
             BackendError: the engine failed twice on the same images, or no decoding process can be started.
         """
-        return (result.row for result in score_files(self, find_files(paths).sources) if not result.skipped)
+        results = score_files(self, find_files(paths).sources)
+        rows = (result.row for result in results if not result.skipped)
+        return Scores(rows, self.spec.findings)
 
     def run(self, images: npt.NDArray[np.uint8], *, class_maps: bool = False) -> Outputs:
         """Score preprocessed images.
@@ -91,11 +96,30 @@ class Engine(Closing):
         if images.dtype != np.uint8 or not len(images) or images.shape[1:] not in ((1, height, width), (height, width)):
             raise UsageError(
                 f"images are {images.dtype} {list(images.shape)}, not uint8 [N, 1, {height}, {width}]; "
-                "cxr_trt.preprocess makes them"
+                "engine.preprocess makes them"
             )
         pictures = list(images.reshape(-1, height, width))
         batches = [pictures[i : i + self.max_batch] for i in range(0, len(pictures), self.max_batch)]
         return concat_outputs([self.submit(batch, class_maps)() for batch in batches])
+
+    def preprocess(self, array: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Make the image that this engine's network sees of display grey: in its size, the whole or the central square.
+
+        Args:
+            array: [H, W], 0 black to 255 white.
+
+        Returns:
+            uint8 [1, height, width]; several of them, concatenated, are what `run` takes.
+
+        Raises:
+            UsageError: the array has another shape, no pixels, or values that are not finite.
+        """
+        pixels = np.asarray(array, np.float32)
+        if pixels.ndim != 2 or not pixels.size:
+            raise UsageError(f"the array has the shape {list(pixels.shape)}, not [H, W]; give one grey image")
+        if not np.isfinite(pixels).all():
+            raise UsageError("the array has values that are not finite; give display grey, 0 to 255")
+        return preprocess(pixels, self.spec.image_size, self.spec.fit)[None]
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
         """Start to score a batch of 1 to `max_batch` images, uint8 [height, width].

@@ -16,25 +16,40 @@ from cxr_trt.closing import Closing
 from cxr_trt.errors import UsageError
 from cxr_trt.tables.rows import Row
 
-FORMAT_VERSION = 2  # raise it when the tables below or the fields of a row change
+FORMAT_VERSION = 3  # raise it when the tables below or the fields of a row change
+TABLES_OF_VERSION_3 = """
+CREATE TABLE IF NOT EXISTS in_table (position INTEGER PRIMARY KEY, path TEXT);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
 SCHEMA = f"""
 BEGIN;
 CREATE TABLE scored (
     path TEXT PRIMARY KEY, engine TEXT, artifacts_key TEXT, is_error INTEGER, row TEXT
 ) WITHOUT ROWID;
 CREATE TABLE made (what TEXT PRIMARY KEY) WITHOUT ROWID;
+{TABLES_OF_VERSION_3}
 PRAGMA user_version = {FORMAT_VERSION};
 COMMIT;
 """
 """`artifacts_key` says which files were written with a row, and where (`cxr_trt.results.writer.ResultWriter`). `made`
-lists what this command made and may therefore replace: tables by their hash, and folders of result files."""
+lists what this command made and may therefore replace: tables by their hash, and folders of result files. `in_table`
+has the rows of the table as it was last written, in order, and `facts` the folder that their paths are relative to."""
 
-UPGRADE_FROM_VERSION_1 = f"""
+UPGRADES = {
+    1: f"""
 BEGIN;
 ALTER TABLE scored RENAME COLUMN heatmaps TO artifacts_key;
+{TABLES_OF_VERSION_3}
 PRAGMA user_version = {FORMAT_VERSION};
 COMMIT;
-"""
+""",
+    2: f"""
+BEGIN;
+{TABLES_OF_VERSION_3}
+PRAGMA user_version = {FORMAT_VERSION};
+COMMIT;
+""",
+}
 
 
 class Journal(Closing):
@@ -60,7 +75,8 @@ class Journal(Closing):
                 self._remove()
                 self._open()
             if fresh:
-                self._db.execute("DELETE FROM scored")
+                for name in ("scored", "in_table", "facts"):
+                    self._db.execute(f"DELETE FROM {name}")  # noqa: S608 - our own names
 
     def _open(self) -> None:
         self._db = sqlite3.connect(self.path, isolation_level=None)  # each statement is a transaction
@@ -77,8 +93,8 @@ class Journal(Closing):
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._db.executescript(SCHEMA)
-        elif version == 1:
-            self._db.executescript(UPGRADE_FROM_VERSION_1)
+        elif version in UPGRADES:
+            self._db.executescript(UPGRADES[version])
         elif version != FORMAT_VERSION:
             raise sqlite3.DatabaseError("it was made by another version of cxr-trt")
 
@@ -103,6 +119,45 @@ class Journal(Closing):
             with self._usage_errors():
                 row = _parse(self._db.execute("SELECT row FROM scored WHERE path = ?", (path,)).fetchone()[0])
             yield row
+
+    def fact(self, name: str) -> str | None:
+        """What was noted: `root`, the folder that paths of the table are relative to; `engine`; `findings`, as JSON."""
+        with self._usage_errors():
+            found = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+            return found[0] if found else None
+
+    def note_fact(self, name: str, value: str) -> None:
+        with self._usage_errors():
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def all_rows(self) -> Iterator[Row]:
+        """The rows of the engine that wrote the last one, of whatever files."""
+        with self._usage_errors():
+            for (text,) in self._db.execute(
+                "SELECT row FROM scored WHERE engine = (SELECT value FROM facts WHERE name = 'fingerprint')"
+            ):
+                yield _parse(text)
+
+    def table_paths(self) -> list[str]:
+        """The paths of the table as it was last written, in order."""
+        with self._usage_errors():
+            return [path for (path,) in self._db.execute("SELECT path FROM in_table ORDER BY position")]
+
+    def other_engines(self, paths: Iterable[str], engine: str) -> list[str]:
+        """The engines other than this one that made rows of these paths."""
+        with self._usage_errors():
+            query = "SELECT engine FROM scored WHERE path = ? AND engine <> ?"
+            found = (self._db.execute(query, (path, engine)).fetchone() for path in paths)
+            return sorted({row[0] for row in found if row})
+
+    def note_table(self, root: str, paths: Iterable[str]) -> None:
+        """Remember the rows of the table that was written, and what their paths are relative to."""
+        with self._usage_errors():
+            self._db.execute("BEGIN")
+            self._db.execute("DELETE FROM in_table")
+            self._db.executemany("INSERT INTO in_table (path) VALUES (?)", ((path,) for path in paths))
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('root', ?)", (root,))
+            self._db.execute("COMMIT")
 
     def count(self) -> int:
         """Number of rows."""

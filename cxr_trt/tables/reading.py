@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from cxr_trt.errors import UsageError
-from cxr_trt.tables.rows import findings_of
+from cxr_trt.tables.rows import findings_of, without_apostrophe
 
 MAX_HEADER_BYTES = 1 << 20  # of a CSV file, to tell its columns, their separator, and whether it is text
 
@@ -56,9 +57,19 @@ def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...],
         else:
             parsing = pacsv.ParseOptions(newlines_in_values=True)
             table = pacsv.read_csv(path, None, parsing, pacsv.ConvertOptions(column_types=types))
-        return table.select(wanted).cast(pa.schema([(name, types[name]) for name in wanted]))
+        table = table.select(wanted).cast(pa.schema([(name, types[name]) for name in wanted]))
+        return table if path.suffix == ".parquet" else _with_own_texts(table)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
+
+
+def _with_own_texts(table: pa.Table) -> pa.Table:
+    """A CSV's texts without the apostrophes that keep a spreadsheet from taking them for formulas."""
+    for number, field in enumerate(table.schema):
+        if field.type == pa.string() and pc.any(pc.starts_with(table[number], "'")).as_py():
+            texts = [text and without_apostrophe(text) for text in table[number].to_pylist()]
+            table = table.set_column(number, field, pa.array(texts, pa.string()))
+    return table
 
 
 def read_header(path: Path, required: tuple[str, ...]) -> list[str]:

@@ -8,6 +8,20 @@ from cxr_trt.findings import is_reserved
 NOTICE = "Research use only; not a medical device"
 
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the start of a formula (OWASP, CSV injection)."""
+
+
+def spreadsheet_safe(text: str) -> str:
+    """A text, with an apostrophe before it if a spreadsheet would take it for a formula."""
+    return f"'{text}" if text.startswith((*FORMULA_STARTS, "'")) else text
+
+
+def without_apostrophe(text: str) -> str:
+    """The text that `spreadsheet_safe` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith((*FORMULA_STARTS, "'")) else text
+
+
 def columns(findings: Sequence[str]) -> tuple[str, ...]:
     """The columns of a table with these findings."""
     return ("path", "sha256", "width", "height", "format", *findings, "warnings", "error", "engine")

@@ -1,26 +1,31 @@
-"""Writing the table of scores: CSV or Parquet by the suffix of the file, or CSV to standard output."""
+"""Writing the table of scores: CSV, Parquet, JSON Lines or XLSX by the suffix, or CSV to standard output."""
 
 import csv
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
 from cxr_trt.calibrate.calibration import Calibration, calibrated_column
-from cxr_trt.errors import UsageError
+from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.spec import Specification
-from cxr_trt.tables.rows import NOTICE, Row, columns
+from cxr_trt.tables.rows import NOTICE, Row, columns, spreadsheet_safe
 
-TABLE_SUFFIXES = (".csv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl", ".xlsx")
+XLSX_ROWS = 1 << 20  # of a sheet in Excel, the header's among them
 ROW_GROUP_ROWS = 1000  # rows of a Parquet table that are in memory at once
 
 
 class CsvWriter:
-    """Writes rows and flushes each. Probabilities have as many digits as it takes to read the same float32 again."""
+    """Writes rows and flushes each. Probabilities have as many digits as it takes to read the same float32 again.
+
+    No text is a formula in a spreadsheet (`cxr_trt.tables.rows.spreadsheet_safe`).
+    """
 
     def __init__(self, stream: TextIO, findings: Sequence[str], calibration: Calibration | None = None) -> None:
         self._stream, self._writer = stream, csv.writer(stream, lineterminator="\n")
@@ -29,9 +34,14 @@ class CsvWriter:
 
     def write(self, row: Row) -> None:
         cells = all_values(row, self._findings, self._calibration)
-        values = (str(np.float32(value)) if isinstance(value, float) else value for value in cells)
-        self._writer.writerow(values)
+        self._writer.writerow(map(_csv_cell, cells))
         self._stream.flush()
+
+
+def _csv_cell(value: str | float | None) -> str | int | None:
+    if isinstance(value, str):
+        return spreadsheet_safe(value)
+    return str(np.float32(value)) if isinstance(value, float) else value
 
 
 def all_columns(findings: Sequence[str], calibration: Calibration | None) -> tuple[str, ...]:
@@ -48,27 +58,74 @@ def all_values(
 
 
 def write_table(
-    path: Path, suffix: str, rows: Iterable[Row], spec: Specification, calibration: Calibration | None = None
+    path: Path,
+    suffix: str,
+    rows: Iterable[Row],
+    spec: Specification,
+    calibration: Calibration | None = None,
+    *,
+    root: str | None = None,
+    bom: bool = False,
 ) -> None:
     """Write a whole table.
 
     Args:
         path: the file to write, under any name.
-        suffix: ".csv" or ".parquet". A Parquet file has the specification in the metadata of its schema.
+        suffix: one of TABLE_SUFFIXES. A Parquet file has the specification in the metadata of its schema.
         rows: the rows in order; only a few of them are in memory at once.
         spec: the specification of the engine that made the rows; it names their findings.
         calibration: the calibration of that engine, whose columns are added, or None.
+        root: the folder that the paths are relative to; a Parquet file has it in its metadata too.
+        bom: whether a CSV file starts with a byte-order mark, by which Excel knows that it is UTF-8.
+
+    Raises:
+        BackendError: the package that writes .xlsx is not installed.
     """
     if suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as stream:
+        with path.open("w", newline="", encoding="utf-8-sig" if bom else "utf-8") as stream:
             writer = CsvWriter(stream, spec.findings, calibration)
             for row in rows:
                 writer.write(row)
+    elif suffix == ".parquet":
+        _write_parquet(path, rows, spec, calibration, root)
     else:
-        _write_parquet(path, rows, spec, calibration)
+        write = _write_json_lines if suffix == ".jsonl" else _write_xlsx
+        cells = (all_values(row, spec.findings, calibration) for row in rows)
+        write(path, all_columns(spec.findings, calibration), cells)
 
 
-def _write_parquet(path: Path, rows: Iterable[Row], spec: Specification, calibration: Calibration | None) -> None:
+def _write_json_lines(path: Path, names: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            values = (float(str(np.float32(value))) if isinstance(value, float) else value for value in row)
+            stream.write(json.dumps(dict(zip(names, values, strict=True)), ensure_ascii=False) + "\n")
+
+
+def check_xlsx() -> None:
+    """Raise BackendError if .xlsx cannot be written here."""
+    try:
+        import xlsxwriter  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise BackendError("an .xlsx table needs xlsxwriter; pip install 'cxr-trt[xlsx]'") from error
+
+
+def _write_xlsx(path: Path, names: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> None:
+    import xlsxwriter
+
+    options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
+    with path.open("wb") as stream, xlsxwriter.Workbook(stream, options) as book:
+        sheet = book.add_worksheet("scores")
+        sheet.freeze_panes(1, 1)
+        sheet.set_column(0, 0, 40)
+        for number, cells in enumerate(chain((names,), rows)):
+            if number == XLSX_ROWS:
+                raise UsageError(f"{path}: more rows than the {XLSX_ROWS} of a sheet; write .csv or .parquet")
+            sheet.write_row(number, 0, cells)
+
+
+def _write_parquet(
+    path: Path, rows: Iterable[Row], spec: Specification, calibration: Calibration | None, root: str | None
+) -> None:
     import pyarrow as pa  # takes a third of a second, which a CSV need not wait for
     import pyarrow.parquet as pq
 
@@ -77,6 +134,8 @@ def _write_parquet(path: Path, rows: Iterable[Row], spec: Specification, calibra
     names = all_columns(spec.findings, calibration)
     fields = [pa.field(name, types.get(name, pa.string())) for name in names]
     metadata: dict[bytes | str, bytes | str] = {"cxr_trt.specification": spec.to_json(), "cxr_trt.notice": NOTICE}
+    if root is not None:
+        metadata["cxr_trt.root"] = root
     if calibration:
         metadata["cxr_trt.calibration"] = calibration.to_json()
     schema = pa.schema(fields, metadata)

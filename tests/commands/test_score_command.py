@@ -233,7 +233,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(cli, here, arguments):
     result = cli(*arguments.split())
     assert result.exit_code == 2, result.exception
     assert MISTAKES[arguments] in result.stderr
-    assert len([line for line in result.stderr.splitlines() if line.startswith("Error: ")]) == 1
+    assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1
     after = {path: path.read_bytes() for path in here.rglob("*") if path.is_file() and path.suffix != ".lock"}
     assert before == after
 

@@ -436,3 +436,182 @@ def test_printing_shows_what_the_table_shows(browse, large):
     assert not page.locator("#table").is_visible()
     assert not page.locator(".controls").is_visible()
     assert len(page.pdf()) > 10_000
+
+
+LONG = "does not look like an upright frontal chest X-ray: " + "a very long warning about this file " * 6
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A page of 40 rows, some with a long warning, with pictures, labels and boxes."""
+    folder = tmp_path_factory.mktemp("labelled")
+    table = write_table(folder / "s.csv", 40)
+    text = table.read_text().replace("no chest?", LONG.strip())
+    (folder / "xrays" / "folder").mkdir(parents=True)
+    for i in range(40):
+        picture = folder / "xrays" / "folder" / f"{i:05}.png"
+        cv2.imwrite(str(picture), np.full((90, 100), 4 * i, np.uint8))
+        digest = hashlib.sha256(picture.read_bytes()).hexdigest()
+        text = text.replace(f"folder/{i:05}.png,{'0' * 64}", f"folder/{i:05}.png,{digest}")
+    table.write_text(text)
+    with (folder / "labels.csv").open("w") as stream:
+        stream.write("image,Mass,Hernia\n" + "".join(f"{i:05}.png,{i % 2},{int(i % 3 == 0)}\n" for i in range(39)))
+    (folder / "boxes.csv").write_text("image,finding,x,y,width,height\n00002.png,Mass,256,90,512,450\n")
+    truth = ["--labels", folder / "labels.csv", "--boxes", folder / "boxes.csv"]
+    done = run("report", table, "-o", folder / "r.html", "--images", folder / "xrays", *truth)
+    assert done.returncode == 0, done.stderr
+    return folder / "r.html"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_the_table_first_and_nothing_overflows(browse, labelled, scheme):
+    page = browse(labelled, color_scheme=scheme).page
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.reload()
+    page.wait_for_selector(".tabulator-row")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    top = "selector => document.querySelector(selector).getBoundingClientRect().top"
+    assert page.evaluate(top, "#table") < page.evaluate(top, "#summary-title")
+    right = "document.querySelector('.tabulator-row [tabulator-field=value]').getBoundingClientRect().right"
+    assert page.evaluate(right) <= 390
+    assert not page.locator(".distributions").is_visible()
+    page.select_option("#sort", "notes desc")
+    page.wait_for_timeout(300)
+    page.locator(".thumb").first.click()
+    assert "very long warning" in page.inner_text("#case-notes") or "negative?" in page.inner_text("#case-notes")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("(d => d.scrollWidth <= d.clientWidth)(document.querySelector('#case'))")
+
+
+def test_a_long_warning_ends_in_an_ellipsis(browse, labelled):
+    page = browse(labelled).page
+    page.select_option("#sort", "notes desc")
+    page.select_option("#warning", "1")
+    page.wait_for_timeout(300)
+    cut = page.locator(".tabulator-row [tabulator-field=notes] > span").evaluate_all(
+        """spans => spans.filter(s => s.scrollWidth > s.clientWidth).map(s => [getComputedStyle(s).textOverflow,
+            s.getBoundingClientRect().right <= s.parentElement.getBoundingClientRect().right])"""
+    )
+    assert cut
+    assert all(one == ["ellipsis", True] for one in cut)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_arrow_of_the_order_stands_out(browse, labelled, scheme):
+    page = browse(labelled, color_scheme=scheme).page
+    contrast = page.evaluate(
+        r"""() => {
+            const linear = x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+            const light = text => { const [r, g, b] = text.match(/[\d.]+/g).map(v => linear(v / 255));
+                return .2126 * r + .7152 * g + .0722 * b; };
+            const contrast = (a, b) => {
+                const [x, y] = [light(a), light(b)].sort((m, n) => n - m); return (x + .05) / (y + .05); };
+            const ratio = state => {
+                const col = document.querySelector(`.tabulator-col.tabulator-sortable[aria-sort=${state}]`);
+                const arrow = getComputedStyle(col.querySelector('.tabulator-arrow'));
+                const colour = parseFloat(arrow.borderTopWidth) ? arrow.borderTopColor : arrow.borderBottomColor;
+                return contrast(colour, getComputedStyle(col).backgroundColor); };
+            return [ratio('descending'), ratio('none')];
+        }"""
+    )
+    assert contrast[0] > 4.5
+    assert contrast[0] > 2 * contrast[1]
+
+
+def test_the_header_and_the_control_agree_on_the_order(browse, labelled):
+    page = browse(labelled).page
+    for field, expected in (("path", "path asc"), ("path", "path desc"), ("finding", "finding asc")):
+        page.click(f".tabulator-col[tabulator-field='{field}'] .tabulator-col-title")
+        page.wait_for_timeout(200)
+        assert page.input_value("#sort") == expected
+
+
+def test_false_positives_and_negatives_come_first_where_there_are_labels(browse, labelled, large):
+    browser = browse(labelled)
+    page = browser.page
+    page.select_option("#finding", label="Mass")
+    page.select_option("#sort", "falsePositive desc")
+    page.wait_for_timeout(300)
+    rows = data_of(labelled.read_text())["cases"]
+    mass = FINDINGS.index("Mass")
+    truth = [(row["labels"][mass], row["scores"][mass]) for row in rows if "labels" in row]
+    absent = sorted((score for label, score in truth if label is False), reverse=True)
+    assert [float(text) for text in browser.column("value")[:5]] == pytest.approx(absent[:5], abs=6e-4)
+    assert set(browser.column("label")[:5]) == {"absent"}
+    page.select_option("#label", "present")
+    page.select_option("#sort", "falseNegative desc")
+    browser.status("19 of 40 X-rays")
+    page.wait_for_timeout(300)
+    present = sorted(score for label, score in truth if label)
+    assert [float(text) for text in browser.column("value")[:5]] == pytest.approx(present[:5], abs=6e-4)
+    assert page.locator(".distributions small").nth(mass).inner_text().startswith("AUC 0.")
+    assert "label" not in browse(large[0]).page.inner_text("#controls").lower()
+
+
+def test_the_state_is_in_the_address_and_the_list_can_be_saved(browse, labelled, tmp_path):
+    browser = browse(labelled)
+    page = browser.page
+    page.select_option("#finding", label="Mass")
+    page.fill("#least", "0.4")
+    page.select_option("#sort", "path asc")
+    page.wait_for_timeout(400)
+    status, paths, address = page.inner_text("#status"), browser.column("path"), page.url
+    with page.expect_download() as download:
+        page.click("#export")
+    download.value.save_as(tmp_path / "list.csv")
+    with (tmp_path / "list.csv").open(newline="", encoding="utf-8-sig") as stream:
+        saved = list(csv.DictReader(stream))
+    assert len(saved) == int(status.split()[0])
+    assert [row["path"] for row in saved][: len(paths)] == paths
+    page.goto("about:blank")
+    page.goto(address)
+    browser.status(status)
+    page.wait_for_timeout(300)
+    assert browser.column("path") == paths
+    assert page.input_value("#finding") == str(FINDINGS.index("Mass"))
+
+
+def test_the_table_is_one_tab_stop(browse, labelled):
+    page = browse(labelled).page
+    page.wait_for_timeout(200)
+    assert page.locator(".thumb[tabindex='0']").count() == 1
+    page.locator(".thumb[tabindex='0']").focus()
+    first = page.evaluate("document.activeElement.dataset.number")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("first => ![undefined, first].includes(document.activeElement.dataset.number)", arg=first)
+    assert page.locator(".thumb[tabindex='0']").count() == 1
+    assert page.evaluate("document.activeElement.classList.contains('thumb')")
+    page.keyboard.press("Tab")
+    assert not page.evaluate("document.activeElement.classList.contains('thumb')")
+
+
+def test_zoom_opacity_maps_and_boxes(browse, scored, labelled):
+    page = browse(scored / "r.html").page
+    page.locator(".thumb").first.click()
+    canvas = page.locator("#case canvas").first
+    page.locator("#opacity").fill("0.3")
+    assert canvas.evaluate("c => getComputedStyle(c).opacity") == "0.3"
+    before = canvas.bounding_box()["width"]
+    page.locator("#zoom").fill("3")
+    assert canvas.bounding_box()["width"] == pytest.approx(3 * before, rel=0.1)
+    page.uncheck("#map-on")
+    assert not canvas.is_visible()
+    other = browse(labelled).page
+    other.fill("#search", "00002")
+    other.wait_for_timeout(200)
+    other.locator(".thumb").first.click()
+    box, sheet = other.locator("#case .box").first.bounding_box(), other.locator("#case .sheet").first.bounding_box()
+    assert box["x"] - sheet["x"] == pytest.approx(0.25 * sheet["width"], abs=2)
+    assert box["width"] == pytest.approx(0.5 * sheet["width"], abs=2)
+    assert box["height"] == pytest.approx(0.5 * sheet["height"], abs=2)
+
+
+def test_the_page_of_a_run_that_is_going_on_comes_from_its_journal(call, scored, tmp_path):
+    for journal in scored.glob("s.csv.journal*"):
+        shutil.copy(journal, tmp_path)
+    before = (tmp_path / "s.csv.journal").read_bytes()
+    call("report", tmp_path / "s.csv", "-o", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert len(data_of(page)["cases"]) == 12
+    assert re.search(r"<dt>engine</dt><dd>onnxruntime [\d.]+, fp32, center, ", page)
+    assert (tmp_path / "s.csv.journal").read_bytes() == before

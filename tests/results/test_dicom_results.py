@@ -335,7 +335,7 @@ def test_without_highdicom_one_sentence_says_how_to_get_it(cheap_bundle, radiogr
     assert without.returncode == 0, without.stderr
     wanted = subprocess.run([*command, "--dicom-results", tmp_path / "d"], capture_output=True, text=True)
     assert wanted.returncode == 2
-    assert wanted.stderr == "Error: --dicom-results needs highdicom: pip install 'cxr-trt[dicom-results]'\n"
+    assert wanted.stderr == "error: --dicom-results needs highdicom: pip install 'cxr-trt[dicom-results]'\n"
 
 
 def test_the_help_speaks_of_identifiers(cli):

@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 from cheap_engine import cheap_bundle
 
+from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.geometry import map_rectangle
 from cxr_trt.images import decode
 from cxr_trt.images.files import find_files
-from cxr_trt.results.heatmaps import COLOUR_MAP, frame, heat_map, overlay
+from cxr_trt.results.heatmaps import BAR_MEANING, COLOUR_MAP, frame, heat_map, overlay
 from cxr_trt.results.writer import write_results
 from cxr_trt.score.pipeline import Result
 from cxr_trt.spec import Specification
-from cxr_trt.tables.rows import Row
+from cxr_trt.tables.rows import NOTICE, Row
 
 
 @pytest.mark.parametrize(("view_set", "cells", "offset"), [("ten-crop", 16, 0), ("center", 14, 32)])
@@ -75,11 +76,11 @@ def test_the_colours_are_perceptually_uniform():
 @pytest.mark.parametrize("shape", [(512, 512), (1024, 600), (10, 900), (3, 3)])
 def test_the_frame_holds_the_picture_untouched_and_text(shape):
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    framed = frame(picture, np.array([[-1.5, 2.25]], np.float32), "Mass 0.731", "Research use only")
+    framed = frame(picture, (-1.5, 2.25), "Mass 0.731", ["Research use only"])
     top = next(y for y in range(len(framed)) if (framed[y, : shape[1]] == picture[0]).all())
     np.testing.assert_array_equal(framed[top : top + shape[0], : shape[1]], picture)
     assert framed[:top].max() == 255
-    other = frame(picture, np.array([[-1.5, 2.25]], np.float32), "Mass 0.732", "Research use only")
+    other = frame(picture, (-1.5, 2.25), "Mass 0.732", ["Research use only"])
     assert (framed[:top] != other[:top]).any()
 
 
@@ -191,3 +192,59 @@ def test_a_caption_keeps_its_probability_however_long_the_name_is():
     for one, other in (drawn[:2], drawn[2:]):
         assert (one != other).any()
         assert not one[:, -3:].any()
+
+
+@pytest.mark.parametrize("side", [64, 300, 512, 700, 723, 768, 1024, 1500, 2600])
+def test_no_note_is_cut_off_at_any_size(side, monkeypatch):
+    """Every text that is drawn ends inside the frame, and together they are all the notes."""
+    drawn = []
+
+    def put(canvas, text, position, font, size, colour, thickness, kind):
+        (width, _), _ = cv2.getTextSize(text, font, size, thickness)
+        drawn.append((text, position[0] + width, canvas.shape[1], position[1], canvas.shape[0]))
+
+    monkeypatch.setattr("cxr_trt.results.heatmaps.cv2.putText", put)
+    warnings = ("demonstration model trained on few X-rays, not for results", "no chest? " * 20, "x" * 300)
+    row = Row("ward/" + "n" * 200 + ".png", "", side, side, "PNG", (0.5,), warnings, None, "")
+    heat_map(row, np.zeros((side, side), np.uint8), np.eye(4, dtype=np.float32), 0, Specification(findings=("Mass",)))
+    assert all(right <= width and 0 < y < height for _, right, width, y, height in drawn)
+    everything = "".join(text for text, *_ in drawn).replace(" ", "")
+    for text in (NOTICE, *warnings, row.path, BAR_MEANING):
+        assert text.replace(" ", "") in everything
+
+
+def test_the_lower_half_of_a_map_is_clear():
+    class_map = np.arange(256, dtype=np.float32).reshape(16, 16)
+    image = np.full((512, 512), 90, np.uint8)
+    picture = overlay(image, class_map, Specification())
+    assert (picture[:220] == 90).all()
+    assert (picture[400:] != 90).any()
+
+
+def test_one_scale_gives_equal_values_equal_colours():
+    maps = [np.full((16, 16), 2.0, np.float32) for _ in range(2)]
+    maps[1][3, 3] = 9
+    image = np.full((512, 512), 90, np.uint8)
+    one, other = (overlay(image, class_map, Specification(), scale=(0, 10)) for class_map in maps)
+    np.testing.assert_array_equal(one[400:], other[400:])
+    assert (one[400:] != 90).any()
+
+
+def test_heat_maps_by_score_finding_and_format(score, cheap_bundle):
+    message, folder = score(cheap_bundle, "--findings", "hernia", "--findings", "Mass", "--heatmap-format", "jpeg")
+    assert sorted(path.name for path in folder.iterdir()) == ["1-Hernia.jpg", "2-Mass.jpg"]
+    assert "2 pictures drawn" in message
+    assert find_files(folder.parent.parent / "s.csv").sources  # a file that is named is taken
+    with pytest.raises(UsageError, match="heat maps of cxr-trt"):
+        find_files(folder)
+    _, folder = score(cheap_bundle, "--heatmaps-above", "1")
+    assert list(folder.iterdir()) == []
+    _, folder = score(cheap_bundle)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_finding_that_the_engine_lacks_is_named(cli, cheap_bundle, radiographs, tmp_path):
+    command = ("score", radiographs / "RG1_UNCR.dcm", "-e", cheap_bundle, "-o", tmp_path / "s.csv")
+    result = cli(*command, "--heatmaps", tmp_path / "maps", "--findings", "Flu")
+    assert result.exit_code == 2
+    assert "--findings Flu: the engine has no such finding" in result.stderr

@@ -58,7 +58,7 @@ def test_an_engine_scores_a_folder(cheap_bundle, radiographs, tmp_path):
         broken, chest = engine.score(tmp_path)
         assert list(engine.score([tmp_path / "chest.dcm"])) == [chest]
         assert [row.path for row in engine.score(str(tmp_path))] == ["broken.png", "chest.dcm"]
-    assert isinstance(chest, cxr_trt.Row)
+    assert isinstance(chest, cxr_trt.Score)
     assert (chest.path, chest.format, chest.error, len(chest.probabilities)) == ("chest.dcm", "DICOM", None, 14)
     assert chest.engine == engine.fingerprint
     assert broken.probabilities is None

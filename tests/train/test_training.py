@@ -360,7 +360,7 @@ def test_a_second_run_in_the_same_folder_is_refused(folder, tmp_path):
     with locked(tmp_path / "lock"):
         second = CliRunner().invoke(main, [str(folder / "tiny.toml"), *options(folder, tmp_path)])
     assert second.exit_code == 2
-    assert f"Error: {tmp_path}: another process is writing there" in second.stderr
+    assert f"error: {tmp_path}: another process is writing there" in second.stderr
     assert not (tmp_path / "state.pt").exists()
 
 

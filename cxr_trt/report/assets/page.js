@@ -5,13 +5,16 @@
   const MAX_OPACITY = 0.6; // where a map is highest, as in the heat maps
   const CELL_PIXELS = 8; // side of a map's cell in the overlay
   const data = JSON.parse(byId("data").textContent);
+  const DEFAULTS = { least: "0", sort: "value desc" };
   const palette = bytes(data.palette);
   const rows = data.cases.map((item, number) => ({ ...item, number, notes: [...item.warnings].join("; ") }));
   const controls = Object.fromEntries(
-    ["finding", "least", "positive", "warning", "search", "sort"].map((name) => [name, byId(name)]),
+    ["finding", "least", "positive", "label", "warning", "search", "sort"].map((name) => [name, byId(name)]),
   );
   let order = []; // numbers of the rows that the table shows, in its order
   let shown = null; // number of the case in the dialog
+  let focused = null; // number of the row whose picture has the focus, also while the table is drawn anew
+  let stop = null; // number of the row whose picture is reached with Tab
 
   function byId(id) {
     return document.getElementById(id);
@@ -44,6 +47,9 @@
       row.finding = words(place);
       row.value = row.scores[place];
       row.calibratedValue = row.calibrated?.[place] ?? null;
+      row.label = row.labels?.[place] ?? null;
+      row.falsePositive = row.label === false ? row.value : -1;
+      row.falseNegative = row.label === true ? 1 - row.value : -1;
       row.answer = { true: "yes", false: "no" }[row.positive?.[place]] ?? "";
     }
     for (const button of document.querySelectorAll(".distributions button")) {
@@ -56,17 +62,18 @@
     return (
       row.value >= Number(controls.least.value || 0) &&
       (!controls.positive.checked || row.answer === "yes") &&
+      (controls.label.value === "" || controls.label.value === { true: "present", false: "absent" }[row.label] ||
+        (controls.label.value === "unknown" && row.label === null)) &&
       (warning === "" || (warning === "any" ? row.warnings.length > 0 : row.warnings.includes(data.warnings[warning]))) &&
       row.path.toLowerCase().includes(controls.search.value.trim().toLowerCase())
     );
   }
 
   /* Paint a map in its colours on a canvas with the picture's shape, transparent where the map is low. */
-  function paint(canvas, row, map, background) {
+  function paint(canvas, row, map) {
     const [height, width] = row.shape;
     Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
-    if (background) context.drawImage(background, 0, 0, width, height);
     if (!map) return;
     const cells = bytes(map.cells);
     const small = make("canvas", { width: map.columns * CELL_PIXELS, height: map.rows * CELL_PIXELS });
@@ -104,7 +111,7 @@
   /* The picture of a row as a button: hover or focus shows its map, click or Enter opens it, arrow keys move on. */
   function thumb(cell) {
     const row = cell.getData();
-    const button = make("button", { type: "button", className: "thumb" });
+    const button = make("button", { type: "button", className: "thumb", tabIndex: row.number === stop ? 0 : -1 });
     button.setAttribute("aria-label", `Open ${row.path}, ${row.finding} ${number(row.value)}`);
     button.dataset.number = row.number;
     if (row.picture) {
@@ -125,6 +132,10 @@
       event.stopPropagation();
       open(row.number);
     });
+    button.addEventListener("focus", () => {
+      focused = row.number;
+      makeStop(focused);
+    });
     button.addEventListener("keydown", (event) => {
       const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
       if (!step) return;
@@ -132,6 +143,13 @@
       focusThumb(order[order.indexOf(row.number) + step]);
     });
     return button;
+  }
+
+  /* One picture at a time is reached with Tab; the arrow keys move on from there. */
+  function makeStop(target) {
+    if (target === undefined) return;
+    stop = target;
+    for (const other of document.querySelectorAll(".thumb")) other.tabIndex = Number(other.dataset.number) === stop ? 0 : -1;
   }
 
   async function focusThumb(target) {
@@ -150,6 +168,13 @@
   const text = (cell) => make("span", { textContent: cell.getValue() ?? "", title: cell.getValue() ?? "" });
   choose();
   if (data.calibrated) document.body.classList.add("has-calibration");
+  if (data.labelled) document.body.classList.add("has-labels");
+  for (const option of controls.sort.querySelectorAll(".labelled")) if (!data.labelled) option.remove();
+  if (rows.some((row) => row.boxes)) document.body.classList.add("has-boxes");
+  const isPhone = matchMedia("(max-width: 600px)").matches;
+  if (isPhone) document.querySelector(".fold").open = false;
+  recall();
+  choose();
   const table = new Tabulator("#table", {
     data: rows,
     index: "number",
@@ -160,9 +185,18 @@
     initialSort: [{ column: "value", dir: "desc" }],
     columns: [
       { title: "Picture", field: "number", formatter: thumb, headerSort: false, width: 88, resizable: false },
-      { title: "File", field: "path", formatter: text, sorter: "string", widthGrow: 3, minWidth: 140 },
-      { title: "Finding", field: "finding", formatter: text, sorter: "string", minWidth: 160 },
-      { title: "Score", field: "value", formatter: (cell) => bar(cell.getValue()), sorter: "number", minWidth: 130 },
+      { title: "File", field: "path", formatter: text, sorter: "string", widthGrow: 3, minWidth: isPhone ? 90 : 140 },
+      {
+        title: "Score", field: "value", formatter: (cell) => bar(cell.getValue()), sorter: "number",
+        minWidth: isPhone ? 62 : 130,
+      },
+      { title: "Finding", field: "finding", formatter: text, sorter: "string", minWidth: isPhone ? 96 : 160 },
+      {
+        title: "Label", field: "label", formatter: (cell) => ({ true: "present", false: "absent" })[cell.getValue()] ?? "",
+        sorter: "string", width: 95, visible: data.labelled,
+      },
+      { title: "", field: "falsePositive", visible: false, sorter: "number" },
+      { title: "", field: "falseNegative", visible: false, sorter: "number" },
       {
         title: "Calibrated", field: "calibratedValue", formatter: (cell) => bar(cell.getValue()), sorter: "number",
         minWidth: 130, visible: data.calibrated,
@@ -175,35 +209,76 @@
   function remember() {
     order = table.getRows("active").map((row) => row.getData().number);
     byId("status").textContent = `${order.length} of ${rows.length} X-rays`;
+    if (!order.includes(stop)) makeStop(order[0]);
+    else makeStop(stop);
+    const fields = Object.entries(controls).map(([name, control]) => [name, control.type === "checkbox" ? (control.checked ? "1" : "") : control.value]);
+    const changed = fields.filter(([name, value]) => value !== "" && value !== DEFAULTS[name]);
+    history.replaceState(null, "", changed.length ? `#${new URLSearchParams(changed)}` : "#");
   }
 
-  function sort() {
-    const [column, dir] = controls.sort.value.split(" ");
+  /* Take the state of the controls from the address. */
+  function recall() {
+    for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
+      const control = controls[name];
+      if (control?.type === "checkbox") control.checked = value === "1";
+      else if (control) control.value = value;
+      if (control?.tagName === "SELECT" && control.selectedIndex < 0) control.selectedIndex = 0;
+    }
+  }
+
+  /* The rows that the table shows, in its order, as a CSV that is no formula anywhere in a spreadsheet. */
+  byId("export").addEventListener("click", () => {
+    const safe = (value) => `"${String(value ?? "").replace(/^(['=+\-@\t\r])/, "'$1").replaceAll('"', '""')}"`;
+    const head = ["path", ...data.findings, ...(data.labelled ? ["label of", "label"] : []), "warnings"];
+    const lines = order.map((target) => {
+      const row = rows[target];
+      const label = data.labelled ? [safe(row.finding), row.label === null ? "" : Number(row.label)] : [];
+      return [safe(row.path), ...row.scores, ...label, safe(row.notes)].join(",");
+    });
+    const blob = new Blob([`\ufeff${head.map(safe).join(",")}\n${lines.join("\n")}\n`], { type: "text/csv" });
+    const link = make("a", { href: URL.createObjectURL(blob), download: "xrays.csv" });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+
+  function sort(wanted) {
+    const [column, dir] = wanted.split(" ");
     table.setSort(column, dir);
   }
 
   let waiting = Promise.resolve();
   function update({ chooses = false, sorts = false } = {}) {
+    const wanted = controls.sort.value; // until then, what Tabulator says of its order may set the control back
     waiting = waiting.then(async () => {
       if (chooses) {
         choose();
         await table.replaceData(rows);
       }
       table.setFilter(matches);
-      if (sorts) sort();
+      if (sorts) sort(wanted);
       remember();
     });
   }
 
   table.on("tableBuilt", () => {
-    table.on("dataSorted", () => setTimeout(remember));
+    table.on("dataSorted", (sorters) => {
+      const wanted = sorters.length ? `${sorters[0].field} ${sorters[0].dir}` : "";
+      if ([...controls.sort.options].some((option) => option.value === wanted)) controls.sort.value = wanted;
+      setTimeout(remember);
+    });
+    table.on("renderComplete", () => {
+      if (focused !== null && document.activeElement === document.body) focusThumb(focused);
+    });
+    addEventListener("pointerdown", () => (focused = null));
+    addEventListener("focusin", (event) => event.target.classList.contains("thumb") || (focused = null));
     table.on("rowClick", (event, row) => open(row.getData().number));
-    remember();
+    if (location.hash.length > 1) update({ sorts: true });
+    else remember();
   });
   controls.finding.addEventListener("change", () => update({ chooses: true, sorts: true }));
   controls.sort.addEventListener("change", () => update({ sorts: true }));
   for (const name of ["least", "search"]) controls[name].addEventListener("input", () => update());
-  for (const name of ["positive", "warning"]) controls[name].addEventListener("change", () => update());
+  for (const name of ["positive", "label", "warning"]) controls[name].addEventListener("change", () => update());
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
   byId("controls").addEventListener("reset", () => setTimeout(() => update({ chooses: true, sorts: true })));
   for (const button of document.querySelectorAll(".distributions button")) {
@@ -233,15 +308,23 @@
 
   function figures(row) {
     if (!row.picture) return [make("p", { className: "hint", textContent: "This page has no picture of this X-ray." })];
-    const image = make("img", { src: picture(row), alt: `X-ray ${row.path}` });
-    const original = make("figure", {}, image, make("figcaption", { textContent: "without a map" }));
+    const sheet = (...layers) => make("div", { className: "view" }, make("div", { className: "sheet" }, ...layers));
+    const image = (alt) => make("img", { src: picture(row), alt });
+    const boxes = (finding) =>
+      (row.boxes ?? []).filter((box) => finding === null || box[0] === finding).map(([place, y, x, height, width]) => {
+        const box = make("div", { className: "box", title: `box: ${words(place)}` });
+        Object.assign(box.style, { top: `${100 * y}%`, left: `${100 * x}%`, height: `${100 * height}%`, width: `${100 * width}%` });
+        return box;
+      });
+    const whole = sheet(image(`X-ray ${row.path}`), ...boxes(null));
+    const original = make("figure", {}, whole, make("figcaption", { textContent: "without a map" }));
     const maps = row.maps.map((map) => {
       const canvas = make("canvas");
       const caption = describe(row, map.finding);
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `Heat map of ${caption}`);
-      image.decode().then(() => paint(canvas, row, map, image));
-      return make("figure", {}, canvas, ramp(map), make("figcaption", { textContent: caption }));
+      paint(canvas, row, map);
+      return make("figure", {}, sheet(image(""), canvas, ...boxes(map.finding)), ramp(map), make("figcaption", { textContent: caption }));
     });
     return [original, ...maps];
   }
@@ -277,12 +360,19 @@
     ];
   }
 
+  const sheets = byId("case-pictures").style;
+  byId("zoom").addEventListener("input", () => sheets.setProperty("--zoom", byId("zoom").value));
+  byId("opacity").addEventListener("input", () => sheets.setProperty("--opacity", byId("opacity").value));
+  for (const [id, name] of [["map-on", "no-maps"], ["boxes-on", "no-boxes"]]) {
+    byId(id).addEventListener("change", () => document.body.classList.toggle(name, !byId(id).checked));
+  }
+
   byId("previous").addEventListener("click", () => open(order[order.indexOf(shown) - 1]));
   byId("next").addEventListener("click", () => open(order[order.indexOf(shown) + 1]));
   byId("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (step) open(order[order.indexOf(shown) + step]);
+    if (step && event.target.type !== "range") open(order[order.indexOf(shown) + step]);
   });
   dialog.addEventListener("close", () => focusThumb(shown));
 

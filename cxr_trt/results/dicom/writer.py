@@ -15,6 +15,7 @@ import numpy as np
 from cxr_trt.errors import DicomHeaderError, UsageError
 from cxr_trt.outputs import replacing
 from cxr_trt.results.heatmaps import FULL_SIZE_SIDE, MAX_PICTURE_SIDE, finding_files, heat_map
+from cxr_trt.results.writer import result_path
 from cxr_trt.score.pipeline import Result
 from cxr_trt.spec import Specification
 from cxr_trt.tables.rows import Row
@@ -111,7 +112,7 @@ class DicomResultWriter:
 
     def _path(self, row: Row, name: str) -> Path:
         """A result of a file: its own name goes before, so that no two files share a result, and none is a folder."""
-        return self.folder / f"{row.path}.{name}"
+        return result_path(self.folder, f"{row.path}.{name}")
 
     def _remove(self, row: Row) -> None:
         file = self._path(row, REPORT_FILE)
