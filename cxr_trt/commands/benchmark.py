@@ -115,14 +115,23 @@ def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[
 
 
 def against_the_limit(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
-    """How many times as long as the roofline's least time the engine takes, on a GPU whose peaks are known."""
+    """How many times as long as the roofline's least times the engine takes, on a GPU whose peaks are known."""
     peaks = find_gpu(gpu().name)
     if not peaks:
         return {"gpu": gpu().name}
     graph = ScoringGraph.load(bundle / GRAPH_FILE)
-    found = layers(graph.rewritten(Rewrites(share_crops=engine.manifest.settings["share_crops"])))
-    limit = seconds(found, peaks, engine.manifest.precision, engine.max_batch)
-    return {"gpu": gpu().name, "limit_not_measured": limit, "times_the_limit": measured / limit}
+    model = graph.rewritten(Rewrites(share_crops=engine.manifest.settings["share_crops"]))
+    limit, typed = (
+        seconds(layers(model, as_typed=as_typed), peaks, engine.manifest.precision, engine.max_batch)
+        for as_typed in (False, True)
+    )
+    return {
+        "gpu": gpu().name,
+        "limit_not_measured": limit,
+        "times_the_limit": measured / limit,
+        "limit_as_typed_not_measured": typed,
+        "times_the_limit_as_typed": measured / typed,
+    }
 
 
 def _timed(call: Callable[[], Any], runs: int) -> list[float]:

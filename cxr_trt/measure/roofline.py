@@ -4,9 +4,14 @@ This is a limit, not a measurement. It assumes one kernel for each convolution, 
 everything between them (norms, activations, gates, crops, concatenation) is free, and that each operand passes through
 memory once. An engine that keeps operands in the GPU's cache can have less traffic. Its arithmetic, which is counted
 for direct convolution, can only be less with another algorithm such as Winograd's.
+
+The limit "as typed" is nearer to what an inference library makes of the graph: it fuses norms and activations into the
+convolution before them, but not into one behind them. A DenseNet normalises what it has concatenated before it
+convolves, so each of those norms is a kernel that reads and writes.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
@@ -16,6 +21,8 @@ import onnx.inliner
 
 ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes of a weight or an activation, by precision
 KERNEL_OPERATORS = ("Conv", "Gemm", "MatMul", "MaxPool", "AveragePool")
+FUSING_OPERATORS = ("Conv", "Gemm", "MatMul")  # what follows one of these elementwise becomes part of its kernel
+ELEMENTWISE_OPERATORS = ("Add", "BatchNormalization", "Clip", "Div", "HardSigmoid", "Mul", "Relu", "Sigmoid", "Sub")
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,14 @@ GPU_PEAKS = (
 )
 
 
-def layers(model: onnx.ModelProto) -> list[Layer]:
-    """The kernels of a scoring graph, for one X-ray, in the graph's order."""
+def layers(model: onnx.ModelProto, *, as_typed: bool = False) -> list[Layer]:
+    """The kernels of a scoring graph, for one X-ray, in the graph's order.
+
+    Args:
+        model: the graph.
+        as_typed: whether elementwise operations that do not follow a convolution have kernels of their own, one for
+            those that follow each other.
+    """
     model = _for_one_image(model)
     graph = model.graph
     sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
@@ -103,22 +116,32 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
     weights = {tensor.name for tensor in graph.initializer}
     image = graph.input[0].name
     sources: dict[str, frozenset[str]] = {image: frozenset({image})}  # for each tensor, the tensors in memory behind it
+    fusing = set[str]()  # tensors whose kernel takes in the elementwise operation that follows
+    uses = Counter(name for node in graph.node for name in node.input)
     found = []
+
+    def kernel(node: onnx.NodeProto, inputs: frozenset[str], used: list[str]) -> Layer:
+        return Layer(
+            node.name,
+            _multiplications(node, sizes),
+            read=sum(prod(sizes[name]) for name in inputs if name != image),
+            written=prod(sizes[node.output[0]]),
+            weights=sum(prod(sizes[name]) for name in used),
+            image_bytes=prod(sizes[image]) if image in inputs else 0,
+        )
+
     for node in graph.node:
         inputs = frozenset[str]().union(*(sources.get(name, frozenset()) for name in node.input))
         if node.op_type in KERNEL_OPERATORS:
-            used = [name for name in node.input if name in weights]
-            found.append(
-                Layer(
-                    node.name,
-                    _multiplications(node, sizes),
-                    read=sum(prod(sizes[name]) for name in inputs if name != image),
-                    written=prod(sizes[node.output[0]]),
-                    weights=sum(prod(sizes[name]) for name in used),
-                    image_bytes=prod(sizes[image]) if image in inputs else 0,
-                )
-            )
+            found.append(kernel(node, inputs, [name for name in node.input if name in weights]))
             inputs = frozenset({node.output[0]})
+            if node.op_type in FUSING_OPERATORS:
+                fusing.add(node.output[0])
+        elif as_typed and node.op_type in ELEMENTWISE_OPERATORS and inputs:
+            if not any(name in fusing and uses[name] == 1 for name in node.input):
+                found.append(kernel(node, inputs, []))
+            inputs = frozenset({node.output[0]})
+            fusing.add(node.output[0])
         sources |= dict.fromkeys(node.output, inputs)
     return found
 
