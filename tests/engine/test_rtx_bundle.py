@@ -8,7 +8,7 @@ from cxr_trt.errors import BundleError
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.score.engine import Engine
 
-pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx]'")
+pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx-cu13]'")
 
 
 @pytest.fixture(scope="module", params=["ten-crop", "dense"])

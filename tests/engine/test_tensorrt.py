@@ -19,6 +19,7 @@ from onnx import numpy_helper, parser
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.gpu import tensorrt, tensorrt_plugin, tensorrt_runtime, timing_cache
+from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command
 from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
 from cxr_trt.engine.gpu.tensorrt_plugin import Plugin, find_plugin, load_plugin
 from cxr_trt.engine.registry import BACKENDS
@@ -293,7 +294,7 @@ class TestWithoutWhatIsNeeded:
         if importlib.util.find_spec("tensorrt"):
             pytest.skip("TensorRT is installed")
         backend = TensorRTBackend("tensorrt")
-        sentence = "TensorRT is not installed: run pip install 'cxr-trt[tensorrt]'"
+        sentence = f"TensorRT is not installed: run {install_command('tensorrt', driver_cuda())}"
         assert backend.why_not_build() == backend.why_not_run() == sentence
         with pytest.raises(BackendError, match="is not installed"):
             backend.build(graph, tmp_path, BuildOptions(2))
@@ -305,7 +306,7 @@ class TestWithoutWhatIsNeeded:
         monkeypatch.syspath_prepend(tmp_path)
         assert TensorRTBackend("tensorrt").why_not_build() == (
             "TensorRT is installed but cannot be imported (libnvinfer.so.10: cannot open shared object file): "
-            "run pip install 'cxr-trt[tensorrt]'"
+            f"run {install_command('tensorrt', driver_cuda())}"
         )
 
 

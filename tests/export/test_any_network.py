@@ -75,7 +75,7 @@ def test_an_engine_gives_the_scores_of_the_original_file(network_file, build, ba
 @pytest.mark.parametrize("network_file", ["convnext", "vit", "vit for one crop", "densenet"], indirect=True)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_tensorrt_rtx_builds_it(network_file, tmp_path, precision):
-    pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx]'")
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx-cu13]'")
     path, card, _ = network_file
     graph = export_onnx(path, card).graph
     plan = plan_precision(precision, graph, FLOAT32, None, "max", ignore_progress)

@@ -99,7 +99,7 @@ def test_tensorrts_registry_takes_it(library):
 @pytest.fixture(scope="module")
 def parse(library, demo_model, tmp_path_factory):
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        pytest.skip("needs pip install 'cxr-trt[tensorrt-rtx]'")
+        pytest.skip("needs pip install 'cxr-trt[tensorrt-rtx-cu13]'")
     folder = tmp_path_factory.mktemp("parser")
     watcher = compile_driver(folder / "watcher.so", "-shared", "-fPIC")
 

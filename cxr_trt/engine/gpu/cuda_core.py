@@ -1,4 +1,4 @@
-"""CUDA through cuda-core (devices and memory) and the driver API (everything else). See `cxr_trt.engine.gpu.cuda`."""
+"""CUDA through cuda-core (devices and streams) and the driver API (everything else). See `cxr_trt.engine.gpu.cuda`."""
 
 import contextlib
 import ctypes
@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.engine.gpu.cuda import NO_GPU, Graph, Memory, Stream, failed
+from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command
 from cxr_trt.errors import BackendError
 
-NO_CUDA_CORE = "cuda-core cannot be imported ({}): run pip install 'cxr-trt[tensorrt]'"
+NO_CUDA_CORE = "cuda-core cannot be imported ({}): run {}"
 NO_DRIVER = "no NVIDIA driver was found: install it, or give the container access to the GPUs (docker run --gpus all)"
 
 
@@ -22,7 +23,7 @@ def gpus() -> tuple["CudaCoreGpu", ...]:
         from cuda.bindings import driver
         from cuda.core._utils.cuda_utils import CUDAError  # cuda-core 1.2 has no public name for it
     except ImportError as error:
-        raise BackendError(NO_CUDA_CORE.format(error)) from error
+        raise BackendError(NO_CUDA_CORE.format(error, install_command("tensorrt", driver_cuda()))) from error
     try:
         (status,) = driver.cuInit(0)
     except RuntimeError as error:  # libcuda is missing
@@ -79,7 +80,7 @@ class CudaCoreGpu:
         return CudaCoreEvent(self._driver)
 
     def device_block(self, size: int) -> "CudaCoreBlock":
-        return CudaCoreBlock(self._device(), size)
+        return CudaCoreBlock(self._driver, size)
 
     def host_block(self, size: int) -> "CudaCoreHostBlock":
         return CudaCoreHostBlock(self._core, size)
@@ -136,7 +137,8 @@ class CudaCoreEvent:
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
-        self.handle = check(driver, driver.cuEventCreate(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING))
+        flags = driver.CUevent_flags.CU_EVENT_DISABLE_TIMING | driver.CUevent_flags.CU_EVENT_BLOCKING_SYNC
+        self.handle = check(driver, driver.cuEventCreate(flags))
 
     def synchronize(self) -> None:
         check(self._driver, self._driver.cuEventSynchronize(self.handle))
@@ -159,15 +161,14 @@ class CudaCoreGraph:
 
 
 class CudaCoreBlock:
-    """See `Block`."""
+    """See `Block`. Not from the device's default pool, which would keep the memory after it was given back."""
 
-    def __init__(self, device: Any, size: int) -> None:
-        self._memory = device.allocate(size, stream=device.default_stream)
-        device.default_stream.sync()  # the memory is allocated in this stream's order, but used in other streams
-        self.pointer = int(self._memory.handle)
+    def __init__(self, driver: Any, size: int) -> None:
+        self._driver, self._memory = driver, check(driver, driver.cuMemAlloc(size))
+        self.pointer = int(self._memory)
 
     def close(self) -> None:
-        self._memory.close()
+        check(self._driver, self._driver.cuMemFree(self._memory))
 
 
 class CudaCoreHostBlock:

@@ -15,9 +15,11 @@ from typing import Any, Literal
 
 import onnx
 import onnx.inliner
+from packaging.version import Version
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.gpu import cuda
+from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command, installed_packages, is_jetson, why_too_new
 from cxr_trt.engine.gpu.pipeline import INPUT, GpuRunner, MultiGpuRunner
 from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, Plugin, find_plugin, load_plugin
 from cxr_trt.engine.gpu.tensorrt_runtime import Log, TensorRTPlan
@@ -32,6 +34,8 @@ LOGGER = logging.getLogger(__name__)
 ENGINE_FILE = "engine.plan"
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9")  # GPUs with these, and with RTX_FROM or newer, run plans of TensorRT-RTX
 RTX_FROM = (12, 0)
+MIN_VERSIONS = {"tensorrt": "10.3", "tensorrt_rtx": "1.7"}
+OLD_JETPACK = ", which JetPack 6.1 brings"
 SHOWN_ERRORS = 3  # how many of the parser's errors a message quotes
 
 
@@ -51,10 +55,12 @@ class TensorRTBackend:
         self._needs_gpu_to_build = package == "tensorrt"
 
     def why_not_build(self) -> str | None:
-        return self._why_no_package() or (cuda.why_no_gpu() if self._needs_gpu_to_build else None)
+        if reason := self._why_no_package():
+            return reason
+        return (self._why_too_new() or cuda.why_no_gpu()) if self._needs_gpu_to_build else None
 
     def why_not_run(self) -> str | None:
-        if reason := self._why_no_package() or cuda.why_no_gpu():
+        if reason := self._why_no_package() or self._why_too_new() or cuda.why_no_gpu():
             return reason
         gpu = cuda.gpu()
         return None if self._needs_gpu_to_build else why_not_rtx(gpu.name, gpu.compute_capability)
@@ -111,14 +117,20 @@ class TensorRTBackend:
         return runners[0] if len(runners) == 1 else MultiGpuRunner(runners)
 
     def _why_no_package(self) -> str | None:
-        install = f"pip install 'cxr-trt[{self.name}]'"
+        install = install_command(self.name, driver_cuda())
         if importlib.util.find_spec(self._package) is None:
             return f"{self._title} is not installed: run {install}"
         try:
-            self._module()
+            version = self.version()
         except (ImportError, OSError) as error:  # one of its libraries is missing
             return f"{self._title} is installed but cannot be imported ({error}): run {install}"
+        oldest = MIN_VERSIONS[self._package]
+        if Version(version) < Version(oldest):
+            return f"{self._title} {version} is too old: {oldest} or newer is needed{OLD_JETPACK * is_jetson()}"
         return None
+
+    def _why_too_new(self) -> str | None:
+        return why_too_new(self.name, installed_packages(), driver_cuda())
 
     def _module(self) -> Any:
         return importlib.import_module(self._package)
