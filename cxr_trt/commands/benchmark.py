@@ -117,7 +117,7 @@ def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[
 def against_the_limit(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
     """How many times as long as the roofline's least times the engine takes, on a GPU whose peaks are known."""
     peaks = find_gpu(gpu().name)
-    if not peaks:
+    if not peaks or engine.manifest.precision not in peaks.operations:
         return {"gpu": gpu().name}
     graph = ScoringGraph.load(bundle / GRAPH_FILE)
     model = graph.rewritten(Rewrites(share_crops=engine.manifest.settings["share_crops"]))

@@ -84,7 +84,7 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
     model = plan.engine_graph(graph, share_crops=share_crops, float16=not backend.on_cpu)
     bfloat16 = plan.precision in ("bf16", "int8") and "bf16" in backend.precisions
     max_batch = 1 if graph.one_by_one else request.options.max_batch
-    options = replace(request.options, max_batch=max_batch, bfloat16=bfloat16)
+    options = replace(request.options, max_batch=max_batch, tf32=plan.precision == "tf32", bfloat16=bfloat16)
     settings = {**backend.build(model, folder, options), "share_crops": share_crops, **plan.summary()}
     if plan.precision != "fp32":
         (folder / PRECISION_FILE).write_text(plan.to_json())

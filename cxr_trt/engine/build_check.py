@@ -14,7 +14,13 @@ from cxr_trt.engine.backend import Pending, Runner
 from cxr_trt.errors import BackendError
 from cxr_trt.precision.ranges import Images
 
-MAX_DIFFERENCES = {"fp32": (1e-4, 1e-4), "bf16": (2e-2, 2e-3), "fp16": (2e-2, 2e-3), "int8": (0.3, 0.03)}
+MAX_DIFFERENCES = {
+    "fp32": (1e-4, 1e-4),
+    "tf32": (2e-2, 2e-3),  # as fp16, whose significant bits it has
+    "bf16": (2e-2, 2e-3),
+    "fp16": (2e-2, 2e-3),
+    "int8": (0.3, 0.03),
+}
 """By precision: the largest difference of a probability that is allowed, and the largest mean difference."""
 
 MAX_CHECKED_BATCH = 8  # on a CPU: enough to use all streams of `cxr_trt.engine.cpu.tuning`

@@ -18,7 +18,8 @@ from click.testing import Result
 from onnx import numpy_helper, parser
 
 from cxr_trt.engine.backend import BuildOptions
-from cxr_trt.engine.gpu import tensorrt, tensorrt_plugin, tensorrt_runtime, timing_cache
+from cxr_trt.engine.gpu import caches, tensorrt, tensorrt_plugin, tensorrt_runtime
+from cxr_trt.engine.gpu.build_progress import BuildProgress
 from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command
 from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
 from cxr_trt.engine.gpu.tensorrt_plugin import Plugin, find_plugin, load_plugin
@@ -233,6 +234,16 @@ class TestPlugin:
         assert warning.startswith("the pooling plugin is not built, so TensorRT uses standard operators instead: run `")
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_float32_is_float32_unless_tf32_is_asked_for(trt: Any, tf32: bool) -> None:
+    log = tensorrt_runtime.Log(trt)
+    config = trt.Builder(log.logger).create_builder_config()
+    assert config.get_flag(trt.BuilderFlag.TF32)  # TensorRT's default
+    tensorrt.set_flags(trt, config, BuildOptions(tf32=tf32))
+    assert config.get_flag(trt.BuilderFlag.TF32) is tf32
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # or its graphs could not be captured
+
+
 @pytest.mark.parametrize(
     ("message", "hint"),
     [
@@ -262,7 +273,7 @@ def test_a_missing_driver_is_not_taken_for_the_cause_of_another_error(trt: Any) 
 
 def test_nested_phases_become_one_fraction(trt: Any) -> None:
     fractions: list[float] = []
-    progress = tensorrt.BuildProgress(trt, lambda phase, fraction: fractions.append(fraction))
+    progress = BuildProgress(trt, lambda phase, fraction: fractions.append(fraction))
     monitor = progress.monitor
     monitor.phase_start("whole", None, 4)
     assert monitor.step_complete("whole", 0)
@@ -311,23 +322,9 @@ class TestWithoutWhatIsNeeded:
 
 
 class TestWhichGpu:
-    ADA = {"gpu": "NVIDIA L4", "compute_capability": "8.9"}  # noqa: RUF012
-    ANY = {"gpu": None, "compute_capability": None}  # noqa: RUF012
-
-    def test_the_gpu_that_built_a_plan_opens_it(self) -> None:
-        assert tensorrt.why_other_gpu(self.ADA, "NVIDIA L4", "8.9") is None
-
-    @pytest.mark.parametrize(("name", "capability"), [("NVIDIA L40", "8.9"), ("NVIDIA L4", "9.0")])
-    def test_for_another_gpu_both_sides_are_named(self, name: str, capability: str) -> None:
-        assert tensorrt.why_other_gpu(self.ADA, name, capability) == (
-            "the engine was built for NVIDIA L4 (compute capability 8.9), but this GPU is "
-            f"{name} (compute capability {capability})"
-        )
-
     @pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "12.0", "12.1", "13.0"])
     def test_an_rtx_plan_runs_on_the_gpus_that_tensorrt_rtx_names(self, capability: str) -> None:
         """What 1.7 says on an H100: "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0"."""
-        assert tensorrt.why_other_gpu(self.ANY, "any", capability) is None
         assert tensorrt.why_not_rtx("any", capability) is None
 
     @pytest.mark.parametrize("capability", ["7.5", "8.7", "9.0", "10.0", "11.0"])
@@ -339,10 +336,20 @@ class TestWhichGpu:
 class TestTimingCache:
     def test_one_file_for_each_version_and_gpu_in_the_cache_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-        path = timing_cache.timing_cache_path("10.3.0", "Orin (nvgpu)", "8.7")
+        path = caches.timing_cache_path("10.3.0", "Orin (nvgpu) 8.7")
         assert path == Path("/caches/cxr-trt/timing-10.3.0-Orin-nvgpu-8.7.cache")
         monkeypatch.setenv("XDG_CACHE_HOME", "")
-        assert timing_cache.timing_cache_path("10.3.0", "a", "8.7").parent == Path.home() / ".cache" / "cxr-trt"
+        assert caches.timing_cache_path("10.3.0", "a").parent == Path.home() / ".cache" / "cxr-trt"
+
+    def test_what_was_compiled_belongs_to_a_version_a_gpu_and_a_plan(self) -> None:
+        paths = {
+            caches.runtime_cache_path(version, gpu, plan).name
+            for version in ("1.7.1", "1.8")
+            for gpu in ("RTX 4090 (8.9)", "RTX 4090 (8.9, 128 multiprocessors)")
+            for plan in (b"a", b"b")
+        }
+        assert len(paths) == 8
+        assert caches.runtime_cache_path("1.7.1", "L4", b"a").parent == caches.timing_cache_path("1", "L4").parent
 
     @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
     def test_timings_are_kept_and_a_spoilt_file_is_ignored(self, trt: Any, tmp_path: Path) -> None:
@@ -351,15 +358,15 @@ class TestTimingCache:
         builder = trt.Builder(log.logger)
         path = tmp_path / "new folder" / "timing.cache"
         config = builder.create_builder_config()
-        timing_cache.load_timing_cache(config, path)
+        caches.load_timing_cache(config, path)
         assert config.get_timing_cache() is not None
-        timing_cache.save_timing_cache(config, path)
+        caches.save_timing_cache(config, path)
         assert path.stat().st_size > 0
         assert list(path.parent.iterdir()) == [path]
         for content in (path.read_bytes(), b"spoilt"):
             path.write_bytes(content)
             config = builder.create_builder_config()
-            timing_cache.load_timing_cache(config, path)
+            caches.load_timing_cache(config, path)
             assert config.get_timing_cache() is not None
 
 
@@ -369,19 +376,24 @@ def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
         "trt": trt,
         "severities": trt.ILogger.Severity,
         "trt.MemoryPoolType": trt.MemoryPoolType,
+        "trt.BuilderFlag": trt.BuilderFlag,
+        "self._trt.DynamicShapesKernelSpecializationStrategy": trt.DynamicShapesKernelSpecializationStrategy,
+        "self._trt.ExecutionContextAllocationStrategy": trt.ExecutionContextAllocationStrategy,
+        "cache": trt.IRuntimeCache,
         "builder": trt.Builder,
         "registry": trt.IPluginRegistry,
         "network": trt.INetworkDefinition,
         "parser": trt.OnnxParser,
         "e": trt.ParserError,
         "config": trt.IBuilderConfig,
+        "runtime_config": trt.IRuntimeConfig,
         "profile": trt.IOptimizationProfile,
         "self._runtime": trt.Runtime,
         "self._engine": trt.ICudaEngine,
         "self._context": trt.IExecutionContext,
         "context": trt.IExecutionContext,
     }
-    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_plugin, tensorrt_runtime, timing_cache)]
+    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_plugin, tensorrt_runtime, caches)]
     nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
     used = {(owner, node.attr) for node in nodes if (owner := ast.unparse(node.value)) in owners}
     assert {owner for owner, _ in used} == set(owners)

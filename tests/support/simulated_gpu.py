@@ -32,6 +32,7 @@ class SimulatedGpu:
     """
 
     name, compute_capability, pci_bus_id = "Simulated", "9.9", "ffff:ff:1f.0"
+    multiprocessors = 4
 
     def __init__(self, free: int = 1 << 26, latency: float = 0.0, graphs: bool = True) -> None:
         self.latency, self.graphs = latency, graphs

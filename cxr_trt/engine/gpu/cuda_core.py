@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr_trt.engine.gpu.cuda import NO_GPU, Graph, Memory, Stream, failed
+from cxr_trt.engine.gpu.cuda import NO_GPU, Graph, Memory, Stream, failed, free_memory
 from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command
 from cxr_trt.errors import BackendError
 
@@ -60,6 +60,9 @@ class CudaCoreGpu:
         self.name = str(device.name)
         self.compute_capability = "{}.{}".format(*device.compute_capability)
         self.pci_bus_id = str(device.pci_bus_id)
+        attributes = driver.CUdevice_attribute
+        self.multiprocessors = self._attribute(attributes.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+        self._is_integrated = bool(self._attribute(attributes.CU_DEVICE_ATTRIBUTE_INTEGRATED))
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -71,7 +74,7 @@ class CudaCoreGpu:
 
     def memory(self) -> Memory:
         free, total = check(self._driver, self._driver.cuMemGetInfo())
-        return Memory(total, free)
+        return Memory(total, free_memory(free, total, is_integrated=self._is_integrated))
 
     def stream(self) -> "CudaCoreStream":
         return CudaCoreStream(self._driver, self._device().create_stream())
@@ -84,6 +87,10 @@ class CudaCoreGpu:
 
     def host_block(self, size: int) -> "CudaCoreHostBlock":
         return CudaCoreHostBlock(self._core, size)
+
+    def _attribute(self, attribute: Any) -> int:
+        device = check(self._driver, self._driver.cuDeviceGet(self._index))
+        return int(check(self._driver, self._driver.cuDeviceGetAttribute(attribute, device)))
 
     def _device(self) -> Any:
         return self._core.Device(self._index)

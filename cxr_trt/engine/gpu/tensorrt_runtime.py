@@ -4,11 +4,14 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cxr_trt.engine.gpu.caches import load_runtime_cache, runtime_cache_path, save_runtime_cache
 from cxr_trt.engine.gpu.cuda import Gpu, Stream
+from cxr_trt.engine.gpu.identity import GpuIdentity
 from cxr_trt.engine.gpu.pipeline import INPUT, Tensor
 from cxr_trt.errors import BackendError
 
@@ -85,15 +88,22 @@ class Log:
             raise self.failure(f"TensorRT could not {what}")
 
 
+def is_rtx(trt: Any) -> bool:
+    """Whether a module is TensorRT-RTX, which compiles kernels as it runs."""
+    return bool(trt.__name__ == "tensorrt_rtx")
+
+
 class TensorRTPlan:
     """A loaded plan. See `cxr_trt.engine.gpu.pipeline.LoadedPlan`."""
 
     def __init__(self, trt: Any, gpu: Gpu, plan: bytes) -> None:
         """Load a plan. Raises BackendError: the plan is from another version, or memory is short."""
         self._log, self._trt = Log(trt), trt
+        self._compiled: tuple[Any, Path] | None = None
         with gpu.current():
             self._runtime = self._log.make("TensorRT's runtime", trt.Runtime)
             self._engine = self._log.not_none("load the plan", self._runtime.deserialize_cuda_engine(plan))
+            self._context_settings = self._rtx_settings(gpu, plan) if is_rtx(trt) else self._user_managed()
         self.max_batch, *image_shape = self._engine.get_tensor_profile_shape(INPUT, 0)[2]
         self._image_shape = tuple(image_shape)
         names = (self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors))
@@ -115,11 +125,31 @@ class TensorRTPlan:
         return TensorRTContext(self._log, context, self._image_shape)
 
     def close(self) -> None:
-        self._engine = self._runtime = None
+        """Also keeps what TensorRT-RTX has compiled."""
+        if self._compiled is not None:
+            save_runtime_cache(*self._compiled)
+        self._compiled = self._context_settings = self._engine = self._runtime = None
 
     def _new_context(self) -> Any:
-        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        return self._log.not_none("make an execution context", self._engine.create_execution_context(strategy))
+        context = self._engine.create_execution_context(self._context_settings)
+        return self._log.not_none("make an execution context", context)
+
+    def _user_managed(self) -> Any:
+        return self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+
+    def _rtx_settings(self, gpu: Gpu, plan: bytes) -> Any:
+        """How TensorRT-RTX runs the plan: specialised kernels at once, because a graph keeps what it captured.
+
+        What it compiles is kept for the next process.
+        """
+        runtime_config = self._engine.create_runtime_config()
+        runtime_config.set_execution_context_allocation_strategy(self._user_managed())
+        runtime_config.dynamic_shapes_kernel_specialization_strategy = (
+            self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
+        path = runtime_cache_path(self._trt.__version__, GpuIdentity.of(gpu).text, plan)
+        self._compiled = load_runtime_cache(runtime_config, path), path
+        return runtime_config
 
     def _tensor(self, name: str) -> Tensor:
         shape = tuple(self._engine.get_tensor_shape(name))[1:]
