@@ -77,6 +77,17 @@ def graph() -> onnx.ModelProto:
     return model
 
 
+def paper_pooling(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with k_max = k_min = 1."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    for node in copy.graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("k_max", "k_min"):
+                attribute.i = 1
+    return copy
+
+
 @pytest.fixture
 def trt() -> Any:
     return pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -203,7 +214,7 @@ class TestPlugin:
         for option in ([], ["--no-plugin"], ["--plugin"]):
             command = ("build-engine", cheap_bundle, "-o", tmp_path / "e.cxr", "--backend", "onnxruntime")
             assert cli(*command, "--overwrite", *option).exit_code == 0
-        assert asked == [True, False, True]
+        assert asked == [None, False, True]
 
     def test_what_is_no_plugin_library_is_refused(self, trt: Any, library: Path) -> None:
         log = tensorrt_runtime.Log(trt)
@@ -217,21 +228,47 @@ class TestPlugin:
     def test_tensorrt_rtx_takes_standard_operators(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
         assert RTX.build(graph, tmp_path, BuildOptions(2))["plugin"] is None
 
-    def test_tensorrt_takes_it_unless_told_otherwise(
-        self, library: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    def test_tensorrt_takes_it_where_the_pooling_sorts_unless_told_otherwise(
+        self,
+        graph: onnx.ModelProto,
+        library: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         caplog.set_level("WARNING")  # OpenVINO's converter leaves the root logger at ERROR where it fails
         backend = TensorRTBackend("tensorrt")
-        chosen = backend._plugin(BuildOptions(2))
+        chosen = backend._plugin(graph, BuildOptions(2))
         assert chosen is not None
         assert chosen.path == library
-        assert backend._plugin(BuildOptions(2, plugin=False)) is None
+        assert backend._plugin(graph, BuildOptions(2, plugin=False)) is None
+        assert backend._plugin(paper_pooling(graph), BuildOptions(2)) is None
+        assert backend._plugin(paper_pooling(graph), BuildOptions(2, plugin=True)) == chosen
         assert caplog.messages == []
         monkeypatch.delenv("CXR_TRT_PLUGIN")
         monkeypatch.setattr(tensorrt_plugin, "INSTALLED_PLUGIN", library.with_name("nothing"))
-        assert backend._plugin(BuildOptions(2)) is None
+        assert backend._plugin(graph, BuildOptions(2)) is None
         (warning,) = caplog.messages
-        assert warning.startswith("the pooling plugin is not built, so TensorRT uses standard operators instead: run `")
+        assert warning.startswith("the pooling plugin is not built: run `python plugins/build.py`")
+        with pytest.raises(BackendError, match="the pooling plugin is not built"):
+            backend._plugin(graph, BuildOptions(2, plugin=True))
+
+    @pytest.mark.usefixtures("trt")
+    def test_without_it_one_maximum_and_one_minimum_are_reductions(
+        self, graph: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        parsed: list[set[str]] = []
+        inline = onnx.inliner.inline_local_functions
+
+        def watched(model: onnx.ModelProto) -> onnx.ModelProto:
+            parsed.append({node.op_type for function in model.functions for node in function.node})
+            return inline(model)
+
+        monkeypatch.setattr(onnx.inliner, "inline_local_functions", watched)
+        RTX.build(paper_pooling(graph), tmp_path, BuildOptions(2))
+        RTX.build(graph, tmp_path, BuildOptions(2))
+        assert "TopK" not in parsed[0]
+        assert "ReduceMax" in parsed[0]
+        assert "TopK" in parsed[1]
 
 
 @pytest.mark.parametrize("tf32", [False, True])
@@ -418,6 +455,7 @@ def test_probabilities_and_class_maps_are_onnx_runtimes(
         pytest.skip("the plugin is not built (make plugin), or not for this backend")
     settings = backend.build(graph, tmp_path, BuildOptions(4, plugin=plugin))
     assert settings["plugin"] == (library and library.settings())
+    assert (tmp_path / "libcxr_trt_plugin.so").is_file() is (library is not None)
     assert backend.why_not_open(settings) is None
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     runner = backend.open(tmp_path, Specification(), settings)

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import importlib.util
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -24,10 +25,10 @@ from cxr_trt.engine.gpu.caches import load_timing_cache, save_timing_cache, timi
 from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command, installed_packages, is_jetson, why_too_new
 from cxr_trt.engine.gpu.identity import GpuIdentity
 from cxr_trt.engine.gpu.pipeline import INPUT, GpuRunner, MultiGpuRunner
-from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, Plugin, find_plugin, load_plugin
+from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, PLUGIN_FILE, Plugin, find_plugin, load_plugin, why_not_plugin
 from cxr_trt.engine.gpu.tensorrt_runtime import Log, TensorRTPlan
 from cxr_trt.errors import BackendError
-from cxr_trt.export.pooling import without_body
+from cxr_trt.export.pooling import takes_extrema, with_extrema, without_body
 from cxr_trt.spec import Specification
 
 LOGGER = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class TensorRTBackend:
         Returns:
             max_batch; the fields of GpuIdentity, gpu being None for TensorRT-RTX; activation_bytes, the device memory
             of one execution context, None if TensorRT did not report it; plugin, the name, version and hash of the
-            plugin that the plan embeds, or None.
+            plugin, which is a file of the bundle too, or None.
 
         Raises:
             BackendError: the package or a GPU is missing, the parser refuses a node, or the build fails.
@@ -85,7 +86,7 @@ class TensorRTBackend:
         """
         if reason := self.why_not_build():
             raise BackendError(reason)
-        plugin = self._plugin(options)
+        plugin = self._plugin(graph, options)
         gpu = cuda.gpu() if cuda.why_no_gpu() is None else None
         if gpu and options.tf32 and capability(gpu.compute_capability) < TF32_FROM:
             raise BackendError(
@@ -95,6 +96,8 @@ class TensorRTBackend:
         with gpu.current() if gpu else contextlib.nullcontext():
             log, plan = self._build(graph, gpu, plugin, options)
         (folder / ENGINE_FILE).write_bytes(plan)
+        if plugin:
+            shutil.copyfile(plugin.path, folder / PLUGIN_FILE)
         return {
             "max_batch": options.max_batch,
             **(identity_of(gpu).settings if gpu and self._needs_gpu_to_build else ANY_GPU),
@@ -113,11 +116,13 @@ class TensorRTBackend:
         if reason := self.why_not_run():
             raise BackendError(reason)
         plan, first = (folder / ENGINE_FILE).read_bytes(), identity_of(cuda.gpu())
+        carried = settings.get("plugin") and (folder / PLUGIN_FILE).is_file()  # older plans hold it themselves
+        plugin = Plugin(folder / PLUGIN_FILE, settings["plugin"]["sha256"]) if carried else None
         with contextlib.ExitStack() as opened:
             runners = []
             for gpu in cuda.gpus():
                 if first.why_not(identity_of(gpu)) is None:
-                    runners.append(GpuRunner(gpu, TensorRTPlan(self._module(), gpu, plan)))
+                    runners.append(GpuRunner(gpu, TensorRTPlan(self._module(), gpu, plan, plugin)))
                     opened.callback(runners[-1].close)
             opened.pop_all()
         return runners[0] if len(runners) == 1 else MultiGpuRunner(runners)
@@ -141,13 +146,22 @@ class TensorRTBackend:
     def _module(self) -> Any:
         return importlib.import_module(self._package)
 
-    def _plugin(self, options: BuildOptions) -> Plugin | None:
-        """The plugin to use. None for TensorRT-RTX, which parses the plugin's node and then aborts the process."""
-        if self._package == "tensorrt_rtx" or not options.plugin:
+    def _plugin(self, graph: onnx.ModelProto, options: BuildOptions) -> Plugin | None:
+        """The plugin to use. None for TensorRT-RTX, which parses the plugin's node and then aborts the process.
+
+        Unless it is asked for, none is needed where the pooling takes one maximum and one minimum. Raises BackendError
+        if it is asked for and cannot be had.
+        """
+        is_needed = options.plugin if options.plugin is not None else not takes_extrema(graph)
+        if self._package == "tensorrt_rtx" or not is_needed:
             return None
         plugin = find_plugin()
-        if plugin is None:
-            LOGGER.warning("%s", NOT_BUILT)
+        reason = why_not_plugin(plugin, driver_cuda()) if plugin else NOT_BUILT
+        if reason and options.plugin:
+            raise BackendError(reason)
+        if reason:
+            LOGGER.warning("%s", reason)
+            return None
         return plugin
 
     def _build(
@@ -163,13 +177,13 @@ class TensorRTBackend:
         if plugin:
             load_plugin(plugin, builder.get_plugin_registry())
             graph = without_body(graph)
+        elif takes_extrema(graph):
+            graph = with_extrema(graph)
         if not parser.parse(onnx.inliner.inline_local_functions(graph).SerializeToString()):
             raise self._refused(parser, log)
         options.on_progress("parse", 1.0)
 
         config = builder.create_builder_config()
-        if plugin:
-            config.plugins_to_serialize = [str(plugin.path)]
         set_flags(trt, config, options)
         if config.add_optimization_profile(batch_profile(builder, network, options.max_batch)) < 0:
             raise log.failure(f"{self._title} does not take batches of 1 to {options.max_batch}")

@@ -13,6 +13,7 @@ from cxr_trt.engine.gpu.caches import load_runtime_cache, runtime_cache_path, sa
 from cxr_trt.engine.gpu.cuda import Gpu, Stream
 from cxr_trt.engine.gpu.identity import GpuIdentity
 from cxr_trt.engine.gpu.pipeline import INPUT, Tensor
+from cxr_trt.engine.gpu.tensorrt_plugin import Plugin, load_plugin
 from cxr_trt.errors import BackendError
 
 LOGGER = logging.getLogger(__name__)
@@ -96,12 +97,17 @@ def is_rtx(trt: Any) -> bool:
 class TensorRTPlan:
     """A loaded plan. See `cxr_trt.engine.gpu.pipeline.LoadedPlan`."""
 
-    def __init__(self, trt: Any, gpu: Gpu, plan: bytes) -> None:
-        """Load a plan. Raises BackendError: the plan is from another version, or memory is short."""
+    def __init__(self, trt: Any, gpu: Gpu, plan: bytes, plugin: Plugin | None = None) -> None:
+        """Load a plan, and the plugin that it needs.
+
+        Raises BackendError: the plan is from another version, or memory is short.
+        """
         self._log, self._trt = Log(trt), trt
         self._compiled: tuple[Any, Path] | None = None
         with gpu.current():
             self._runtime = self._log.make("TensorRT's runtime", trt.Runtime)
+            if plugin:
+                load_plugin(plugin, self._runtime.get_plugin_registry())
             self._engine = self._log.not_none("load the plan", self._runtime.deserialize_cuda_engine(plan))
             self._context_settings = self._rtx_settings(gpu, plan) if is_rtx(trt) else self._user_managed()
         self.max_batch, *image_shape = self._engine.get_tensor_profile_shape(INPUT, 0)[2]
