@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from cxr_trt.commands.options import PATH, json_option, overwrite_option, workers_option
+from cxr_trt.commands.options import PATH, json_option, overwrite_option, verbose_option, workers_option
 from cxr_trt.commands.terminal import show_facts
 from cxr_trt.engine.gpu.cuda import gpu
 from cxr_trt.engine.manifest import GRAPH_FILE
@@ -39,6 +39,7 @@ TIME_PERCENTILES = (95, 99)
 @click.option("--runs", type=click.IntRange(1), default=10, show_default=True, help="Repetitions of the engine alone.")
 @workers_option
 @json_option
+@verbose_option
 @overwrite_option
 def benchmark(
     bundle: Path, paths: tuple[Path, ...], runs: int, workers: int | None, json_path: Path | None, overwrite: bool

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cxr_trt.commands.options import PATH, graph_options, overwrite_option
+from cxr_trt.commands.options import PATH, graph_options, overwrite_option, verbose_option
 from cxr_trt.commands.progress import PhaseProgress
 from cxr_trt.commands.sources import load_source
 from cxr_trt.engine.backend import BuildOptions
@@ -76,6 +76,7 @@ from cxr_trt.views import ViewSet
     help="The labels of the test set, whose images and patients are left out of the calibration.",
 )
 @graph_options
+@verbose_option
 @overwrite_option
 def build_engine(
     source: Path,

@@ -1,5 +1,6 @@
 """Options that several commands have."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,6 +48,29 @@ def graph_options(command: Command) -> Command:
         type=click.Choice(setting_names()),
         metavar="NAME",
         help="The kind of network, if the checkpoint does not say it: a setting in docs/reference/systems.md.",
+    )(command)
+
+
+def verbose_option(command: Command) -> Command:
+    """Add --verbose, which shows what cxr-trt and the backends log."""
+
+    def show_log(context: click.Context, parameter: click.Parameter, is_on: bool) -> None:
+        if is_on:
+            handler = logging.StreamHandler()  # standard error
+            handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+            logger = logging.getLogger("cxr_trt")
+            level = logger.level
+            logger.setLevel(logging.DEBUG)
+            logger.addHandler(handler)
+            context.call_on_close(lambda: logger.removeHandler(handler))
+            context.call_on_close(lambda: logger.setLevel(level))
+
+    return click.option(
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=show_log,
+        help="Show what the backend logs: all of TensorRT's messages, for example.",
     )(command)
 
 

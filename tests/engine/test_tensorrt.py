@@ -286,7 +286,6 @@ def test_float32_is_float32_unless_tf32_is_asked_for(trt: Any, tf32: bool) -> No
     [
         ("Error Code 2: OutOfMemory (Requested size was 13958643712 bytes.)", True),
         ("Error Code 10: Internal Error (Could not find any implementation for node {ForeignNode[a...b]}.)", True),
-        ("Skipping tactic 0x01 due to insufficient memory on requested size of 9", True),
         ("Lazy loading can significantly reduce device memory usage", False),
         ("Error Code 4: Internal Error (Network must have at least one output)", False),
     ],
@@ -295,6 +294,15 @@ def test_a_lack_of_memory_is_called_by_its_name(trt: Any, message: str, hint: bo
     log = tensorrt_runtime.Log(trt)
     log.logger.log(trt.ILogger.ERROR, message)
     assert str(log.failure("it failed")) == f"it failed: {message}" + tensorrt_runtime.LOWER_MAX_BATCH * hint
+
+
+def test_a_skipped_tactic_is_not_taken_for_the_cause(trt: Any) -> None:
+    log = tensorrt_runtime.Log(trt)
+    log.logger.log(trt.ILogger.WARNING, "Skipping tactic 0x01 due to insufficient memory on requested size of 9")
+    log.logger.log(trt.ILogger.ERROR, "the cause")
+    assert str(log.failure("it failed")) == "it failed: the cause"
+    log.logger.log(trt.ILogger.WARNING, "Requested amount of GPU memory (9 bytes): out of memory")
+    assert str(log.failure("it failed")).endswith(tensorrt_runtime.LOWER_MAX_BATCH)
 
 
 def test_a_missing_driver_is_not_taken_for_the_cause_of_another_error(trt: Any) -> None:

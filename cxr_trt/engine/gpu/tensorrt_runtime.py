@@ -20,6 +20,7 @@ LOGGER = logging.getLogger(__name__)
 
 # TensorRT also reports "could not find any implementation for node" when no kernel fits into the memory.
 OUT_OF_MEMORY = re.compile(r"out.?of.?memory|(enough|sufficient)\b.*memory|implementation for node", re.IGNORECASE)
+SKIPPED_TACTIC = "Skipping tactic"
 NO_DRIVER = "cudaError 35"  # without a driver, TensorRT-RTX adds this after every other error
 LOWER_MAX_BATCH = (
     "; the GPU is probably short of memory: close other programs that use it, or build with a lower --max-batch"
@@ -51,7 +52,7 @@ class Log:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, message: str) -> None:
-                if severity != severities.VERBOSE:
+                if severity != severities.VERBOSE or LOGGER.isEnabledFor(logging.DEBUG):
                     keep(message, problems.get(severity))
 
         self.logger = Logger()
@@ -74,7 +75,9 @@ class Log:
     def failure(self, what: str) -> BackendError:
         """An error that says what failed, with TensorRT's last error message and what to do if memory ran out."""
         reasons = [error for error in self.errors if NO_DRIVER not in error] or self.errors or ["it gave no reason"]
-        is_out_of_memory = any(OUT_OF_MEMORY.search(problem) for problem in (*self.errors, *self.warnings))
+        # A tactic that was skipped for want of memory is a routine warning on a small GPU.
+        problems = (*self.errors, *(warning for warning in self.warnings if SKIPPED_TACTIC not in warning))
+        is_out_of_memory = any(OUT_OF_MEMORY.search(problem) for problem in problems)
         return BackendError(f"{what}: {reasons[-1]}{LOWER_MAX_BATCH if is_out_of_memory else ''}")
 
     def not_none(self, what: str, value: Any) -> Any:
