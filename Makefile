@@ -12,7 +12,7 @@ RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
-.PHONY: demo test test-slow test-oldest lint docs pictures report-assets plugin train-demo reproduce clean
+.PHONY: demo test test-slow test-oldest lint docs pictures report-assets plugin wheel train-demo reproduce clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps --raw-maps
@@ -67,6 +67,10 @@ report-assets:
 # The TensorRT plugin, where cxr-trt looks for it; needs a C++ compiler. TENSORRT_ROOT and CUDA_HOME say what to use.
 plugin: .venv/base
 	$(BIN)/python plugins/build.py
+
+# A wheel with the plugin in it, for this machine's processor and the CUDA of the nvcc that is found.
+wheel: plugin
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 build/demo.cxr: .venv/base cxr_trt/models/demo.onnx cxr_trt/spec.py $(wildcard cxr_trt/engine/*.py cxr_trt/engine/*/*.py)
 	$(BIN)/cxr-trt build-engine cxr_trt/models/demo.onnx --output $@ --overwrite

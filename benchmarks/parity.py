@@ -1,7 +1,7 @@
 """The AUC of every precision and CPU backend beside PyTorch's, with the shipped model and ten crops.
 
 Calibration is on training images of other patients. float16 is ONNX Runtime's float32 with every result rounded: what
-a GPU's float16 does to the scores, except for the order of its sums.
+a GPU's float16 does to the scores, if its convolutions sum in float32.
 """
 
 from collections.abc import Callable

@@ -8,18 +8,24 @@ is missing is downloaded from PyPI, with pinned versions, into the build folder,
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+from cxr_trt.engine.gpu.cuda_versions import driver_cuda
+from cxr_trt.engine.gpu.tensorrt_plugin import INSTALLED_PLUGIN, PLUGIN_FILE
+
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "plugin"
-LIBRARY = "libcxr_trt_plugin.so"
-INSTALLED = HERE.parent / "cxr_trt" / "engine" / "gpu" / LIBRARY  # where cxr-trt looks for it
+LIBRARY = PLUGIN_FILE
+INSTALLED = INSTALLED_PLUGIN  # where cxr-trt looks for it, also if it is installed elsewhere than in this tree
 
 CMAKE = "cmake==3.31.6"
+MIN_CMAKE = (3, 23)
+NVCC_CUDA = 13
 NVCC = (
     "nvidia-cuda-nvcc==13.0.88",
     "nvidia-cuda-crt==13.0.88",
@@ -73,9 +79,13 @@ def find_nvcc() -> Path | None:
 
 
 def find_cmake() -> Path | None:
-    """The CMake that is installed, if any."""
+    """The CMake that is installed, if any is new enough: Ubuntu 22.04, and with it JetPack 6, has 3.22."""
     on_path = shutil.which("cmake")
-    return Path(on_path) if on_path else None
+    if not on_path:
+        return None
+    text = subprocess.run([on_path, "--version"], check=True, capture_output=True, text=True).stdout
+    version = tuple(map(int, re.findall(r"\d+", text)[:2]))
+    return Path(on_path) if version >= MIN_CMAKE else None
 
 
 def find_headers() -> Path | None:
@@ -87,7 +97,13 @@ def find_headers() -> Path | None:
 
 
 def fetch_nvcc(folder: Path) -> Path:
-    """Download nvcc from PyPI."""
+    """Download nvcc from PyPI, which has it for CUDA 13."""
+    driver = driver_cuda()
+    if driver and driver.major < NVCC_CUDA:
+        raise SystemExit(
+            f"the driver supports CUDA {driver}, and PyPI has nvcc for CUDA {NVCC_CUDA} only: install the toolkit of "
+            f"CUDA {driver.major} and name it in CUDA_HOME"
+        )
     home = folder / "nvidia" / "cu13"
     if not (home / "lib64").exists():
         pip("install", "--no-deps", "--upgrade", "--target", folder, *NVCC)

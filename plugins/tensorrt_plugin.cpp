@@ -281,6 +281,9 @@ class Creator final : public IPluginCreatorV3One {
 // The functions that TensorRT looks up in a plugin library.
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
+// The major version of CUDA, which cxr-trt compares with the driver's before it loads the library.
+extern "C" __attribute__((visibility("default"))) const int32_t cxr_trt_plugin_cuda_major = CUDART_VERSION / 1000;
+
 EXPORTED void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { max_min_pool::logger_finder = finder; }
 
 EXPORTED nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {

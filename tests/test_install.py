@@ -1,5 +1,7 @@
 """What is installed, and what is imported."""
 
+import platform
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -44,11 +46,23 @@ def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
         cxr_trt.Enigne  # noqa: B018
 
 
-def test_the_wheel_installs_only_cxr_trt(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, ROOT]
+@pytest.mark.parametrize("with_plugin", [False, True])
+def test_the_wheel_installs_only_cxr_trt(tmp_path, with_plugin):
+    """Git ignores the plugin that `make plugin` builds, but its wheel has it, and is for one platform."""
+    tree = tmp_path / "tree"
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    shutil.copytree(ROOT / "cxr_trt", tree / "cxr_trt", ignore=ignored)
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, tree)
+    if with_plugin:
+        (tree / "cxr_trt" / "engine" / "gpu" / "libcxr_trt_plugin.so").write_bytes(b"a library")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, tree]
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("*.whl")
+    tag = f"linux_{platform.machine()}" if with_plugin else "any"
+    assert wheel.name == f"cxr_trt-0.1.0-py3-none-{tag}.whl"
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"cxr_trt", "cxr_trt-0.1.0.dist-info"}
     assert "cxr_trt/models/demo.onnx" in names
     assert "cxr_trt/py.typed" in names
+    assert ("cxr_trt/engine/gpu/libcxr_trt_plugin.so" in names) is with_plugin

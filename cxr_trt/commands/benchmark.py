@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
+from cxr_trt.commands.messages import message_options
 from cxr_trt.commands.options import PATH, json_option, overwrite_option, workers_option
 from cxr_trt.commands.terminal import show_facts
 from cxr_trt.engine.gpu.cuda import gpu
@@ -39,6 +40,7 @@ TIME_PERCENTILES = (95, 99)
 @click.option("--runs", type=click.IntRange(1), default=10, show_default=True, help="Repetitions of the engine alone.")
 @workers_option
 @json_option
+@message_options
 @overwrite_option
 def benchmark(
     bundle: Path, paths: tuple[Path, ...], runs: int, workers: int | None, json_path: Path | None, overwrite: bool
@@ -115,14 +117,23 @@ def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[
 
 
 def against_the_limit(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
-    """How many times as long as the roofline's least time the engine takes, on a GPU whose peaks are known."""
+    """How many times as long as the roofline's least times the engine takes, on a GPU whose peaks are known."""
     peaks = find_gpu(gpu().name)
-    if not peaks:
+    if not peaks or engine.manifest.precision not in peaks.operations:
         return {"gpu": gpu().name}
     graph = ScoringGraph.load(bundle / GRAPH_FILE)
-    found = layers(graph.rewritten(Rewrites(share_crops=engine.manifest.settings["share_crops"])))
-    limit = seconds(found, peaks, engine.manifest.precision, engine.max_batch)
-    return {"gpu": gpu().name, "limit_not_measured": limit, "times_the_limit": measured / limit}
+    model = graph.rewritten(Rewrites(share_crops=engine.manifest.settings["share_crops"]))
+    limit, typed = (
+        seconds(layers(model, as_typed=as_typed), peaks, engine.manifest.precision, engine.max_batch)
+        for as_typed in (False, True)
+    )
+    return {
+        "gpu": gpu().name,
+        "limit_not_measured": limit,
+        "times_the_limit": measured / limit,
+        "limit_as_typed_not_measured": typed,
+        "times_the_limit_as_typed": measured / typed,
+    }
 
 
 def _timed(call: Callable[[], Any], runs: int) -> list[float]:

@@ -47,7 +47,11 @@ from cxr_trt.views import ViewSet
 @click.option(
     "--tune/--no-tune", default=True, help="On a CPU: measure which streams, batch and layout are fastest (default)."
 )
-@click.option("--plugin/--no-plugin", default=True, help="TensorRT: run the pooling as a CUDA plugin (default).")
+@click.option(
+    "--plugin/--no-plugin",
+    default=None,
+    help="TensorRT: run the pooling as a CUDA plugin. Default: only if it sorts (k above 1) and the plugin is built.",
+)
 @click.option(
     "--precision",
     "wanted",
@@ -90,7 +94,7 @@ def build_engine(
     max_batch: int | None,
     share_crops: bool | None,
     tune: bool,
-    plugin: bool,
+    plugin: bool | None,
     wanted: str | None,
     calibrate: tuple[Path, ...],
     calibration_images: int,

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, version
 
 import click
@@ -9,10 +10,12 @@ from packaging.requirements import Requirement
 
 from cxr_trt.commands.terminal import show_facts, show_table
 from cxr_trt.engine.cpu.openvino import has_bfloat16
+from cxr_trt.engine.gpu.cuda_versions import cuda_of, driver_cuda, install_command, installed_packages
 from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, find_plugin
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
 
+SHARED_EXTRAS = ("cuda12", "cuda13")  # what the extras for GPUs have in common
 REINSTALL_COMMAND = "pip install --force-reinstall cxr-trt"
 
 
@@ -25,6 +28,7 @@ def doctor() -> None:
             "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
             "processors": os.cpu_count(),
             "bfloat16": "yes: --precision bf16" if has_bfloat16() else "no: this processor does not multiply it",
+            "CUDA": _cuda(),
             "TensorRT plugin": _plugin(),
         }
     )
@@ -42,13 +46,43 @@ def install_commands() -> dict[str, str]:
     commands: dict[str, str] = {}
     own = metadata("cxr-trt")
     requirements = list(map(Requirement, own.get_all("Requires-Dist") or ()))
-    extras = [extra for extra in own.get_all("Provides-Extra") or () if extra not in ("dev", "test")]
-    for extra in ("", *extras):
-        for requirement in requirements:
-            is_wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-            if is_wanted and requirement.name != "cxr-trt":
-                commands.setdefault(requirement.name, f"pip install 'cxr-trt[{extra}]'" if extra else REINSTALL_COMMAND)
+    for extra in ("", *filter(_is_for_this_machine, own.get_all("Provides-Extra") or ())):
+        command = f"pip install 'cxr-trt[{extra}]'" if extra else REINSTALL_COMMAND
+        for requirement in _required(requirements, extra):
+            commands.setdefault(requirement.name, command)
     return commands
+
+
+def _required(requirements: Sequence[Requirement], extra: str) -> Iterator[Requirement]:
+    """The requirements of an extra on this machine, with those of cxr-trt's extras in it; "" is the base."""
+    for requirement in requirements:
+        is_base, is_wanted = (
+            requirement.marker is None or requirement.marker.evaluate({"extra": name}) for name in ("", extra)
+        )
+        if not is_wanted or is_base != (extra == ""):
+            continue
+        if requirement.name == "cxr-trt":
+            for other in requirement.extras:
+                yield from _required(requirements, other)
+        else:
+            yield requirement
+
+
+def _is_for_this_machine(extra: str) -> bool:
+    """Whether a user here may want the extra: of those for GPUs, the one whose CUDA is the driver's."""
+    if extra in ("dev", "test", *SHARED_EXTRAS):
+        return False
+    if extra == "jetson" or extra.startswith("tensorrt"):
+        backend = extra.rpartition("-cu")[0] or "tensorrt"
+        return f"[{extra}]" in install_command(backend, driver_cuda())
+    return True
+
+
+def _cuda() -> str:
+    """The CUDA of the driver and of the packages that use it."""
+    driver = driver_cuda()
+    found = {"driver": driver or "none", **cuda_of(installed_packages())}
+    return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def _plugin() -> str:

@@ -1,6 +1,7 @@
 """What a command says on standard error, as text or as a JSON object per line, and in a log file."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -99,7 +100,12 @@ def message_options(command: Command) -> Command:
             help="Append all messages, with their time, to this file.",
         ),
         click.option(
-            "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_verbose, help="Say a line for each file."
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=_set_verbose,
+            help="Say a line for each file, and what the backend logs.",
         ),
         click.option(
             "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Say nothing but errors."
@@ -115,6 +121,24 @@ def _set_quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
 
 def _set_verbose(context: click.Context, _: click.Parameter, value: bool) -> None:
     current().verbose = value
+    if value:
+        logger, handler = logging.getLogger("cxr_trt"), _LogHandler(current())
+        level = logger.level
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(handler)
+        context.call_on_close(lambda: logger.removeHandler(handler))
+        context.call_on_close(lambda: logger.setLevel(level))
+
+
+class _LogHandler(logging.Handler):
+    """Says what modules log, such as TensorRT's own messages."""
+
+    def __init__(self, messages: Messages) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.say(f"{record.name}: {record.getMessage()}", "detail")
 
 
 def _set_progress(context: click.Context, _: click.Parameter, value: ProgressStyle) -> None:

@@ -77,13 +77,15 @@ class BuildOptions:
     """What a backend needs to know besides the graph.
 
     max_batch: the largest number of X-rays (not crops) per call. on_progress: called while building.
-    plugin: whether TensorRT may use the pooling plugin.
+    plugin: whether TensorRT uses the pooling plugin; None: if it is built, and if the pooling sorts (k above 1).
+    tf32: whether products of a float32 graph may be computed in TF32, by a backend that has tf32 among its precisions.
     bfloat16: whether what is not int8 may be computed in bfloat16, by a backend that has bf16 among its precisions.
     """
 
     max_batch: int = 1
     on_progress: ProgressCallback = ignore_progress
-    plugin: bool = True
+    plugin: bool | None = None
+    tf32: bool = False
     bfloat16: bool = False
 
 

@@ -31,7 +31,7 @@ class BuildRequest:
     graph: the scoring graph. backend: the backend to build for. plan: the precision. options: passed to the backend.
     share_crops: see `cxr_trt.export.rewrites.Rewrites`; None means the backend's default.
     cpu_configs: configurations to time on a CPU; the fastest replaces `options.max_batch`. Empty means one stream.
-    images: X-rays on which engine and scoring graph are compared; None means a built-in picture.
+    images: X-rays on which engine and scoring graph are compared; None means built-in pictures.
     tried: what was measured of this and other precisions (`cxr_trt.engine.precision_choice`), for the manifest.
     """
 
@@ -102,12 +102,14 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
 
 def options_for(plan: PrecisionPlan, backend: Backend, options: BuildOptions) -> BuildOptions:
     """The options with what the plan's precision asks of the backend."""
-    return replace(options, bfloat16=plan.precision in ("bf16", "int8") and "bf16" in backend.precisions)
+    bfloat16 = plan.precision in ("bf16", "int8") and "bf16" in backend.precisions
+    return replace(options, tf32=plan.precision == "tf32", bfloat16=bfloat16)
 
 
 def _parity(folder: Path, request: BuildRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
     graph, images = request.graph, request.images
-    checked = check_pictures(graph.spec.image_size)[:1] if images is None else images[:MAX_CHECK_IMAGES]
+    built_in = slice(1 if request.backend.on_cpu else None)  # on a GPU, batches must differ: see `check_parity`
+    checked = check_pictures(graph.spec.image_size)[built_in] if images is None else images[:MAX_CHECK_IMAGES]
     runner = request.backend.open(folder, graph.spec, settings)
     try:
         return asdict(check_parity(runner, graph.model, checked, _computed_precision(request)))

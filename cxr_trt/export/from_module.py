@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from cxr_trt.errors import BackendError, GraphError
@@ -27,6 +28,7 @@ from cxr_trt.model.settings import WeightsKind
 from cxr_trt.spec import Specification
 from cxr_trt.views import ViewSet
 
+MIN_EXPORTER = "2.7.0a0"  # the first PyTorch whose exporter takes the networks of torchvision and timm
 CROPS, SCORES, MAPS = "crops", "scores", "class_maps"  # names in the exported file
 
 
@@ -129,6 +131,11 @@ def export_module(module: nn.Module, spec: Specification, name: str, *, with_map
         GraphError: PyTorch cannot export it.
         BackendError: what PyTorch exports with is missing.
     """
+    if Version(torch.__version__) < Version(MIN_EXPORTER):
+        raise BackendError(
+            f"exporting this network needs PyTorch {Version(MIN_EXPORTER).base_version} or newer, but "
+            f"{torch.__version__} is installed: export it on another machine, or run pip install --upgrade torch"
+        )
     if importlib.util.find_spec("onnxscript") is None:
         raise BackendError("exporting this network needs onnxscript: pip install 'cxr-trt[export]'")
     example = torch.zeros(2, len(spec.mean), *spec.view_size)

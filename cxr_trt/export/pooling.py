@@ -30,6 +30,16 @@ BODY_TEMPLATE = """
 }}
 """
 
+# The same for k_max = k_min = 1, bit for bit but for NaN: the mean of one number is that number.
+EXTREMA_TEMPLATE = """
+    cells{i} = Reshape ({maps}, merge_cells)
+    high{i} = ReduceMax <keepdims: int = 1> (cells{i}, last_axis)
+    low{i} = ReduceMin <keepdims: int = 1> (cells{i}, last_axis)
+    weighted_low{i} = Mul (alpha_scalar, low{i})
+    counted_low{i} = Where (without_low, zero, weighted_low{i})
+    column{i} = Add (high{i}, counted_low{i})
+"""
+
 COLUMN_TEMPLATE = """
     cells{i} = Reshape ({maps}, merge_cells)
     largest{i}, largest_at{i} = TopK <axis: int = 2, largest: int = 1> (cells{i}, k_max_vector)
@@ -57,18 +67,21 @@ WINDOW_TEMPLATE = """
 """
 
 
-def max_min_pool_function(opset: int, windows: int = 0) -> onnx.FunctionProto:
+def max_min_pool_function(opset: int, windows: int = 0, *, extrema: bool = False) -> onnx.FunctionProto:
     """The function MaxMinPool(maps [N, C, H, W]; k_max, k_min, alpha) -> float32 scores [N, 1, C].
 
     If `windows` is positive, the function has the attribute `windows` with four numbers per window (y, x, height and
     width in cells), and pools each window on its own: scores [N, windows, C].
+
+    With `extrema`, the body is for k_max = k_min = 1 alone, and needs no sorting.
     """
+    template = EXTREMA_TEMPLATE if extrema else COLUMN_TEMPLATE
     if not windows:
-        columns = COLUMN_TEMPLATE.format(i="", maps="maps32")
+        columns = template.format(i="", maps="maps32")
     else:
         parts = [
             WINDOW_TEMPLATE.format(i=i, at=4 * i, middle=4 * i + 2, behind=4 * i + 4)
-            + COLUMN_TEMPLATE.format(i=i, maps=f"window{i}")
+            + template.format(i=i, maps=f"window{i}")
             for i in range(windows)
         ]
         joined = ", ".join(f"column{i}" for i in range(windows))
@@ -78,6 +91,36 @@ def max_min_pool_function(opset: int, windows: int = 0) -> onnx.FunctionProto:
         domain=POOLING_DOMAIN, name=POOLING_OPERATOR, opset=opset, windows_attribute=attribute, columns=columns
     )
     return parser.parse_function(body)
+
+
+def takes_extrema(model: onnx.ModelProto) -> bool:
+    """Whether every pooling of a model takes one maximum and one minimum (the paper's, k_max = k_min = 1)."""
+    ks = [
+        attribute.i
+        for node in model.graph.node
+        if (node.domain, node.op_type) == (POOLING_DOMAIN, POOLING_OPERATOR)
+        for attribute in node.attribute
+        if attribute.name in ("k_max", "k_min")
+    ]
+    return bool(ks) and set(ks) == {1}
+
+
+def with_extrema(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model for which `takes_extrema` holds, with the body of MaxMinPool for that case."""
+    copy = without_body(model)
+    (before,) = (function for function in model.functions if function.name == POOLING_OPERATOR)
+    windows = next(
+        (
+            len(attribute.ints) // 4
+            for node in model.graph.node
+            if node.op_type == POOLING_OPERATOR
+            for attribute in node.attribute
+            if attribute.name == "windows"
+        ),
+        0,
+    )
+    copy.functions.append(max_min_pool_function(before.opset_import[0].version, windows, extrema=True))
+    return copy
 
 
 def without_body(model: onnx.ModelProto) -> onnx.ModelProto:

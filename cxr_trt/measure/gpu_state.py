@@ -14,6 +14,7 @@ from cxr_trt.measure.sampling import Sampling
 SYSTEM_FOLDER = Path("/sys")
 SAMPLING_SECONDS = 0.05  # between two readings
 JETSON_GPUS = ("gpu", "ga10b", "gv11b")  # parts of device names in devfreq: Thor and Orin, Orin, Xavier
+CODECS = "nvd"  # Thor's gpu-nvd-0, beside gpu-gpc-0, which computes
 SENSOR_ERRORS = (OSError, ValueError)  # a sensor that is off or busy
 
 Reading = dict[str, float]
@@ -26,11 +27,15 @@ class GpuState:
     """
 
     def __init__(self, pci_bus_id: str) -> None:
-        self._read = nvml(pci_bus_id) or (lambda: jetson(SYSTEM_FOLDER))
+        self._card = nvml(pci_bus_id)
         self._readings: list[Reading] = []
 
     def watched(self) -> Sampling:
         return Sampling(lambda: self._readings.append(self._read()), SAMPLING_SECONDS)
+
+    def _read(self) -> Reading:
+        """From NVML; from the Jetson's files where it does not know the GPU, or knows it and tells nothing."""
+        return (self._card and self._card()) or jetson(SYSTEM_FOLDER)
 
     def median(self) -> Reading:
         """The median of each value, by its name with its unit."""
@@ -76,7 +81,7 @@ def jetson(system: Path) -> Reading:
     """The state of a Jetson whose `/sys` is `system`: the GPU's clock, and watts per rail, named as on the board."""
     reading: Reading = {}
     for device in sorted(system.glob("class/devfreq/*")):
-        if any(name in device.name for name in JETSON_GPUS):
+        if any(name in device.name for name in JETSON_GPUS) and CODECS not in device.name:
             with suppress(*SENSOR_ERRORS):
                 reading["gpu_clock_mhz"] = _number(device / "cur_freq") / 1e6
     for sensor in sorted(system.glob("class/hwmon/hwmon*")):

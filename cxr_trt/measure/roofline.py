@@ -4,9 +4,14 @@ This is a limit, not a measurement. It assumes one kernel for each convolution, 
 everything between them (norms, activations, gates, crops, concatenation) is free, and that each operand passes through
 memory once. An engine that keeps operands in the GPU's cache can have less traffic. Its arithmetic, which is counted
 for direct convolution, can only be less with another algorithm such as Winograd's.
+
+The limit "as typed" is nearer to what an inference library makes of the graph: it fuses norms and activations into the
+convolution before them, but not into one behind them. A DenseNet normalises what it has concatenated before it
+convolves, so each of those norms is a kernel that reads and writes.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
@@ -14,8 +19,10 @@ from math import prod
 import onnx
 import onnx.inliner
 
-ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes of a weight or an activation, by precision
+ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "int8": 1}  # bytes of a weight or an activation, by precision
 KERNEL_OPERATORS = ("Conv", "Gemm", "MatMul", "MaxPool", "AveragePool")
+FUSING_OPERATORS = ("Conv", "Gemm", "MatMul")  # what follows one of these elementwise becomes part of its kernel
+ELEMENTWISE_OPERATORS = ("Add", "BatchNormalization", "Clip", "Div", "HardSigmoid", "Mul", "Relu", "Sigmoid", "Sub")
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Layer:
 class GpuPeaks:
     """A GPU's peaks from the vendor's data sheet, without sparsity.
 
-    device: a regular expression for the name that CUDA gives it. operations: per second, by precision.
+    device: a regular expression for the name that CUDA gives it. operations: per second, by precision, as published.
     bandwidth: bytes per second. source: where the numbers come from.
     """
 
@@ -53,48 +60,67 @@ class GpuPeaks:
     source: str
 
 
-def _peaks(fp32: float, fp16: float, int8: float) -> dict[str, float]:
-    """Operations per second by precision, given in tera-operations per second."""
-    return {"fp32": fp32 * 1e12, "fp16": fp16 * 1e12, "int8": int8 * 1e12}
+def _peaks(*, fp32: float, tf32: float | None = None, fp16: float, int8: float) -> dict[str, float]:
+    """Operations per second by precision, given in tera-operations per second; without tf32 where none is published."""
+    peaks = {"fp32": fp32, "tf32": tf32, "fp16": fp16, "int8": int8}
+    return {precision: value * 1e12 for precision, value in peaks.items() if value is not None}
 
 
 GPU_PEAKS = (
-    GpuPeaks("T4", r"\bT4\b", _peaks(8.1, 65, 130), 320e9, "NVIDIA T4 data sheet"),
-    GpuPeaks("L4", r"\bL4\b", _peaks(30.3, 121, 242.5), 300e9, "NVIDIA L4 data sheet; half of its sparse peaks"),
-    GpuPeaks("A100", r"\bA100-SXM4-80GB\b", _peaks(19.5, 312, 624), 2039e9, "NVIDIA A100 data sheet, SXM with 80 GB"),
+    GpuPeaks("T4", r"\bT4\b", _peaks(fp32=8.1, fp16=65, int8=130), 320e9, "NVIDIA T4 data sheet"),
+    GpuPeaks(
+        "L4",
+        r"\bL4\b",
+        _peaks(fp32=30.3, tf32=60, fp16=121, int8=242.5),
+        300e9,
+        "NVIDIA L4 data sheet; half of its sparse peaks",
+    ),
+    GpuPeaks(
+        "A100",
+        r"\bA100-SXM4-80GB\b",
+        _peaks(fp32=19.5, tf32=156, fp16=312, int8=624),
+        2039e9,
+        "NVIDIA A100 data sheet, SXM with 80 GB",
+    ),
     GpuPeaks(
         "H100",
         r"\bH100 80GB HBM3\b",
-        _peaks(67, 989.5, 1979),
+        _peaks(fp32=67, tf32=494.5, fp16=989.5, int8=1979),
         3350e9,
         "NVIDIA H100 data sheet, SXM; half of its sparse peaks",
     ),
     GpuPeaks(
         "B200",
         r"\bB200\b",
-        _peaks(75, 2250, 4500),
+        _peaks(fp32=75, tf32=1125, fp16=2250, int8=4500),
         7700e9,
         "NVIDIA Blackwell data sheet, one GPU of an HGX B200; half of its sparse peaks",
     ),
     GpuPeaks(
         "Orin",
         r"\bOrin\b",
-        _peaks(5.3, 42.5, 85),
+        _peaks(fp32=5.3, fp16=42.5, int8=85),
         204.8e9,
         "NVIDIA Jetson AGX Orin technical brief, 64 GB, the GPU alone; half of 170 sparse INT8, a quarter for FP16",
     ),
     GpuPeaks(
         "Thor",
         r"\bThor\b",
-        _peaks(8.0, 258.5, 517),
+        _peaks(fp32=8.0, fp16=258.5, int8=517),
         273e9,
         "NVIDIA on Jetson T5000; half of 1,035 sparse INT8 and of 517 sparse FP16; FP32 from 2,560 cores at 1.57 GHz",
     ),
 )
 
 
-def layers(model: onnx.ModelProto) -> list[Layer]:
-    """The kernels of a scoring graph, for one X-ray, in the graph's order."""
+def layers(model: onnx.ModelProto, *, as_typed: bool = False) -> list[Layer]:
+    """The kernels of a scoring graph, for one X-ray, in the graph's order.
+
+    Args:
+        model: the graph.
+        as_typed: whether elementwise operations that do not follow a convolution have kernels of their own, one for
+            those that follow each other.
+    """
     model = _for_one_image(model)
     graph = model.graph
     sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
@@ -103,22 +129,32 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
     weights = {tensor.name for tensor in graph.initializer}
     image = graph.input[0].name
     sources: dict[str, frozenset[str]] = {image: frozenset({image})}  # for each tensor, the tensors in memory behind it
+    fusing = set[str]()  # tensors whose kernel takes in the elementwise operation that follows
+    uses = Counter(name for node in graph.node for name in node.input)
     found = []
+
+    def kernel(node: onnx.NodeProto, inputs: frozenset[str], used: list[str]) -> Layer:
+        return Layer(
+            node.name,
+            _multiplications(node, sizes),
+            read=sum(prod(sizes[name]) for name in inputs if name != image),
+            written=prod(sizes[node.output[0]]),
+            weights=sum(prod(sizes[name]) for name in used),
+            image_bytes=prod(sizes[image]) if image in inputs else 0,
+        )
+
     for node in graph.node:
         inputs = frozenset[str]().union(*(sources.get(name, frozenset()) for name in node.input))
         if node.op_type in KERNEL_OPERATORS:
-            used = [name for name in node.input if name in weights]
-            found.append(
-                Layer(
-                    node.name,
-                    _multiplications(node, sizes),
-                    read=sum(prod(sizes[name]) for name in inputs if name != image),
-                    written=prod(sizes[node.output[0]]),
-                    weights=sum(prod(sizes[name]) for name in used),
-                    image_bytes=prod(sizes[image]) if image in inputs else 0,
-                )
-            )
+            found.append(kernel(node, inputs, [name for name in node.input if name in weights]))
             inputs = frozenset({node.output[0]})
+            if node.op_type in FUSING_OPERATORS:
+                fusing.add(node.output[0])
+        elif as_typed and node.op_type in ELEMENTWISE_OPERATORS and inputs:
+            if not any(name in fusing and uses[name] == 1 for name in node.input):
+                found.append(kernel(node, inputs, []))
+            inputs = frozenset({node.output[0]})
+            fusing.add(node.output[0])
         sources |= dict.fromkeys(node.output, inputs)
     return found
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 CalibrationMethod = Literal["max", "entropy", "percentile"]

@@ -155,7 +155,8 @@ def rounded_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
     On a CPU, ONNX Runtime computes consecutive float16 nodes in float32 without rounding between them, so the float16
     graph would seem more accurate there than it is on a GPU. Here each result is rounded, and becomes infinite where
-    float16 overflows, while sums inside a node keep float32 accuracy, as they do in a GPU's convolutions.
+    float16 overflows. Sums inside a node keep float32 accuracy, which is the best that a GPU does: TensorRT may choose
+    convolutions that sum in float16, and what those lose is not seen here.
     """
     if any(_came_in_float16(tensor) for tensor in model.graph.initializer):
         return model

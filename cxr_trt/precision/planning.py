@@ -53,7 +53,7 @@ def plan_precision(
         BundleError: the previous plan was made for other weights.
         GraphError: the network is already quantized or float16.
     """
-    if precision in ("fp32", "bf16"):  # the backend rounds to bfloat16, whose range is that of float32
+    if precision in ("fp32", "tf32", "bf16"):  # the backend rounds to TF32 or bfloat16, whose range is that of float32
         return PrecisionPlan(precision)
     if precision == previous.precision and images is None:
         previous.check_weights(graph)

@@ -3,15 +3,19 @@
 import json
 import shutil
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import numpy_helper
+from simulated_gpu import SimulatedGpu, SimulatedNetwork
 
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.build_check import check_parity
 from cxr_trt.engine.cpu.openvino import OpenVinoBackend
+from cxr_trt.engine.gpu.pipeline import BATCHES_IN_FLIGHT, GpuRunner
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError
 from cxr_trt.export.pictures import check_pictures
@@ -62,6 +66,46 @@ def test_an_engine_that_differs_in_full_batches_only_is_refused(center_bundle, r
     )
     with pytest.raises(BackendError, match="nothing was written"):
         check_parity(runner, graph.model, pictures, "fp32")
+    runner.close()
+
+
+GREY = """
+<ir_version: 10, opset_import: ["": 20]>
+grey (uint8[N, 1, 16, 16] images) => (float[N, 14] probabilities)
+<float white = {300}, int64[2] sides = {2, 3}>
+{
+    pixels = Cast <to: int = 1> (images)
+    mean = ReduceMean <keepdims: int = 0> (pixels, sides)
+    scaled = Div (mean, white)
+    probabilities = Add (scaled, steps)
+}
+"""
+
+
+class OneContext(SimulatedNetwork):
+    """All its contexts are one, so that shapes and addresses change after graphs were captured."""
+
+    enqueue = None
+
+    def context(self, workspace, size):
+        self.enqueue = self.enqueue or super().context(workspace, size).enqueue
+        return SimpleNamespace(enqueue=self.enqueue, close=lambda: None)
+
+
+@pytest.mark.parametrize("network", [SimulatedNetwork, OneContext])
+def test_graphs_are_replayed_after_batches_of_other_sizes(network):
+    model = onnx.parser.parse_model(GREY)
+    steps = np.arange(14, dtype=np.float32)[None] / 100
+    model.graph.initializer.append(numpy_helper.from_array(steps, "steps"))
+    gpu = SimulatedGpu()
+    with gpu.current():
+        runner = GpuRunner(gpu, network(gpu, max_batch=4))
+    if network is SimulatedNetwork:
+        assert check_parity(runner, model, check_pictures(16), "fp32").largest < 1e-6
+        assert gpu.calls.count("launch") >= 10 * BATCHES_IN_FLIGHT / 2
+    else:
+        with pytest.raises(BackendError, match="differ from the scoring graph's by nan"):
+            check_parity(runner, model, check_pictures(16), "fp32")
     runner.close()
 
 

@@ -89,19 +89,28 @@ def test_copies_and_computations_overlap():
     assert all(a[2] <= b[1] for a, b in itertools.pairwise(computing))  # they share one workspace
 
 
-def test_a_graph_is_captured_once_for_a_slot_and_size_and_after_a_plain_run():
+def test_a_graph_is_captured_once_for_a_slot_and_after_a_plain_run():
     rng = np.random.default_rng(3)
     gpu, network, runner = opened()
     for _ in range(5 * BATCHES_IN_FLIGHT):
         runner.submit(list(pictures(rng, 4)), False)()
     assert gpu.calls.count("capture") == BATCHES_IN_FLIGHT
     assert gpu.calls.index("enqueue") < gpu.calls.index("capture")
-    assert gpu.calls.count("launch") == 5 * BATCHES_IN_FLIGHT - 1
-    assert network.batches == [4] * (1 + BATCHES_IN_FLIGHT)
-    runner.submit(list(pictures(rng, 3)), False)()
-    assert gpu.calls.count("capture") == BATCHES_IN_FLIGHT  # the size changed: once without a graph
-    runner.submit(list(pictures(rng, 3)), False)()
-    assert gpu.calls.count("capture") == BATCHES_IN_FLIGHT + 1
+    assert gpu.calls.count("launch") == 4 * BATCHES_IN_FLIGHT
+    assert network.batches == [4] * 2 * BATCHES_IN_FLIGHT  # in each slot once, and once for its graph
+    runner.close()
+    assert not gpu.open
+
+
+def test_full_batches_and_single_images_have_graphs_whatever_comes_between():
+    rng = np.random.default_rng(10)
+    gpu, _, runner = opened()
+    sizes = [1, 4, 1, 3, 4, 2] * 4 * BATCHES_IN_FLIGHT
+    for (batch, class_maps), outputs in in_turn(runner, [(pictures(rng, size), True) for size in sizes]):
+        assert_right(outputs, batch, class_maps)
+    assert gpu.calls.count("capture") <= 2 * BATCHES_IN_FLIGHT
+    assert gpu.calls.count("context") == 1 + gpu.calls.count("capture")  # one for each graph, one for the other sizes
+    assert gpu.calls.count("launch") > len(sizes) / 3
     runner.close()
     assert not gpu.open
 
@@ -110,20 +119,22 @@ def test_without_graphs_it_asks_once():
     rng = np.random.default_rng(4)
     gpu, _, runner = opened(graphs=False)
     for _ in range(8):
-        images = pictures(rng, 2)
+        images = pictures(rng, 4)
         assert_right(runner.submit(list(images), True)(), images, True)
     assert gpu.calls.count("capture") == 1
     runner.close()
 
 
-def test_a_capture_that_fails_costs_the_graphs_only():
+@pytest.mark.parametrize(("name", "at"), [("capture", 1), ("capture", 2), ("context", 2), ("context", 3)])
+def test_what_fails_for_a_graph_costs_the_graphs_only(name, at):
     rng = np.random.default_rng(5)
     gpu, _, runner = opened()
-    gpu.fails = lambda name, number: name == "capture"
+    gpu.fails = lambda called, number: called == name and number >= at
     for _ in range(8):
-        images = pictures(rng, 2)
+        images = pictures(rng, 4)
         assert_right(runner.submit(list(images), True)(), images, True)
-    assert gpu.calls.count("capture") == 1
+    assert gpu.calls.count(name) == at
+    assert gpu.calls.count("launch") == 0 if at + (name == "capture") == 2 else 1
     runner.close()
 
 
@@ -163,7 +174,7 @@ def collected(images, pending):
     return 0
 
 
-@pytest.mark.parametrize("name", ["memory", "device_block", "host_block", "stream", "event"])
+@pytest.mark.parametrize("name", ["memory", "device_block", "host_block", "context", "stream", "event"])
 def test_what_fails_while_opening_leaves_nothing_behind(name):
     for at in range(1, 10):
         gpu = SimulatedGpu()

@@ -39,25 +39,35 @@ class TorchNetwork:
     def workspace_size(self, batch):
         return batch * (SIZE * SIZE + 64) * 4
 
-    def use_workspace(self, pointer, size):
-        self.workspace = on_gpu(pointer, (size // 4,), "<f4")
+    def context(self, workspace, size):
+        return TorchContext(self, on_gpu(workspace, (size // 4,), "<f4"))
+
+    def close(self):
+        self.closed = True
+
+
+class TorchContext:
+    def __init__(self, network, workspace):
+        self.network, self.workspace = network, workspace
 
     def enqueue(self, batch, addresses, stream):
-        self.computed.append(batch)
+        network = self.network
+        network.computed.append(batch)
         images, probabilities, maps = (
-            on_gpu(addresses[name], (batch, *tensor.shape), tensor.dtype.str) for name, tensor in self.tensors.items()
+            on_gpu(addresses[name], (batch, *tensor.shape), tensor.dtype.str)
+            for name, tensor in network.tensors.items()
         )
         floats = self.workspace[: batch * SIZE * SIZE].view(batch, 1, SIZE, SIZE)
         means = self.workspace[batch * SIZE * SIZE :][:batch].view(batch, 1)
         with torch.cuda.stream(torch.cuda.ExternalStream(stream.handle)):
-            torch.mm(self.busy[0], self.busy[0], out=self.busy[1])
+            torch.mm(network.busy[0], network.busy[0], out=network.busy[1])
             floats.copy_(images)
             torch.mean(floats.view(batch, -1), 1, keepdim=True, out=means)
-            torch.add(self.steps, means, alpha=1 / 300, out=probabilities)
-            torch.mul(floats[:, :, :3, :3], self.k[:, None, None], out=maps)
+            torch.add(network.steps, means, alpha=1 / 300, out=probabilities)
+            torch.mul(floats[:, :, :3, :3], network.k[:, None, None], out=maps)
 
     def close(self):
-        self.closed = True
+        del self.workspace
 
 
 def on_gpu(pointer, shape, typestr):
@@ -102,15 +112,15 @@ def test_a_batch_alone(opened):
         check(runner.submit(list(images), True)(), images)
 
 
-def test_graphs_take_over_from_the_second_batch_of_a_size(gpu_by_cuda_core):
+def test_graphs_take_over_from_the_second_batch_in_a_slot(gpu_by_cuda_core):
     network = TorchNetwork()
     runner = GpuRunner(gpu_by_cuda_core, network)
     rng = np.random.default_rng(2)
     for _ in range(12):
-        images = rng.integers(0, 256, (4, SIZE, SIZE), np.uint8)
+        images = rng.integers(0, 256, (MAX_BATCH, SIZE, SIZE), np.uint8)
         check(runner.submit(list(images), True)(), images)
     runner.close()
-    assert network.computed == [4] * (1 + BATCHES_IN_FLIGHT)  # once, and once for each slot's graph
+    assert network.computed == [MAX_BATCH] * 2 * BATCHES_IN_FLIGHT  # in each slot once, and once for its graph
 
 
 def test_closing_waits_for_what_is_in_flight(gpu):

@@ -8,7 +8,7 @@ from cxr_trt.errors import BundleError
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.score.engine import Engine
 
-pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx]'")
+pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx-cu13]'")
 
 
 @pytest.fixture(scope="module", params=["ten-crop", "dense"])
@@ -37,3 +37,12 @@ def test_it_can_be_rebuilt_for_the_cpu(bundle, build):
     rebuilt = build(ScoringGraph.load(bundle / "model.onnx"), "onnxruntime")
     with Engine(rebuilt) as engine:
         assert engine.spec == read_manifest(bundle).graph.spec
+
+
+def test_verbose_shows_what_tensorrt_logs(cli, cheap_bundle, tmp_path):
+    command = ("build-engine", cheap_bundle, "--backend", "tensorrt-rtx")
+    quiet, verbose = cli(*command, "-o", tmp_path / "a.cxr"), cli(*command, "-o", tmp_path / "b.cxr", "--verbose")
+    assert quiet.exit_code == verbose.exit_code == 0
+    assert "cxr_trt.engine.gpu.tensorrt_runtime: Total Activation Memory: " in verbose.stderr
+    assert "DEBUG" not in quiet.stderr
+    assert "DEBUG" not in cli(*command, "-o", tmp_path / "c.cxr").stderr

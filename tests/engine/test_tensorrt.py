@@ -18,7 +18,9 @@ from click.testing import Result
 from onnx import numpy_helper, parser
 
 from cxr_trt.engine.backend import BuildOptions
-from cxr_trt.engine.gpu import tensorrt, tensorrt_plugin, tensorrt_runtime, timing_cache
+from cxr_trt.engine.gpu import caches, tensorrt, tensorrt_plugin, tensorrt_runtime
+from cxr_trt.engine.gpu.build_progress import BuildProgress
+from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command
 from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
 from cxr_trt.engine.gpu.tensorrt_plugin import Plugin, find_plugin, load_plugin
 from cxr_trt.engine.registry import BACKENDS
@@ -73,6 +75,17 @@ def graph() -> onnx.ModelProto:
     model.functions.append(max_min_pool_function(20))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def paper_pooling(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with k_max = k_min = 1."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    for node in copy.graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("k_max", "k_min"):
+                attribute.i = 1
+    return copy
 
 
 @pytest.fixture
@@ -201,7 +214,7 @@ class TestPlugin:
         for option in ([], ["--no-plugin"], ["--plugin"]):
             command = ("build-engine", cheap_bundle, "-o", tmp_path / "e.cxr", "--backend", "onnxruntime")
             assert cli(*command, "--overwrite", *option).exit_code == 0
-        assert asked == [True, False, True]
+        assert asked == [None, False, True]
 
     def test_what_is_no_plugin_library_is_refused(self, trt: Any, library: Path) -> None:
         log = tensorrt_runtime.Log(trt)
@@ -215,21 +228,57 @@ class TestPlugin:
     def test_tensorrt_rtx_takes_standard_operators(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
         assert RTX.build(graph, tmp_path, BuildOptions(2))["plugin"] is None
 
-    def test_tensorrt_takes_it_unless_told_otherwise(
-        self, library: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    def test_tensorrt_takes_it_where_the_pooling_sorts_unless_told_otherwise(
+        self,
+        graph: onnx.ModelProto,
+        library: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         caplog.set_level("WARNING")  # OpenVINO's converter leaves the root logger at ERROR where it fails
         backend = TensorRTBackend("tensorrt")
-        chosen = backend._plugin(BuildOptions(2))
+        chosen = backend._plugin(graph, BuildOptions(2))
         assert chosen is not None
         assert chosen.path == library
-        assert backend._plugin(BuildOptions(2, plugin=False)) is None
+        assert backend._plugin(graph, BuildOptions(2, plugin=False)) is None
+        assert backend._plugin(paper_pooling(graph), BuildOptions(2)) is None
+        assert backend._plugin(paper_pooling(graph), BuildOptions(2, plugin=True)) == chosen
         assert caplog.messages == []
         monkeypatch.delenv("CXR_TRT_PLUGIN")
         monkeypatch.setattr(tensorrt_plugin, "INSTALLED_PLUGIN", library.with_name("nothing"))
-        assert backend._plugin(BuildOptions(2)) is None
+        assert backend._plugin(graph, BuildOptions(2)) is None
         (warning,) = caplog.messages
-        assert warning.startswith("the pooling plugin is not built, so TensorRT uses standard operators instead: run `")
+        assert warning.startswith("the pooling plugin is not built: run `python plugins/build.py`")
+        with pytest.raises(BackendError, match="the pooling plugin is not built"):
+            backend._plugin(graph, BuildOptions(2, plugin=True))
+
+    @pytest.mark.usefixtures("trt")
+    def test_without_it_one_maximum_and_one_minimum_are_reductions(
+        self, graph: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        parsed: list[set[str]] = []
+        inline = onnx.inliner.inline_local_functions
+
+        def watched(model: onnx.ModelProto) -> onnx.ModelProto:
+            parsed.append({node.op_type for function in model.functions for node in function.node})
+            return inline(model)
+
+        monkeypatch.setattr(onnx.inliner, "inline_local_functions", watched)
+        RTX.build(paper_pooling(graph), tmp_path, BuildOptions(2))
+        RTX.build(graph, tmp_path, BuildOptions(2))
+        assert "TopK" not in parsed[0]
+        assert "ReduceMax" in parsed[0]
+        assert "TopK" in parsed[1]
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_float32_is_float32_unless_tf32_is_asked_for(trt: Any, tf32: bool) -> None:
+    log = tensorrt_runtime.Log(trt)
+    config = trt.Builder(log.logger).create_builder_config()
+    assert config.get_flag(trt.BuilderFlag.TF32)  # TensorRT's default
+    tensorrt.set_flags(trt, config, BuildOptions(tf32=tf32))
+    assert config.get_flag(trt.BuilderFlag.TF32) is tf32
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # or its graphs could not be captured
 
 
 @pytest.mark.parametrize(
@@ -237,7 +286,6 @@ class TestPlugin:
     [
         ("Error Code 2: OutOfMemory (Requested size was 13958643712 bytes.)", True),
         ("Error Code 10: Internal Error (Could not find any implementation for node {ForeignNode[a...b]}.)", True),
-        ("Skipping tactic 0x01 due to insufficient memory on requested size of 9", True),
         ("Lazy loading can significantly reduce device memory usage", False),
         ("Error Code 4: Internal Error (Network must have at least one output)", False),
     ],
@@ -246,6 +294,15 @@ def test_a_lack_of_memory_is_called_by_its_name(trt: Any, message: str, hint: bo
     log = tensorrt_runtime.Log(trt)
     log.logger.log(trt.ILogger.ERROR, message)
     assert str(log.failure("it failed")) == f"it failed: {message}" + tensorrt_runtime.LOWER_MAX_BATCH * hint
+
+
+def test_a_skipped_tactic_is_not_taken_for_the_cause(trt: Any) -> None:
+    log = tensorrt_runtime.Log(trt)
+    log.logger.log(trt.ILogger.WARNING, "Skipping tactic 0x01 due to insufficient memory on requested size of 9")
+    log.logger.log(trt.ILogger.ERROR, "the cause")
+    assert str(log.failure("it failed")) == "it failed: the cause"
+    log.logger.log(trt.ILogger.WARNING, "Requested amount of GPU memory (9 bytes): out of memory")
+    assert str(log.failure("it failed")).endswith(tensorrt_runtime.LOWER_MAX_BATCH)
 
 
 def test_a_missing_driver_is_not_taken_for_the_cause_of_another_error(trt: Any) -> None:
@@ -261,7 +318,7 @@ def test_a_missing_driver_is_not_taken_for_the_cause_of_another_error(trt: Any) 
 
 def test_nested_phases_become_one_fraction(trt: Any) -> None:
     fractions: list[float] = []
-    progress = tensorrt.BuildProgress(trt, lambda phase, fraction: fractions.append(fraction))
+    progress = BuildProgress(trt, lambda phase, fraction: fractions.append(fraction))
     monitor = progress.monitor
     monitor.phase_start("whole", None, 4)
     assert monitor.step_complete("whole", 0)
@@ -293,7 +350,7 @@ class TestWithoutWhatIsNeeded:
         if importlib.util.find_spec("tensorrt"):
             pytest.skip("TensorRT is installed")
         backend = TensorRTBackend("tensorrt")
-        sentence = "TensorRT is not installed: run pip install 'cxr-trt[tensorrt]'"
+        sentence = f"TensorRT is not installed: run {install_command('tensorrt', driver_cuda())}"
         assert backend.why_not_build() == backend.why_not_run() == sentence
         with pytest.raises(BackendError, match="is not installed"):
             backend.build(graph, tmp_path, BuildOptions(2))
@@ -305,28 +362,14 @@ class TestWithoutWhatIsNeeded:
         monkeypatch.syspath_prepend(tmp_path)
         assert TensorRTBackend("tensorrt").why_not_build() == (
             "TensorRT is installed but cannot be imported (libnvinfer.so.10: cannot open shared object file): "
-            "run pip install 'cxr-trt[tensorrt]'"
+            f"run {install_command('tensorrt', driver_cuda())}"
         )
 
 
 class TestWhichGpu:
-    ADA = {"gpu": "NVIDIA L4", "compute_capability": "8.9"}  # noqa: RUF012
-    ANY = {"gpu": None, "compute_capability": None}  # noqa: RUF012
-
-    def test_the_gpu_that_built_a_plan_opens_it(self) -> None:
-        assert tensorrt.why_other_gpu(self.ADA, "NVIDIA L4", "8.9") is None
-
-    @pytest.mark.parametrize(("name", "capability"), [("NVIDIA L40", "8.9"), ("NVIDIA L4", "9.0")])
-    def test_for_another_gpu_both_sides_are_named(self, name: str, capability: str) -> None:
-        assert tensorrt.why_other_gpu(self.ADA, name, capability) == (
-            "the engine was built for NVIDIA L4 (compute capability 8.9), but this GPU is "
-            f"{name} (compute capability {capability})"
-        )
-
     @pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "12.0", "12.1", "13.0"])
     def test_an_rtx_plan_runs_on_the_gpus_that_tensorrt_rtx_names(self, capability: str) -> None:
         """What 1.7 says on an H100: "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0"."""
-        assert tensorrt.why_other_gpu(self.ANY, "any", capability) is None
         assert tensorrt.why_not_rtx("any", capability) is None
 
     @pytest.mark.parametrize("capability", ["7.5", "8.7", "9.0", "10.0", "11.0"])
@@ -338,10 +381,20 @@ class TestWhichGpu:
 class TestTimingCache:
     def test_one_file_for_each_version_and_gpu_in_the_cache_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-        path = timing_cache.timing_cache_path("10.3.0", "Orin (nvgpu)", "8.7")
+        path = caches.timing_cache_path("10.3.0", "Orin (nvgpu) 8.7")
         assert path == Path("/caches/cxr-trt/timing-10.3.0-Orin-nvgpu-8.7.cache")
         monkeypatch.setenv("XDG_CACHE_HOME", "")
-        assert timing_cache.timing_cache_path("10.3.0", "a", "8.7").parent == Path.home() / ".cache" / "cxr-trt"
+        assert caches.timing_cache_path("10.3.0", "a").parent == Path.home() / ".cache" / "cxr-trt"
+
+    def test_what_was_compiled_belongs_to_a_version_a_gpu_and_a_plan(self) -> None:
+        paths = {
+            caches.runtime_cache_path(version, gpu, plan).name
+            for version in ("1.7.1", "1.8")
+            for gpu in ("RTX 4090 (8.9)", "RTX 4090 (8.9, 128 multiprocessors)")
+            for plan in (b"a", b"b")
+        }
+        assert len(paths) == 8
+        assert caches.runtime_cache_path("1.7.1", "L4", b"a").parent == caches.timing_cache_path("1", "L4").parent
 
     @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
     def test_timings_are_kept_and_a_spoilt_file_is_ignored(self, trt: Any, tmp_path: Path) -> None:
@@ -350,15 +403,15 @@ class TestTimingCache:
         builder = trt.Builder(log.logger)
         path = tmp_path / "new folder" / "timing.cache"
         config = builder.create_builder_config()
-        timing_cache.load_timing_cache(config, path)
+        caches.load_timing_cache(config, path)
         assert config.get_timing_cache() is not None
-        timing_cache.save_timing_cache(config, path)
+        caches.save_timing_cache(config, path)
         assert path.stat().st_size > 0
         assert list(path.parent.iterdir()) == [path]
         for content in (path.read_bytes(), b"spoilt"):
             path.write_bytes(content)
             config = builder.create_builder_config()
-            timing_cache.load_timing_cache(config, path)
+            caches.load_timing_cache(config, path)
             assert config.get_timing_cache() is not None
 
 
@@ -368,33 +421,28 @@ def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
         "trt": trt,
         "severities": trt.ILogger.Severity,
         "trt.MemoryPoolType": trt.MemoryPoolType,
+        "trt.BuilderFlag": trt.BuilderFlag,
+        "self._trt.DynamicShapesKernelSpecializationStrategy": trt.DynamicShapesKernelSpecializationStrategy,
+        "self._trt.ExecutionContextAllocationStrategy": trt.ExecutionContextAllocationStrategy,
+        "cache": trt.IRuntimeCache,
         "builder": trt.Builder,
         "registry": trt.IPluginRegistry,
         "network": trt.INetworkDefinition,
         "parser": trt.OnnxParser,
         "e": trt.ParserError,
         "config": trt.IBuilderConfig,
+        "runtime_config": trt.IRuntimeConfig,
         "profile": trt.IOptimizationProfile,
         "self._runtime": trt.Runtime,
         "self._engine": trt.ICudaEngine,
         "self._context": trt.IExecutionContext,
+        "context": trt.IExecutionContext,
     }
-    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_plugin, tensorrt_runtime, timing_cache)]
+    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_plugin, tensorrt_runtime, caches)]
     nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
     used = {(owner, node.attr) for node in nodes if (owner := ast.unparse(node.value)) in owners}
     assert {owner for owner, _ in used} == set(owners)
     assert [name for name in used if not hasattr(owners[name[0]], name[1])] == []
-
-
-def test_a_plan_may_not_bring_code_for_the_host() -> None:
-    """Read in the source: a runtime to ask needs a GPU."""
-    tree = ast.parse(inspect.getsource(tensorrt_runtime))
-    set_here = [
-        ast.unparse(node)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and "host_code" in ast.unparse(node)
-    ]
-    assert set_here == ["self._runtime.engine_host_code_allowed = False"]
 
 
 @pytest.fixture(params=["tensorrt", "tensorrt_rtx"])
@@ -415,12 +463,13 @@ def test_probabilities_and_class_maps_are_onnx_runtimes(
         pytest.skip("the plugin is not built (make plugin), or not for this backend")
     settings = backend.build(graph, tmp_path, BuildOptions(4, plugin=plugin))
     assert settings["plugin"] == (library and library.settings())
+    assert (tmp_path / "libcxr_trt_plugin.so").is_file() is (library is not None)
     assert backend.why_not_open(settings) is None
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     runner = backend.open(tmp_path, Specification(), settings)
     assert (runner.max_batch, runner.has_class_maps) == (4, True)
     pictures = np.random.default_rng(1).integers(0, 256, (4, 1, 64, 64), np.uint8)
-    for images in (pictures[:1], pictures, pictures[1:3], pictures[::-1][:3]):
+    for images in (pictures[:1], pictures, pictures[1:3], pictures[::-1], pictures[2:3], pictures[::-1][:3]) * 6:
         probabilities, class_maps = session.run(["probabilities", "class_maps"], {"images": images})
         outputs = runner.submit(list(images[:, 0]), True)()
         np.testing.assert_allclose(outputs.probabilities, probabilities, rtol=0, atol=1e-5)

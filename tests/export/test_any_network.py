@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.errors import GraphError
+from cxr_trt.errors import BackendError, GraphError
 from cxr_trt.export.from_network import export_onnx
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import ScoringGraph
@@ -19,6 +19,7 @@ from cxr_trt.precision.plan import FLOAT32
 from cxr_trt.precision.planning import plan_precision
 from cxr_trt.progress import ignore_progress
 from cxr_trt.score.engine import Engine
+from cxr_trt.spec import Specification
 from cxr_trt.views import Size
 
 torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
@@ -75,7 +76,7 @@ def test_an_engine_gives_the_scores_of_the_original_file(network_file, build, ba
 @pytest.mark.parametrize("network_file", ["convnext", "vit", "vit for one crop", "densenet"], indirect=True)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_tensorrt_rtx_builds_it(network_file, tmp_path, precision):
-    pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx]'")
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-rtx-cu13]'")
     path, card, _ = network_file
     graph = export_onnx(path, card).graph
     plan = plan_precision(precision, graph, FLOAT32, None, "max", ignore_progress)
@@ -398,6 +399,15 @@ def test_a_checkpoint_of_a_library_is_loaded_strictly(option, cli, tmp_path):
     result = cli(*command, "--card", tmp_path / "card.toml", "--overwrite")
     assert result.exit_code == 2
     assert f"missing {key.removeprefix('module.')}" in result.stderr
+
+
+def test_a_pytorch_whose_exporter_is_too_old_is_one_sentence(monkeypatch):
+    from cxr_trt.export.from_module import export_module
+
+    monkeypatch.setattr(torch, "__version__", "2.6.0a0+df5bbc09d1.nv24.12")
+    with pytest.raises(BackendError) as caught:
+        export_module(torch.nn.Flatten(), Specification(), "network")
+    assert str(caught.value).startswith("exporting this network needs PyTorch 2.7.0 or newer, but 2.6.0a0+df5bbc09d1")
 
 
 def test_a_name_that_the_library_does_not_have_is_refused(cli, tmp_path):

@@ -7,13 +7,17 @@ import pytest
 from onnx import TensorProto, helper
 
 from cxr_trt.export.builder import IR_VERSION, OPSET
+from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.pooling import (
     POOLING_DOMAIN,
     POOLING_DOMAIN_VERSION,
     POOLING_OPERATOR,
     max_min_pool_function,
+    takes_extrema,
+    with_extrema,
     without_body,
 )
+from cxr_trt.export.scoring_graph import ScoringGraph
 
 
 def pooling_model(shape, element=TensorProto.FLOAT, **attributes):
@@ -86,6 +90,40 @@ def test_infinities_are_those_of_the_network(k_max, k_min, alpha):
     expected = MaxMinPool(k_max, k_min, alpha)(torch.from_numpy(maps)).numpy()
     scores = run(pooling_model(maps.shape, k_max=k_max, k_min=k_min, alpha=alpha), maps)
     np.testing.assert_allclose(scores[:, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.FLOAT16])
+@pytest.mark.parametrize("alpha", [0.0, 0.7, -1.0])
+@pytest.mark.parametrize("count", [0, 1, len(WINDOWS)])
+def test_one_maximum_and_one_minimum_need_no_sorting(count, alpha, element):
+    maps = np.random.default_rng(0).normal(size=(3, 14, 5, 7)).astype(helper.tensor_dtype_to_np_dtype(element))
+    maps[0, 0, 1, 2], maps[0, 1, 3, 4] = np.inf, -np.inf
+    windows = {"windows": [number for window in WINDOWS[:count] for number in window]} if count else {}
+    model = pooling_model(maps.shape, element, k_max=1, k_min=1, alpha=alpha, **windows)
+    assert takes_extrema(model)
+    rewritten = with_extrema(model)
+    onnx.checker.check_model(rewritten, full_check=True)
+    assert not any(node.op_type == "TopK" for function in rewritten.functions for node in function.node)
+    np.testing.assert_array_equal(run(rewritten, maps), run(model, maps))
+
+
+@pytest.mark.parametrize(("k_max", "k_min"), [(2, 1), (1, 3)])
+def test_more_than_one_is_sorted(k_max, k_min):
+    assert not takes_extrema(pooling_model((1, 14, 7, 7), k_max=k_max, k_min=k_min, alpha=0.7))
+
+
+@pytest.mark.parametrize("view_set", ["center", "dense"])
+def test_the_scores_of_the_shipped_model_are_the_same_without_sorting(demo_model, view_set):
+    model = ScoringGraph.load(demo_model).with_views(view_set).model
+    assert takes_extrema(model)
+    images = check_pictures(512)
+    before, after = (
+        onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            ["probabilities"], {"images": images}
+        )[0]
+        for graph in (model, with_extrema(model))
+    )
+    np.testing.assert_array_equal(after, before)
 
 
 def test_the_body_can_be_left_out():

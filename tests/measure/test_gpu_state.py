@@ -43,6 +43,24 @@ def test_a_jetson_tells_its_clock_and_the_watts_of_its_rails(orin):
     }
 
 
+def test_thors_clock_is_that_of_what_computes_not_of_its_codecs(tmp_path):
+    for name, hertz in {"gpu-gpc-0": 1_575_000_000, "gpu-nvd-0": 1_692_000_000}.items():
+        path = tmp_path / "class" / "devfreq" / name / "cur_freq"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{hertz}\n")
+    assert gpu_state.jetson(tmp_path) == {"gpu_clock_mhz": 1575.0}
+
+
+def test_where_nvml_tells_nothing_the_files_are_read(orin, monkeypatch):
+    monkeypatch.setattr(gpu_state, "SYSTEM_FOLDER", orin)
+    monkeypatch.setattr(gpu_state, "SAMPLING_SECONDS", 0.001)
+    monkeypatch.setattr(gpu_state, "nvml", lambda pci_bus_id: lambda: {})
+    state = gpu_state.GpuState(NO_CARD)
+    with state.watched():
+        time.sleep(0.05)
+    assert state.median()["gpu_clock_mhz"] == 1300.5
+
+
 def test_a_sensor_that_cannot_be_read_is_left_out(orin):
     (orin / "class" / "hwmon" / "hwmon3" / "curr1_input").unlink()
     (orin / "class" / "devfreq" / "17000000.gpu" / "cur_freq").write_text("<unknown>\n")

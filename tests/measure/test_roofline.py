@@ -32,7 +32,7 @@ graph (uint8[N, 1, 8, 6] images) => (float[N, 5] probabilities)
 
 
 @pytest.fixture(scope="module")
-def found():
+def graph():
     model = onnx.parser.parse_model(GRAPH)
     shapes = {"stem": (4, 1, 3, 3), "bias": (4,), "point": (2, 4, 1, 1), "grouped": (6, 2, 3, 3), "dense": (5, 6)}
     for name, shape in shapes.items():
@@ -40,7 +40,12 @@ def found():
     for i, node in enumerate(model.graph.node):
         node.name = f"{i} {node.op_type}"
     onnx.checker.check_model(model, full_check=True)
-    return layers(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def found(graph):
+    return layers(graph)
 
 
 def test_layers_are_those_counted_by_hand(found):
@@ -56,6 +61,14 @@ def test_layers_are_those_counted_by_hand(found):
     assert grouped.weights == 6 * 2 * 9
     # 5 outputs of 6 products; the mean before it costs its reading
     assert (dense.multiplications, dense.read, dense.written, dense.weights) == (30, 72, 5, 30)
+
+
+def test_as_typed_elementwise_operations_are_kernels_unless_they_follow_a_convolution(graph):
+    found = layers(graph, as_typed=True)
+    assert [layer.name.split()[1] for layer in found] == ["Conv", "MaxPool", "Conv", "Relu", "Conv", "Gemm"]
+    relu, grouped = found[3:5]
+    assert (relu.multiplications, relu.read, relu.written, relu.weights) == (0, 48 + 24, 72, 0)
+    assert (grouped.read, grouped.written) == (72, 72)  # behind the slice lies what the activation wrote
 
 
 def test_bytes_are_those_of_the_precision_and_the_batch(found):

@@ -14,6 +14,8 @@ import pytest
 from onnx import helper
 from toolchain import PLUGINS, ROOT, TEST_SOURCES, cuda_headers, require_gxx, require_nvcc
 
+from cxr_trt.engine.gpu.cuda_versions import CudaVersion
+from cxr_trt.engine.gpu.tensorrt_plugin import Plugin, cuda_major, why_not_plugin
 from cxr_trt.export.pooling import POOLING_DOMAIN, POOLING_OPERATOR
 from cxr_trt.export.scoring_graph import ScoringGraph
 from plugins import build
@@ -76,7 +78,20 @@ def test_it_needs_no_tensorrt_and_no_cuda_runtime(library):
 
 def test_it_exports_what_tensorrt_looks_for_and_nothing_else(library):
     symbols = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
-    assert sorted(line.split()[-1] for line in symbols.splitlines()) == ["getCreators", "setLoggerFinder"]
+    exported = sorted(line.split()[-1] for line in symbols.splitlines())
+    assert exported == ["cxr_trt_plugin_cuda_major", "getCreators", "setLoggerFinder"]
+
+
+def test_it_says_which_cuda_it_is_for(library):
+    released = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    major = int(released.partition("release ")[2].partition(".")[0])
+    assert cuda_major(library) == major
+    plugin = Plugin(library, "")
+    assert why_not_plugin(plugin, CudaVersion(major, 0)) is why_not_plugin(plugin, None) is None
+    assert why_not_plugin(plugin, CudaVersion(major - 1, 8)) == (
+        f"the plugin {library} is for CUDA {major}, but the driver supports CUDA {major - 1}.8: build it again with "
+        "CUDA_HOME naming a toolkit of that version, or use --no-plugin"
+    )
 
 
 def test_tensorrts_registry_takes_it(library):
@@ -99,7 +114,7 @@ def test_tensorrts_registry_takes_it(library):
 @pytest.fixture(scope="module")
 def parse(library, demo_model, tmp_path_factory):
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        pytest.skip("needs pip install 'cxr-trt[tensorrt-rtx]'")
+        pytest.skip("needs pip install 'cxr-trt[tensorrt-rtx-cu13]'")
     folder = tmp_path_factory.mktemp("parser")
     watcher = compile_driver(folder / "watcher.so", "-shared", "-fPIC")
 

@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 
 from cxr_trt.engine.backend import BuildOptions
@@ -29,7 +28,7 @@ def random_weights(setting):
 def plans(graph):
     layers = [node.name for node in graph.model.graph.node if node.op_type == "Conv" and "block" in node.name]
     calibration = Int8Calibration("", 0, "", 0, "max", dict.fromkeys(layers, 4.0), {})
-    return FLOAT32, PrecisionPlan("fp16"), PrecisionPlan("int8", calibration=calibration)
+    return FLOAT32, PrecisionPlan("tf32"), PrecisionPlan("fp16"), PrecisionPlan("int8", calibration=calibration)
 
 
 @pytest.mark.parametrize(
@@ -47,11 +46,13 @@ def test_all_precisions_build(setting, view_set, tmp_path):
     def size(plan):
         folder = tmp_path / plan.precision
         folder.mkdir()
-        RTX.build(
-            plan.engine_graph(graph, share_crops=False, chunk_concats=False, on_cpu=False), folder, BuildOptions(2)
-        )
+        options = BuildOptions(2, tf32=plan.precision == "tf32")
+        model = plan.engine_graph(graph, share_crops=False, chunk_concats=False, on_cpu=False)
+        RTX.build(model, folder, options)
         return (folder / "engine.plan").stat().st_size
 
     with ThreadPoolExecutor(2) as threads:
         sizes = list(threads.map(size, plans(graph)))
-    assert np.argsort(sizes).tolist() == [2, 1, 0]  # the smaller the type, the smaller the engine
+    float32, tf32, float16, int8 = sizes
+    assert float32 > float16 > int8  # the smaller the type, the smaller the engine
+    assert tf32 > float16

@@ -77,7 +77,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(folder, tmp_path
     finally:
         killed.send_signal(signal.SIGKILL)
         assert killed.wait() == -signal.SIGKILL
-    position = torch.load(tmp_path / "a" / "state.pt")
+    position = torch.load(tmp_path / "a" / "state.pt", weights_only=True)
     assert (position["epoch"], position["step"]) == (0, 2)
     assert "continuing at epoch 1, step 3" in run_main(folder / "tiny.toml", *options(folder, tmp_path / "a"))
     assert "continuing" not in run_main(folder / "tiny.toml", *options(folder, tmp_path / "b"))

@@ -7,6 +7,7 @@ CUDA_VISIBLE_DEVICES leaves visible.
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
@@ -20,11 +21,12 @@ from cxr_trt.errors import BackendError
 
 DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))  # on a card's machine, on a Jetson
 LIBRARY_VARIABLE, LIBRARIES = "CXR_TRT_CUDA", ("cuda-core", "pycuda")
+MEMORY_FILE = Path("/proc/meminfo")
 NO_GPU = "the NVIDIA driver shows no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
 
 
 class Memory(NamedTuple):
-    """Device memory in bytes. `free` is what the driver reports; other processes use the same memory."""
+    """Device memory in bytes. `free` is what can be had; other processes use the same memory."""
 
     total: int
     free: int
@@ -102,6 +104,7 @@ class Gpu(Protocol):
 
     name: str
     compute_capability: str  # such as "8.9"
+    multiprocessors: int
     pci_bus_id: str  # such as "0000:65:00.0"
 
     def current(self) -> AbstractContextManager[None]:
@@ -159,6 +162,21 @@ def why_no_gpu() -> str | None:
     except BackendError as error:
         return str(error)
     return None
+
+
+def free_memory(reported: int, total: int, *, is_integrated: bool) -> int:
+    """The bytes of memory that can be had, given those that the driver reports as free.
+
+    A GPU that shares the processor's memory can also have what the system holds files in, which the driver does not
+    count: after reading a folder of X-rays, that may be most of it.
+    """
+    if not is_integrated:
+        return reported
+    try:
+        found = re.search(r"MemAvailable:\s*(\d+) kB", MEMORY_FILE.read_text(encoding="ascii"))
+    except OSError:
+        found = None
+    return max(reported, min(total, 1024 * int(found[1]))) if found else reported
 
 
 def driver_is_here() -> bool:

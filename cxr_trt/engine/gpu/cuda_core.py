@@ -1,4 +1,4 @@
-"""CUDA through cuda-core (devices and memory) and the driver API (everything else). See `cxr_trt.engine.gpu.cuda`."""
+"""CUDA through cuda-core (devices and streams) and the driver API (everything else). See `cxr_trt.engine.gpu.cuda`."""
 
 import contextlib
 import ctypes
@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr_trt.engine.gpu.cuda import NO_GPU, Graph, Memory, Stream, failed
+from cxr_trt.engine.gpu.cuda import NO_GPU, Graph, Memory, Stream, failed, free_memory
+from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command
 from cxr_trt.errors import BackendError
 
-NO_CUDA_CORE = "cuda-core cannot be imported ({}): run pip install 'cxr-trt[tensorrt]'"
+NO_CUDA_CORE = "cuda-core cannot be imported ({}): run {}"
 NO_DRIVER = "no NVIDIA driver was found: install it, or give the container access to the GPUs (docker run --gpus all)"
 
 
@@ -22,7 +23,7 @@ def gpus() -> tuple["CudaCoreGpu", ...]:
         from cuda.bindings import driver
         from cuda.core._utils.cuda_utils import CUDAError  # cuda-core 1.2 has no public name for it
     except ImportError as error:
-        raise BackendError(NO_CUDA_CORE.format(error)) from error
+        raise BackendError(NO_CUDA_CORE.format(error, install_command("tensorrt", driver_cuda()))) from error
     try:
         (status,) = driver.cuInit(0)
     except RuntimeError as error:  # libcuda is missing
@@ -59,6 +60,9 @@ class CudaCoreGpu:
         self.name = str(device.name)
         self.compute_capability = "{}.{}".format(*device.compute_capability)
         self.pci_bus_id = str(device.pci_bus_id)
+        attributes = driver.CUdevice_attribute
+        self.multiprocessors = self._attribute(attributes.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+        self._is_integrated = bool(self._attribute(attributes.CU_DEVICE_ATTRIBUTE_INTEGRATED))
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -70,7 +74,7 @@ class CudaCoreGpu:
 
     def memory(self) -> Memory:
         free, total = check(self._driver, self._driver.cuMemGetInfo())
-        return Memory(total, free)
+        return Memory(total, free_memory(free, total, is_integrated=self._is_integrated))
 
     def stream(self) -> "CudaCoreStream":
         return CudaCoreStream(self._driver, self._device().create_stream())
@@ -79,10 +83,14 @@ class CudaCoreGpu:
         return CudaCoreEvent(self._driver)
 
     def device_block(self, size: int) -> "CudaCoreBlock":
-        return CudaCoreBlock(self._device(), size)
+        return CudaCoreBlock(self._driver, size)
 
     def host_block(self, size: int) -> "CudaCoreHostBlock":
         return CudaCoreHostBlock(self._core, size)
+
+    def _attribute(self, attribute: Any) -> int:
+        device = check(self._driver, self._driver.cuDeviceGet(self._index))
+        return int(check(self._driver, self._driver.cuDeviceGetAttribute(attribute, device)))
 
     def _device(self) -> Any:
         return self._core.Device(self._index)
@@ -136,7 +144,8 @@ class CudaCoreEvent:
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
-        self.handle = check(driver, driver.cuEventCreate(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING))
+        flags = driver.CUevent_flags.CU_EVENT_DISABLE_TIMING | driver.CUevent_flags.CU_EVENT_BLOCKING_SYNC
+        self.handle = check(driver, driver.cuEventCreate(flags))
 
     def synchronize(self) -> None:
         check(self._driver, self._driver.cuEventSynchronize(self.handle))
@@ -159,15 +168,14 @@ class CudaCoreGraph:
 
 
 class CudaCoreBlock:
-    """See `Block`."""
+    """See `Block`. Not from the device's default pool, which would keep the memory after it was given back."""
 
-    def __init__(self, device: Any, size: int) -> None:
-        self._memory = device.allocate(size, stream=device.default_stream)
-        device.default_stream.sync()  # the memory is allocated in this stream's order, but used in other streams
-        self.pointer = int(self._memory.handle)
+    def __init__(self, driver: Any, size: int) -> None:
+        self._driver, self._memory = driver, check(driver, driver.cuMemAlloc(size))
+        self.pointer = int(self._memory)
 
     def close(self) -> None:
-        self._memory.close()
+        check(self._driver, self._driver.cuMemFree(self._memory))
 
 
 class CudaCoreHostBlock:

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -35,6 +35,19 @@ class Tensor(NamedTuple):
     dtype: np.dtype[Any]
 
 
+class Context(Protocol):
+    """Runs a plan in a workspace that contexts share: their computations must follow each other in one stream.
+
+    A context keeps the shapes and addresses that it was last given, and a graph captured from it computes with them.
+    """
+
+    def enqueue(self, batch: int, addresses: Mapping[str, int], stream: Stream) -> None:
+        """Put the computation of `batch` images into a stream; `addresses` holds the device pointers of all tensors."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class LoadedPlan(Protocol):
     """A loaded plan on one GPU, which does not own memory for activations. Its methods raise BackendError.
 
@@ -49,10 +62,8 @@ class LoadedPlan(Protocol):
         """Bytes of memory that the activations of a batch need."""
         ...
 
-    def use_workspace(self, pointer: int, size: int) -> None: ...
-
-    def enqueue(self, batch: int, addresses: Mapping[str, int], stream: Stream) -> None:
-        """Put the computation of `batch` images into a stream; `addresses` holds the device pointers of all tensors."""
+    def context(self, workspace: int, size: int) -> Context:
+        """A new context whose activations lie in the `size` bytes of device memory at `workspace`."""
         ...
 
     def close(self) -> None: ...
@@ -69,7 +80,6 @@ class GpuRunner:
         self._tensors = plan.tensors
         self._images_shape = self._tensors[INPUT].shape
         self.has_class_maps = CLASS_MAPS in self._tensors
-        self._last_count = 0  # size of the last batch that was computed without a graph
         self._uses_graphs = True
         with gpu.current(), ExitStack() as resources:
             resources.callback(plan.close)
@@ -77,7 +87,8 @@ class GpuRunner:
             workspace, slot_size = plan.workspace_size(self.max_batch), _slot_size(self._tensors, self.max_batch)
             host = _closed_by(resources, gpu.host_block(BATCHES_IN_FLIGHT * slot_size))
             device = _closed_by(resources, gpu.device_block(BATCHES_IN_FLIGHT * slot_size + workspace))
-            plan.use_workspace(device.pointer + BATCHES_IN_FLIGHT * slot_size, workspace)
+            self._new_context = partial(plan.context, device.pointer + BATCHES_IN_FLIGHT * slot_size, workspace)
+            self._any_size = _closed_by(resources, self._new_context())
             self._upload, self._compute, self._download = (_closed_by(resources, gpu.stream()) for _ in range(3))
             slots = [
                 _Slot(resources, gpu, self._tensors, self.max_batch, host, device, i * slot_size)
@@ -139,25 +150,41 @@ class GpuRunner:
         return Outputs(results[0], results[1] if len(results) > 1 else None)
 
     def _enqueue(self, slot: "_Slot", count: int) -> None:
-        """Put the computation into its stream: from the second time on as a graph, where graphs are supported.
+        """Put the computation into its stream: from the second time on as a graph, if it is of a size that comes often.
 
-        TensorRT requires that the computation has run once with the same shapes before it is captured.
+        Every graph has a context of its own: changing the shapes or addresses of a context would leave what was
+        captured from it undefined. TensorRT also requires that a context has run once with its shapes before it is
+        captured.
         """
-        enqueue = partial(self._plan.enqueue, count, slot.addresses, self._compute)
-        if count not in slot.graphs and self._uses_graphs and self._last_count == count:
-            try:
-                graph = self._compute.capture(enqueue)
-            except BackendError as error:
-                LOGGER.info("computing without CUDA graphs: %s", error)
-                graph = None
-            if graph:
-                slot.graphs[count] = graph
-            self._uses_graphs = graph is not None
         if count in slot.graphs:
             slot.graphs[count].launch(self._compute)
-        else:
-            enqueue()
-            self._last_count = count
+            return
+        context = self._graph_context(slot, count) or self._any_size
+        enqueue = partial(context.enqueue, count, slot.addresses, self._compute)
+        enqueue()
+        if context is not self._any_size:
+            with self._graphs_are_optional():
+                graph = self._compute.capture(enqueue)
+                if graph is None:
+                    self._uses_graphs = False
+                else:
+                    slot.graphs[count] = graph
+
+    def _graph_context(self, slot: "_Slot", count: int) -> Context | None:
+        """The context of the graph for batches of `count` images in `slot`; None if there shall be no such graph."""
+        if self._uses_graphs and count in (1, self.max_batch) and count not in slot.contexts:
+            with self._graphs_are_optional():
+                slot.contexts[count] = self._new_context()
+        return slot.contexts.get(count) if self._uses_graphs else None
+
+    @contextlib.contextmanager
+    def _graphs_are_optional(self) -> Iterator[None]:
+        """If what happens inside fails, everything is computed without graphs from then on."""
+        try:
+            yield
+        except BackendError as error:
+            LOGGER.info("computing without CUDA graphs: %s", error)
+            self._uses_graphs = False
 
     def _wait_for_streams(self) -> None:
         for stream in (self._upload, self._compute, self._download):
@@ -166,7 +193,7 @@ class GpuRunner:
 
 
 class _Slot:
-    """Memory and events for one batch in flight, and a graph for each batch size that came twice in a row."""
+    """Memory and events for one batch in flight, and graphs, each with its context, by batch size."""
 
     def __init__(
         self,
@@ -180,8 +207,10 @@ class _Slot:
     ) -> None:
         self.arrays: dict[str, npt.NDArray[Any]] = {}
         self.addresses: dict[str, int] = {}
+        self.contexts: dict[int, Context] = {}
         self.graphs: dict[int, Graph] = {}
-        resources.callback(self._close_graphs)
+        resources.callback(_close_all, self.contexts)
+        resources.callback(_close_all, self.graphs)
         self.uploaded: Event = _closed_by(resources, gpu.event())
         self.computed: Event = _closed_by(resources, gpu.event())
         self.downloaded: Event = _closed_by(resources, gpu.event())
@@ -192,10 +221,6 @@ class _Slot:
             self.addresses[name] = device.pointer + offset
             offset += _aligned(size)
         resources.callback(self.arrays.clear)
-
-    def _close_graphs(self) -> None:
-        for graph in self.graphs.values():
-            graph.close()
 
 
 class MultiGpuRunner:
@@ -244,6 +269,11 @@ def _size(tensor: Tensor, batch: int) -> int:
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+def _close_all(resources: Mapping[int, Graph | Context]) -> None:
+    for resource in resources.values():
+        resource.close()
 
 
 def _closed_by(resources: ExitStack, resource: Any) -> Any:

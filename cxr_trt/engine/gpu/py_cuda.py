@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr_trt.engine.gpu.cuda import NO_GPU, Memory, failed
+from cxr_trt.engine.gpu.cuda import NO_GPU, Memory, failed, free_memory
 from cxr_trt.errors import BackendError
 
 NO_PYCUDA = "PyCUDA cannot be imported ({}): run pip install 'cxr-trt[pycuda]'"
@@ -42,6 +42,9 @@ class PyCudaGpu:
         self.name = str(device.name())
         self.compute_capability = "{}.{}".format(*device.compute_capability())
         self.pci_bus_id = str(device.pci_bus_id())
+        attributes = driver.device_attribute
+        self.multiprocessors = int(device.get_attribute(attributes.MULTIPROCESSOR_COUNT))
+        self._is_integrated = bool(device.get_attribute(attributes.INTEGRATED))
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -56,7 +59,7 @@ class PyCudaGpu:
 
     def memory(self) -> Memory:
         free, total = self._driver.mem_get_info()
-        return Memory(total, free)
+        return Memory(total, free_memory(free, total, is_integrated=self._is_integrated))
 
     def stream(self) -> "PyCudaStream":
         return PyCudaStream(self._driver)
@@ -105,7 +108,7 @@ class PyCudaEvent:
     """See `Event`."""
 
     def __init__(self, driver: Any) -> None:
-        self.event = driver.Event(driver.event_flags.DISABLE_TIMING)
+        self.event = driver.Event(driver.event_flags.DISABLE_TIMING | driver.event_flags.BLOCKING_SYNC)
 
     def synchronize(self) -> None:
         self.event.synchronize()

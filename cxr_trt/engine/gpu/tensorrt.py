@@ -9,22 +9,26 @@ import contextlib
 import importlib
 import importlib.util
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 import onnx.inliner
+from packaging.version import Version
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.gpu import cuda
+from cxr_trt.engine.gpu.build_progress import BuildProgress
+from cxr_trt.engine.gpu.caches import load_timing_cache, save_timing_cache, timing_cache_path
+from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command, installed_packages, is_jetson, why_too_new
+from cxr_trt.engine.gpu.identity import GpuIdentity
 from cxr_trt.engine.gpu.pipeline import INPUT, GpuRunner, MultiGpuRunner
-from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, Plugin, find_plugin, load_plugin
+from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, PLUGIN_FILE, Plugin, find_plugin, load_plugin, why_not_plugin
 from cxr_trt.engine.gpu.tensorrt_runtime import Log, TensorRTPlan
-from cxr_trt.engine.gpu.timing_cache import load_timing_cache, save_timing_cache, timing_cache_path
 from cxr_trt.errors import BackendError
-from cxr_trt.export.pooling import without_body
-from cxr_trt.progress import ProgressCallback
+from cxr_trt.export.pooling import takes_extrema, with_extrema, without_body
 from cxr_trt.spec import Specification
 
 LOGGER = logging.getLogger(__name__)
@@ -32,6 +36,10 @@ LOGGER = logging.getLogger(__name__)
 ENGINE_FILE = "engine.plan"
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9")  # GPUs with these, and with RTX_FROM or newer, run plans of TensorRT-RTX
 RTX_FROM = (12, 0)
+TF32_FROM = (8, 0)
+MIN_VERSIONS = {"tensorrt": "10.3", "tensorrt_rtx": "1.7"}
+OLD_JETPACK = ", which JetPack 6.1 brings"
+ANY_GPU = {"gpu": None, "compute_capability": None}
 SHOWN_ERRORS = 3  # how many of the parser's errors a message quotes
 
 
@@ -40,7 +48,7 @@ class TensorRTBackend:
 
     share_crops = chunk_concats = False  # not yet measured to be faster on any GPU
     default_max_batch = 8
-    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
+    precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "int8")
     layouts: tuple[str, ...] = ()
     on_cpu = False
 
@@ -51,10 +59,12 @@ class TensorRTBackend:
         self._needs_gpu_to_build = package == "tensorrt"
 
     def why_not_build(self) -> str | None:
-        return self._why_no_package() or (cuda.why_no_gpu() if self._needs_gpu_to_build else None)
+        if reason := self._why_no_package():
+            return reason
+        return (self._why_too_new() or cuda.why_no_gpu()) if self._needs_gpu_to_build else None
 
     def why_not_run(self) -> str | None:
-        if reason := self._why_no_package() or cuda.why_no_gpu():
+        if reason := self._why_no_package() or self._why_too_new() or cuda.why_no_gpu():
             return reason
         gpu = cuda.gpu()
         return None if self._needs_gpu_to_build else why_not_rtx(gpu.name, gpu.compute_capability)
@@ -66,9 +76,9 @@ class TensorRTBackend:
         """Write engine.plan.
 
         Returns:
-            max_batch; gpu and compute_capability, both None for TensorRT-RTX; activation_bytes, the device memory of
-            one execution context, None if TensorRT did not report it; plugin, the name, version and hash of the plugin
-            that the plan embeds, or None.
+            max_batch; the fields of GpuIdentity, gpu being None for TensorRT-RTX; activation_bytes, the device memory
+            of one execution context, None if TensorRT did not report it; plugin, the name, version and hash of the
+            plugin, which is a file of the bundle too, or None.
 
         Raises:
             BackendError: the package or a GPU is missing, the parser refuses a node, or the build fails.
@@ -76,16 +86,21 @@ class TensorRTBackend:
         """
         if reason := self.why_not_build():
             raise BackendError(reason)
-        plugin = self._plugin(options)
+        plugin = self._plugin(graph, options)
         gpu = cuda.gpu() if cuda.why_no_gpu() is None else None
+        if gpu and options.tf32 and capability(gpu.compute_capability) < TF32_FROM:
+            raise BackendError(
+                f"tf32 needs compute capability {'.'.join(map(str, TF32_FROM))} or newer, but this GPU is {gpu.name} "
+                f"({gpu.compute_capability}): use --precision fp32 or fp16"
+            )
         with gpu.current() if gpu else contextlib.nullcontext():
             log, plan = self._build(graph, gpu, plugin, options)
         (folder / ENGINE_FILE).write_bytes(plan)
-        bound_to = gpu if self._needs_gpu_to_build else None
+        if plugin:
+            shutil.copyfile(plugin.path, folder / PLUGIN_FILE)
         return {
             "max_batch": options.max_batch,
-            "gpu": bound_to.name if bound_to else None,
-            "compute_capability": bound_to.compute_capability if bound_to else None,
+            **(identity_of(gpu).settings if gpu and self._needs_gpu_to_build else ANY_GPU),
             "activation_bytes": log.activation_bytes,
             "plugin": plugin.settings() if plugin else None,
         }
@@ -93,43 +108,60 @@ class TensorRTBackend:
     def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
         if reason := self.why_not_run():
             return reason
-        gpu = cuda.gpu()
-        return why_other_gpu(settings, gpu.name, gpu.compute_capability)
+        built_for = GpuIdentity.from_settings(settings)
+        return built_for.why_not(identity_of(cuda.gpu())) if built_for else None
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> GpuRunner | MultiGpuRunner:
         """Open the engine on all GPUs of the same model as the first one."""
         if reason := self.why_not_run():
             raise BackendError(reason)
-        plan, first = (folder / ENGINE_FILE).read_bytes(), cuda.gpu()
+        plan, first = (folder / ENGINE_FILE).read_bytes(), identity_of(cuda.gpu())
+        carried = settings.get("plugin") and (folder / PLUGIN_FILE).is_file()  # older plans hold it themselves
+        plugin = Plugin(folder / PLUGIN_FILE, settings["plugin"]["sha256"]) if carried else None
         with contextlib.ExitStack() as opened:
             runners = []
             for gpu in cuda.gpus():
-                if (gpu.name, gpu.compute_capability) == (first.name, first.compute_capability):
-                    runners.append(GpuRunner(gpu, TensorRTPlan(self._module(), gpu, plan)))
+                if first.why_not(identity_of(gpu)) is None:
+                    runners.append(GpuRunner(gpu, TensorRTPlan(self._module(), gpu, plan, plugin)))
                     opened.callback(runners[-1].close)
             opened.pop_all()
         return runners[0] if len(runners) == 1 else MultiGpuRunner(runners)
 
     def _why_no_package(self) -> str | None:
-        install = f"pip install 'cxr-trt[{self.name}]'"
+        install = install_command(self.name, driver_cuda())
         if importlib.util.find_spec(self._package) is None:
             return f"{self._title} is not installed: run {install}"
         try:
-            self._module()
+            version = self.version()
         except (ImportError, OSError) as error:  # one of its libraries is missing
             return f"{self._title} is installed but cannot be imported ({error}): run {install}"
+        oldest = MIN_VERSIONS[self._package]
+        if Version(version) < Version(oldest):
+            return f"{self._title} {version} is too old: {oldest} or newer is needed{OLD_JETPACK * is_jetson()}"
         return None
+
+    def _why_too_new(self) -> str | None:
+        return why_too_new(self.name, installed_packages(), driver_cuda())
 
     def _module(self) -> Any:
         return importlib.import_module(self._package)
 
-    def _plugin(self, options: BuildOptions) -> Plugin | None:
-        """The plugin to use. None for TensorRT-RTX, which parses the plugin's node and then aborts the process."""
-        if self._package == "tensorrt_rtx" or not options.plugin:
+    def _plugin(self, graph: onnx.ModelProto, options: BuildOptions) -> Plugin | None:
+        """The plugin to use. None for TensorRT-RTX, which parses the plugin's node and then aborts the process.
+
+        Unless it is asked for, none is needed where the pooling takes one maximum and one minimum. Raises BackendError
+        if it is asked for and cannot be had.
+        """
+        is_needed = options.plugin if options.plugin is not None else not takes_extrema(graph)
+        if self._package == "tensorrt_rtx" or not is_needed:
             return None
         plugin = find_plugin()
-        if plugin is None:
-            LOGGER.warning("%s", NOT_BUILT)
+        reason = why_not_plugin(plugin, driver_cuda()) if plugin else NOT_BUILT
+        if reason and options.plugin:
+            raise BackendError(reason)
+        if reason:
+            LOGGER.warning("%s", reason)
+            return None
         return plugin
 
     def _build(
@@ -145,15 +177,14 @@ class TensorRTBackend:
         if plugin:
             load_plugin(plugin, builder.get_plugin_registry())
             graph = without_body(graph)
+        elif takes_extrema(graph):
+            graph = with_extrema(graph)
         if not parser.parse(onnx.inliner.inline_local_functions(graph).SerializeToString()):
             raise self._refused(parser, log)
         options.on_progress("parse", 1.0)
 
         config = builder.create_builder_config()
-        if plugin:
-            config.plugins_to_serialize = [str(plugin.path)]
-        if hasattr(trt.BuilderFlag, "TF32"):  # float32 must really mean float32; float16 exists for speed
-            config.clear_flag(trt.BuilderFlag.TF32)
+        set_flags(trt, config, options)
         if config.add_optimization_profile(batch_profile(builder, network, options.max_batch)) < 0:
             raise log.failure(f"{self._title} does not take batches of 1 to {options.max_batch}")
         if gpu:
@@ -162,7 +193,7 @@ class TensorRTBackend:
             config.set_memory_pool_limit(workspace, limit)
         cache = None
         if gpu and self._needs_gpu_to_build:  # TensorRT-RTX deprecated the timing cache, and ignores it
-            cache = timing_cache_path(self.version(), gpu.name, gpu.compute_capability)
+            cache = timing_cache_path(self.version(), GpuIdentity.of(gpu).text)
             load_timing_cache(config, cache)
 
         progress = BuildProgress(trt, options.on_progress)
@@ -192,7 +223,7 @@ class TensorRTBackend:
 
 def why_not_rtx(name: str, compute_capability: str) -> str | None:
     """None if that GPU runs plans of TensorRT-RTX; otherwise one sentence that says which GPUs do."""
-    if compute_capability in RTX_CAPABILITIES or tuple(map(int, compute_capability.split("."))) >= RTX_FROM:
+    if compute_capability in RTX_CAPABILITIES or capability(compute_capability) >= RTX_FROM:
         return None
     return (
         f"TensorRT-RTX needs compute capability {', '.join(RTX_CAPABILITIES)}, or {'.'.join(map(str, RTX_FROM))} and "
@@ -200,13 +231,15 @@ def why_not_rtx(name: str, compute_capability: str) -> str | None:
     )
 
 
-def why_other_gpu(settings: Mapping[str, Any], name: str, compute_capability: str) -> str | None:
-    """None if an engine with these settings runs on that GPU model; otherwise one sentence that names both models."""
-    built_for = settings["gpu"], settings["compute_capability"]
-    if built_for in ((None, None), (name, compute_capability)):
-        return None
-    here = f"this GPU is {name} (compute capability {compute_capability})"
-    return f"the engine was built for {built_for[0]} (compute capability {built_for[1]}), but {here}"
+def capability(text: str) -> tuple[int, ...]:
+    """A compute capability such as "8.9" as numbers, which can be compared."""
+    return tuple(map(int, text.split(".")))
+
+
+def identity_of(gpu: cuda.Gpu) -> GpuIdentity:
+    """The identity of a GPU that is not current."""
+    with gpu.current():
+        return GpuIdentity.of(gpu)
 
 
 def first_reason(description: str) -> str:
@@ -221,6 +254,16 @@ def network_flags(trt: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
+def set_flags(trt: Any, config: Any, options: BuildOptions) -> None:
+    """Set the builder's flags: TF32 or none, and what graph capture needs."""
+    if options.tf32:
+        config.set_flag(trt.BuilderFlag.TF32)
+    else:  # TensorRT's default is TF32, but float32 must really mean float32
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # TensorRT-RTX: otherwise graphs cannot be captured
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+
+
 def batch_profile(builder: Any, network: Any, max_batch: int) -> Any:
     """An optimization profile for 1 to `max_batch` images, tuned for `max_batch`."""
     shapes = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
@@ -231,55 +274,3 @@ def batch_profile(builder: Any, network: Any, max_batch: int) -> Any:
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT, (1, *image), (max_batch, *image), (max_batch, *image))
     return profile
-
-
-class BuildProgress:
-    """Turns TensorRT's nested phases into one fraction that never falls.
-
-    Attributes:
-        monitor: the IProgressMonitor for TensorRT.
-        error: the exception that `on_progress` raised, if any: it cannot pass through TensorRT's own code. The build is
-            then cancelled.
-    """
-
-    def __init__(self, trt: Any, on_progress: ProgressCallback) -> None:
-        self.error: BaseException | None = None
-        self._on_progress = on_progress
-        self._fraction = 0.0
-        self._phases: dict[str | None, tuple[str | None, int, int]] = {}  # name: parent, steps, steps done
-        progress = self
-
-        class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.IProgressMonitor.__init__(self)
-
-            def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-                progress._phases[phase_name] = parent_phase, num_steps, 0
-
-            def step_complete(self, phase_name: str, step: int) -> bool:
-                return progress._step(phase_name, step)
-
-            def phase_finish(self, phase_name: str) -> None:
-                progress._phases.pop(phase_name, None)
-
-        self.monitor = Monitor()
-
-    def _step(self, name: str, step: int) -> bool:
-        if phase := self._phases.get(name):
-            self._phases[name] = *phase[:2], step + 1
-        self._fraction = max(self._fraction, min(self._done(name), 1.0))
-        try:
-            self._on_progress("build", self._fraction)
-        except BaseException as error:  # KeyboardInterrupt too
-            self.error = self.error or error
-        return self.error is None
-
-    def _done(self, name: str) -> float:
-        """The fraction of the whole build that is done: a phase is part of the current step of its parent phase."""
-        fraction, phase = 0.0, self._phases.get(name)
-        for _ in range(len(self._phases)):  # bounded: names repeat, so the chain of parents might be a circle
-            if phase is None:
-                break
-            parent, steps, done = phase
-            fraction, phase = (done + fraction) / max(steps, 1), self._phases.get(parent)
-        return fraction

@@ -4,18 +4,23 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cxr_trt.engine.gpu.caches import load_runtime_cache, runtime_cache_path, save_runtime_cache
 from cxr_trt.engine.gpu.cuda import Gpu, Stream
+from cxr_trt.engine.gpu.identity import GpuIdentity
 from cxr_trt.engine.gpu.pipeline import INPUT, Tensor
+from cxr_trt.engine.gpu.tensorrt_plugin import Plugin, load_plugin
 from cxr_trt.errors import BackendError
 
 LOGGER = logging.getLogger(__name__)
 
 # TensorRT also reports "could not find any implementation for node" when no kernel fits into the memory.
 OUT_OF_MEMORY = re.compile(r"out.?of.?memory|(enough|sufficient)\b.*memory|implementation for node", re.IGNORECASE)
+SKIPPED_TACTIC = "Skipping tactic"
 NO_DRIVER = "cudaError 35"  # without a driver, TensorRT-RTX adds this after every other error
 LOWER_MAX_BATCH = (
     "; the GPU is probably short of memory: close other programs that use it, or build with a lower --max-batch"
@@ -47,7 +52,7 @@ class Log:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, message: str) -> None:
-                if severity != severities.VERBOSE:
+                if severity != severities.VERBOSE or LOGGER.isEnabledFor(logging.DEBUG):
                     keep(message, problems.get(severity))
 
         self.logger = Logger()
@@ -70,59 +75,108 @@ class Log:
     def failure(self, what: str) -> BackendError:
         """An error that says what failed, with TensorRT's last error message and what to do if memory ran out."""
         reasons = [error for error in self.errors if NO_DRIVER not in error] or self.errors or ["it gave no reason"]
-        is_out_of_memory = any(OUT_OF_MEMORY.search(problem) for problem in (*self.errors, *self.warnings))
+        # A tactic that was skipped for want of memory is a routine warning on a small GPU.
+        problems = (*self.errors, *(warning for warning in self.warnings if SKIPPED_TACTIC not in warning))
+        is_out_of_memory = any(OUT_OF_MEMORY.search(problem) for problem in problems)
         return BackendError(f"{what}: {reasons[-1]}{LOWER_MAX_BATCH if is_out_of_memory else ''}")
+
+    def not_none(self, what: str, value: Any) -> Any:
+        """The value. Raises BackendError if it is None, as what TensorRT could not make."""
+        if value is None:
+            raise self.failure(f"TensorRT could not {what}")
+        return value
+
+    def check(self, what: str, success: bool) -> None:
+        """Raise BackendError unless a call of TensorRT succeeded."""
+        if not success:
+            raise self.failure(f"TensorRT could not {what}")
+
+
+def is_rtx(trt: Any) -> bool:
+    """Whether a module is TensorRT-RTX, which compiles kernels as it runs."""
+    return bool(trt.__name__ == "tensorrt_rtx")
 
 
 class TensorRTPlan:
-    """A loaded plan with one execution context. See `cxr_trt.engine.gpu.pipeline.LoadedPlan`.
+    """A loaded plan. See `cxr_trt.engine.gpu.pipeline.LoadedPlan`."""
 
-    One context is enough for all batches, because they are computed one after another on one stream.
-    """
+    def __init__(self, trt: Any, gpu: Gpu, plan: bytes, plugin: Plugin | None = None) -> None:
+        """Load a plan, and the plugin that it needs.
 
-    def __init__(self, trt: Any, gpu: Gpu, plan: bytes) -> None:
-        """Load a plan. Raises BackendError: the plan is from another version, or memory is short."""
-        self._log = Log(trt)
+        Raises BackendError: the plan is from another version, or memory is short.
+        """
+        self._log, self._trt = Log(trt), trt
+        self._compiled: tuple[Any, Path] | None = None
         with gpu.current():
             self._runtime = self._log.make("TensorRT's runtime", trt.Runtime)
-            self._runtime.engine_host_code_allowed = False  # also the default; a plan must not contain host code
-            self._engine = self._not_none("load the plan", self._runtime.deserialize_cuda_engine(plan))
-            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            self._context = self._not_none("make an execution context", self._engine.create_execution_context(strategy))
-        self.max_batch, *self._image_shape = self._engine.get_tensor_profile_shape(INPUT, 0)[2]
+            if plugin:
+                load_plugin(plugin, self._runtime.get_plugin_registry())
+            self._engine = self._log.not_none("load the plan", self._runtime.deserialize_cuda_engine(plan))
+            self._context_settings = self._rtx_settings(gpu, plan) if is_rtx(trt) else self._user_managed()
+        self.max_batch, *image_shape = self._engine.get_tensor_profile_shape(INPUT, 0)[2]
+        self._image_shape = tuple(image_shape)
         names = (self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors))
-        self.tensors: Mapping[str, Tensor] = {name: self._tensor(trt, name) for name in names}
+        self.tensors: Mapping[str, Tensor] = {name: self._tensor(name) for name in names}
 
     def workspace_size(self, batch: int) -> int:
+        largest = int(self._engine.device_memory_size_v2)
         if batch == self.max_batch:
-            return int(self._engine.device_memory_size_v2)
-        self._set_batch(batch)
-        return int(self._context.update_device_memory_size_for_shapes())
+            return largest
+        context = self._new_context()
+        self._log.check("take the batch", context.set_input_shape(INPUT, (batch, *self._image_shape)))
+        size = int(context.update_device_memory_size_for_shapes())
+        self._log.check(f"say how much memory a batch of {batch} needs", size > 0 or largest == 0)
+        return size
 
-    def use_workspace(self, pointer: int, size: int) -> None:
-        self._context.set_device_memory(pointer, size)
-
-    def enqueue(self, batch: int, addresses: Mapping[str, int], stream: Stream) -> None:
-        self._set_batch(batch)
-        for name, pointer in addresses.items():
-            self._check("use a buffer", self._context.set_tensor_address(name, pointer))
-        self._check("run the engine", self._context.execute_async_v3(stream.handle))
+    def context(self, workspace: int, size: int) -> "TensorRTContext":
+        context = self._new_context()
+        context.set_device_memory(workspace, size)
+        return TensorRTContext(self._log, context, self._image_shape)
 
     def close(self) -> None:
-        self._context = self._engine = self._runtime = None
+        """Also keeps what TensorRT-RTX has compiled."""
+        if self._compiled is not None:
+            save_runtime_cache(*self._compiled)
+        self._compiled = self._context_settings = self._engine = self._runtime = None
 
-    def _tensor(self, trt: Any, name: str) -> Tensor:
+    def _new_context(self) -> Any:
+        context = self._engine.create_execution_context(self._context_settings)
+        return self._log.not_none("make an execution context", context)
+
+    def _user_managed(self) -> Any:
+        return self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+
+    def _rtx_settings(self, gpu: Gpu, plan: bytes) -> Any:
+        """How TensorRT-RTX runs the plan: specialised kernels at once, because a graph keeps what it captured.
+
+        What it compiles is kept for the next process.
+        """
+        runtime_config = self._engine.create_runtime_config()
+        runtime_config.set_execution_context_allocation_strategy(self._user_managed())
+        runtime_config.dynamic_shapes_kernel_specialization_strategy = (
+            self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
+        path = runtime_cache_path(self._trt.__version__, GpuIdentity.of(gpu).text, plan)
+        self._compiled = load_runtime_cache(runtime_config, path), path
+        return runtime_config
+
+    def _tensor(self, name: str) -> Tensor:
         shape = tuple(self._engine.get_tensor_shape(name))[1:]
-        return Tensor(shape, np.dtype(trt.nptype(self._engine.get_tensor_dtype(name))))
+        return Tensor(shape, np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name))))
 
-    def _set_batch(self, batch: int) -> None:
-        self._check("take the batch", self._context.set_input_shape(INPUT, (batch, *self._image_shape)))
 
-    def _not_none(self, what: str, value: Any) -> Any:
-        if value is None:
-            raise self._log.failure(f"TensorRT could not {what}")
-        return value
+class TensorRTContext:
+    """An execution context. See `cxr_trt.engine.gpu.pipeline.Context`."""
 
-    def _check(self, what: str, success: bool) -> None:
-        if not success:
-            raise self._log.failure(f"TensorRT could not {what}")
+    def __init__(self, log: Log, context: Any, image_shape: tuple[int, ...]) -> None:
+        self._log, self._context, self._image_shape = log, context, image_shape
+
+    def enqueue(self, batch: int, addresses: Mapping[str, int], stream: Stream) -> None:
+        check = self._log.check
+        check("take the batch", self._context.set_input_shape(INPUT, (batch, *self._image_shape)))
+        for name, pointer in addresses.items():
+            check("use a buffer", self._context.set_tensor_address(name, pointer))
+        check("run the engine", self._context.execute_async_v3(stream.handle))
+
+    def close(self) -> None:
+        self._context = None

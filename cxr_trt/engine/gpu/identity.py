@@ -1,0 +1,81 @@
+"""What an engine and TensorRT's timings are bound to: the GPU with its size, and a Jetson's power mode.
+
+Neither name nor compute capability tells the boards of one family apart: every Jetson Orin calls itself "Orin" (8.7),
+with 4 to 16 multiprocessors, and a power mode may switch some of them off.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_trt.engine.gpu.cuda import Gpu
+
+POWER_MODE_FILE = Path("/var/lib/nvpmodel/status")  # on a Jetson; such as "pmode:0002"
+MEMORY_TOLERANCE = 0.1  # what the system keeps of a Jetson's memory differs a little between releases
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class GpuIdentity:
+    """The fields have the same names as in a manifest's `settings`, and are None where an older manifest lacks them.
+
+    memory_gib: total memory in GiB, rounded. power_mode: the number of nvpmodel's mode; None where there is none.
+    """
+
+    gpu: str
+    compute_capability: str
+    multiprocessors: int | None = None
+    memory_gib: int | None = None
+    power_mode: int | None = None
+
+    @classmethod
+    def of(cls, gpu: Gpu) -> "GpuIdentity":
+        """The identity of a GPU of this machine. Call it inside `with gpu.current():`."""
+        memory = round(gpu.memory().total / GIB)
+        return cls(gpu.name, gpu.compute_capability, gpu.multiprocessors, memory, power_mode(POWER_MODE_FILE))
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "GpuIdentity | None":
+        """The GPU that an engine was built for; None if it was built for any."""
+        if settings["gpu"] is None:
+            return None
+        return cls(**{name: settings[name] for name in cls.__dataclass_fields__ if name in settings})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def text(self) -> str:
+        """One line for messages and names of files."""
+        details = [f"compute capability {self.compute_capability}"]
+        if self.multiprocessors is not None:
+            details.append(f"{self.multiprocessors} multiprocessors")
+        if self.memory_gib is not None:
+            details.append(f"{self.memory_gib} GiB")
+        if self.power_mode is not None:
+            details.append(f"power mode {self.power_mode}")
+        return f"{self.gpu} ({', '.join(details)})"
+
+    def why_not(self, here: "GpuIdentity") -> str | None:
+        """None if an engine that was built for this GPU fits the one that is here; otherwise one sentence."""
+        pairs = [
+            (mine, other)
+            for name, mine in asdict(self).items()
+            if name != "memory_gib" and (other := getattr(here, name)) is not None and mine is not None
+        ]
+        differs = any(mine != other for mine, other in pairs)
+        if self.memory_gib is not None and here.memory_gib is not None:
+            differs |= abs(self.memory_gib - here.memory_gib) > max(1, MEMORY_TOLERANCE * self.memory_gib)
+        return f"the engine was built for {self.text}, but this GPU is {here.text}" if differs else None
+
+
+def power_mode(file: Path) -> int | None:
+    """The number of a Jetson's power mode (`nvpmodel -q`); None where there is none."""
+    try:
+        found = re.search(r"pmode:(\d+)", file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return int(found[1]) if found else None
