@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import numpy as np
+import onnx
 
 from cxr_trt.commands.messages import message_options
 from cxr_trt.commands.options import PATH, json_option, overwrite_option, workers_option
@@ -23,6 +24,7 @@ from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.images.decoders import Decoders, Limits, Request
 from cxr_trt.images.files import Source, find_files
+from cxr_trt.measure.cpu_peaks import measure_cpu_peaks
 from cxr_trt.measure.gpu_state import GpuState
 from cxr_trt.measure.machine import describe_machine, peak_memory
 from cxr_trt.measure.roofline import find_gpu, layers, seconds
@@ -65,8 +67,8 @@ def benchmark(
         }
         if sources:
             result |= from_files(engine, sources, workers or os.cpu_count() or 1)
-        if engine.manifest.backend.startswith("tensorrt"):
-            result |= against_the_limit(engine, bundle, result["seconds_per_xray"]["median"])
+        limit = against_the_gpu if engine.manifest.backend.startswith("tensorrt") else against_the_processors
+        result |= limit(engine, bundle, result["seconds_per_xray"]["median"])
     result["peak_memory_mib"] = peak_memory()
     show_facts({name.replace("_", " "): _shown(value) for name, value in result.items()})
     if json_path:
@@ -116,13 +118,12 @@ def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[
     }
 
 
-def against_the_limit(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
+def against_the_gpu(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
     """How many times as long as the roofline's least times the engine takes, on a GPU whose peaks are known."""
     peaks = find_gpu(gpu().name)
     if not peaks or engine.manifest.precision not in peaks.operations:
         return {"gpu": gpu().name}
-    graph = ScoringGraph.load(bundle / GRAPH_FILE)
-    model = graph.rewritten(Rewrites(share_crops=engine.manifest.settings["share_crops"]))
+    model = _computed_graph(engine, bundle)
     limit, typed = (
         seconds(layers(model, as_typed=as_typed), peaks, engine.manifest.precision, engine.max_batch)
         for as_typed in (False, True)
@@ -134,6 +135,28 @@ def against_the_limit(engine: Engine, bundle: Path, measured: float) -> dict[str
         "limit_as_typed_not_measured": typed,
         "times_the_limit_as_typed": measured / typed,
     }
+
+
+def against_the_processors(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
+    """How many times as long as the roofline's least time the engine takes, with what these processors reach here."""
+    precision = engine.manifest.precision
+    if precision == "fp16":
+        return {}  # computed in float32
+    peaks = measure_cpu_peaks(precision)
+    limit = seconds(layers(_computed_graph(engine, bundle)), peaks, precision, engine.max_batch)
+    return {
+        "reached_here": {
+            "multiplications_per_second": peaks.operations[precision] / 2,
+            "bytes_per_second": peaks.bandwidth,
+        },
+        "limit_not_measured": limit,
+        "times_the_limit": measured / limit,
+    }
+
+
+def _computed_graph(engine: Engine, bundle: Path) -> onnx.ModelProto:
+    graph = ScoringGraph.load(bundle / GRAPH_FILE)
+    return graph.rewritten(Rewrites(share_crops=engine.manifest.settings["share_crops"]))
 
 
 def _timed(call: Callable[[], Any], runs: int) -> list[float]:

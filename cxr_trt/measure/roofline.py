@@ -1,4 +1,6 @@
-"""The least time that an X-ray can take, from the graph's arithmetic and memory traffic and a GPU's published peaks.
+"""The least time that an X-ray can take, from the graph's arithmetic and memory traffic and the device's peaks.
+
+A GPU's peaks are those that its vendor publishes, a processor's are measured (`cxr_trt.measure.cpu_peaks`).
 
 This is a limit, not a measurement. It assumes one kernel for each convolution, pooling and matrix product, that
 everything between them (norms, activations, gates, crops, concatenation) is free, and that each operand passes through
@@ -12,14 +14,15 @@ convolves, so each of those norms is a kernel that reads and writes.
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 import onnx
 import onnx.inliner
 
-ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "int8": 1}  # bytes of a weight or an activation, by precision
+ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1}  # of a weight or an activation, by precision
 KERNEL_OPERATORS = ("Conv", "Gemm", "MatMul", "MaxPool", "AveragePool")
 FUSING_OPERATORS = ("Conv", "Gemm", "MatMul")  # what follows one of these elementwise becomes part of its kernel
 ELEMENTWISE_OPERATORS = ("Add", "BatchNormalization", "Clip", "Div", "HardSigmoid", "Mul", "Relu", "Sigmoid", "Sub")
@@ -43,6 +46,20 @@ class Layer:
     def bytes(self, precision: str, batch: int) -> float:
         """The least memory traffic per X-ray, if the weights are read once for `batch` X-rays."""
         return self.image_bytes + ELEMENT_BYTES[precision] * (self.read + self.written + self.weights / batch)
+
+
+class Peaks(Protocol):
+    """What a device does at most."""
+
+    @property
+    def operations(self) -> Mapping[str, float]:
+        """Per second, by precision; a multiplication with its addition is two."""
+        ...
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -159,17 +176,17 @@ def layers(model: onnx.ModelProto, *, as_typed: bool = False) -> list[Layer]:
     return found
 
 
-def seconds(found: Iterable[Layer], gpu: GpuPeaks, precision: str, batch: int) -> float:
+def seconds(found: Iterable[Layer], peaks: Peaks, precision: str, batch: int) -> float:
     """The least seconds per X-ray if layers run one after another, each limited by its arithmetic or its traffic."""
     return sum(
-        max(2 * layer.multiplications / gpu.operations[precision], layer.bytes(precision, batch) / gpu.bandwidth)
+        max(2 * layer.multiplications / peaks.operations[precision], layer.bytes(precision, batch) / peaks.bandwidth)
         for layer in found
     )
 
 
-def arithmetic_seconds(found: Iterable[Layer], gpu: GpuPeaks, precision: str) -> float:
+def arithmetic_seconds(found: Iterable[Layer], peaks: Peaks, precision: str) -> float:
     """The least seconds per X-ray for the arithmetic alone."""
-    return sum(2 * layer.multiplications for layer in found) / gpu.operations[precision]
+    return sum(2 * layer.multiplications for layer in found) / peaks.operations[precision]
 
 
 def find_gpu(name: str) -> GpuPeaks | None:

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from cxr_trt.measure.cpu_peaks import measure_cpu_peaks
 from cxr_trt.measure.roofline import GPU_PEAKS, GpuPeaks, arithmetic_seconds, find_gpu, layers, seconds
 
 GRAPH = """
@@ -127,3 +128,12 @@ def test_peaks_are_ordered_and_sourced():
     for gpu in GPU_PEAKS:
         assert gpu.operations["fp32"] < gpu.operations["fp16"] < gpu.operations["int8"]
         assert gpu.source
+
+
+def test_int8_multiplies_faster_here_than_float32_and_nothing_is_beyond_belief():
+    """Orders of magnitude: a processor that does less than a thousandth of this, or a thousand times it, is none."""
+    peaks = {precision: measure_cpu_peaks(precision) for precision in ("fp32", "int8")}
+    for precision, found in peaks.items():
+        assert 1e9 < found.operations[precision] < 1e15
+        assert 1e8 < found.bandwidth < 1e13
+    assert peaks["int8"].operations["int8"] > peaks["fp32"].operations["fp32"]

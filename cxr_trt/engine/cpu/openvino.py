@@ -67,7 +67,7 @@ class OpenVinoBackend(CpuBackend):
 
 
 @cache
-def _core() -> openvino.Core:
+def core() -> openvino.Core:
     """The only Core of the process, which is never released.
 
     The CPU plugin of each Core installs an alternate signal stack and restores the previous one when it ends. If Cores
@@ -81,7 +81,7 @@ def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 (AVX-512 BF16 or AMX, say), and oneDNN may use it."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     is_allowed = any(name in limit for name in ISA_WITH_BFLOAT16)
-    return is_allowed and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return is_allowed and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoRunner(StreamRunner):
@@ -93,7 +93,7 @@ class OpenVinoRunner(StreamRunner):
         # Without a precision hint OpenVINO computes in bfloat16 or float16 on processors that have them.
         self._properties = {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
         try:
-            self._model = _core().read_model(ir)
+            self._model = core().read_model(ir)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {ir}: {error}") from error
         self.has_class_maps = len(self._model.outputs) > 1
@@ -106,7 +106,7 @@ class OpenVinoRunner(StreamRunner):
         try:
             batch = openvino.Dimension(1, largest_part)
             self._model.reshape(openvino.PartialShape([batch, 1, *self._size]))
-            compiled = _core().compile_model(self._model, "CPU", properties)
+            compiled = core().compile_model(self._model, "CPU", properties)
             requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:
             raise BackendError(
