@@ -29,7 +29,7 @@ test: .venv/test
 	$(BIN)/python -m pytest $(T)
 else
 test: lint
-	$(BIN)/python -m pytest -m "not slow" --durations 15
+	$(BIN)/python -m pytest -m "not slow" --durations 15 -n 2 --dist loadfile
 endif
 
 test-slow: .venv/dev

@@ -20,6 +20,16 @@ def test_engine_and_files_are_timed(cli, cheap_bundle, radiographs, tmp_path):
     assert "files per second to the table" in done.stdout
 
 
+def test_an_engine_is_compared_with_what_the_processors_reach(cli, center_bundle, tmp_path):
+    done = cli("benchmark", center_bundle, "--runs", 3, "--json", tmp_path / "b.json")
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "b.json").read_text())
+    reached = result["reached_here"]["multiplications_per_second"]
+    assert result["times_the_limit"] == result["seconds_per_xray"]["median"] / result["limit_not_measured"]
+    assert result["limit_not_measured"] >= 5e8 / reached  # a DenseNet-121 multiplies more often than that
+    assert "times the limit" in done.stdout
+
+
 def test_without_files_the_engine_alone_is_timed(cli, cheap_bundle):
     done = cli("benchmark", cheap_bundle, "--runs", 1)
     assert done.exit_code == 0, done.output
