@@ -60,7 +60,7 @@ def main(
     try:
         _run(recipe, labels, images, lists, out, cache, imagenet, start, device)
     except CxrTrtError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         click.echo("stopped; the same command again continues", err=True)

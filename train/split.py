@@ -34,7 +34,7 @@ def main(split: str, labels: Path, images: Path, lists: Path | None, out: Path) 
     try:
         count = write_split(read_data(labels, lists), split, images, out)
     except CxrTrtError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"error: {error}", err=True)
         sys.exit(2)
     click.echo(f"{count} {split} images in {out}", err=True)
 

@@ -37,7 +37,7 @@ NOT_EXECUTED = {
     r"make demo$": "CI runs it beside the tests",
     r"make test$": "runs this test",
     r"make test T=": "makes an environment; test_contributing.py runs the tests that CONTRIBUTING.md adds",
-    r"make plugin$": "compiles; tests/plugins runs the same script where the tools are",
+    r"python plugins/build.py$": "compiles; tests/plugins runs the same script where the tools are",
     r"cxr-trt .*--backend tensorrt\b": "TensorRT needs an NVIDIA GPU, tensorrt-rtx to run one; see tests/engine",
     r"cxr-trt .*\b(gpu|jetson)\.cxr": "that engine was built by a command that needs a GPU",
     r"cxr-trt .*--calibrate ": "a minute of calibration; tests/precision runs it",
