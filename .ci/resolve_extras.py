@@ -5,12 +5,14 @@ built, and their CUDA stands in their names. For everything else, pip resolves i
 processor of each machine. pip judges by the machine it runs on what packages require only on some processors.
 """
 
+import itertools
 import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -27,6 +29,7 @@ EXTRAS = (
 )
 PYTHONS = ("3.10", "3.12")  # of Ubuntu 22.04 with JetPack 6, and of Ubuntu 24.04 with JetPack 7
 PROCESSORS = ("x86_64", "aarch64")
+AT_ONCE = 8  # pip mostly waits for the package index
 GLIBC_MINORS = range(17, 36)  # wheels for glibc 2.17 to 2.35, which is that of Ubuntu 22.04
 SOURCES = re.compile(r"tensorrt(-rtx)?-cu(\d+)")
 PER_CUDA = re.compile(r".*-cu(\d\d)")
@@ -37,20 +40,22 @@ def main() -> None:
     """Resolve every extra, print what came out, and fail where it is not one version of CUDA."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = {"": project["dependencies"], **project["optional-dependencies"]}
-    failures = 0
-    for extra in EXTRAS:
-        for python in PYTHONS:
-            wanted = [*requirements(extras, "", python), *requirements(extras, extra, python)]
-            for processor in PROCESSORS:
-                try:
-                    majors = cuda_majors(wanted, python, processor)
-                    found = f"CUDA {', '.join(map(str, sorted(majors)))}" if majors else "no CUDA"
-                    is_right = len(majors) <= 1
-                except subprocess.CalledProcessError as error:
-                    found, is_right = error.stderr.strip().splitlines()[-1], False
-                print(f"{'ok' if is_right else 'WRONG'}: {extra}, Python {python}, {processor}: {found}", flush=True)
-                failures += not is_right
-    sys.exit(bool(failures))
+    machines = list(itertools.product(EXTRAS, PYTHONS, PROCESSORS))
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        results = list(threads.map(lambda machine: resolved(extras, *machine), machines))
+    for machine, (is_right, found) in zip(machines, results, strict=True):
+        print(f"{'ok' if is_right else 'WRONG'}: {', '.join(machine)}: {found}")
+    sys.exit(not all(is_right for is_right, _ in results))
+
+
+def resolved(extras: dict[str, list[str]], extra: str, python: str, processor: str) -> tuple[bool, str]:
+    """Whether an extra is of one version of CUDA at most, and which, or why pip cannot resolve it."""
+    wanted = [*requirements(extras, "", python), *requirements(extras, extra, python)]
+    try:
+        majors = cuda_majors(wanted, python, processor)
+    except subprocess.CalledProcessError as error:
+        return False, error.stderr.strip().splitlines()[-1]
+    return len(majors) <= 1, f"CUDA {', '.join(map(str, sorted(majors)))}" if majors else "no CUDA"
 
 
 def requirements(extras: dict[str, list[str]], extra: str, python: str) -> Iterator[str]:
