@@ -7,6 +7,7 @@ was written; 2 if no file could be scored, or for a mistake in the call or its i
 stopped by SIGTERM.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -49,6 +50,9 @@ class CommandGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        if sys.platform != "linux":
+            say(f"cxr-trt runs on Linux only, and this is {sys.platform}; use WSL 2 or a Linux container", "error")
+            ctx.exit(2)
         try:
             with stoppable():
                 return super().invoke(ctx)

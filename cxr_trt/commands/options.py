@@ -50,7 +50,7 @@ def heatmap_options(command: Command) -> Command:
             type=click.Choice(["png", "jpeg"]),
             default="png",
             show_default=True,
-            help="JPEG takes about a fifth of the disk.",
+            help="JPEG takes less disk.",
         ),
         click.option(
             "--heatmap-range",

@@ -248,3 +248,12 @@ def test_the_demonstration_by_name(cli, wards, tmp_path, monkeypatch):
         assert "DEMONSTRATION network" in scored.stderr
     assert len(list((tmp_path / "cache" / "cxr-trt").glob("demo-*.cxr"))) == 1
     assert "demonstration" in rows_of(tmp_path / "s.csv")[0]["warnings"]
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_other_systems_than_linux_are_one_sentence(cli, wards, monkeypatch, platform):
+    """Simulated: it has not been run on Windows or macOS."""
+    monkeypatch.setattr("cxr_trt.cli.sys.platform", platform)
+    result = cli("score", wards / "a")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: cxr-trt runs on Linux only, and this is {platform}; use WSL 2")
