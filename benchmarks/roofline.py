@@ -6,11 +6,12 @@ from benchmarks.study import DEMO_MODEL, Result
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.markdown import markdown_table
-from cxr_trt.measure.roofline import ELEMENT_BYTES, GPU_PEAKS, Layer, arithmetic_seconds, layers, seconds
+from cxr_trt.measure.roofline import GPU_PEAKS, Layer, arithmetic_seconds, layers, seconds
 from cxr_trt.views import CROP_VIEW_SETS
 
 PACKAGES = ("onnx",)
 BATCH = 8  # X-rays that share one reading of the weights: the default of --max-batch on a GPU
+PRECISIONS = ("fp32", "tf32", "fp16", "int8")  # of TensorRT
 TEXT = """\
 # Roofline
 
@@ -101,7 +102,7 @@ def _totals(found: list[Layer]) -> Result:
     return {
         "kernels": len(found),
         "multiplications": sum(layer.multiplications for layer in found),
-        "bytes": {precision: sum(layer.bytes(precision, BATCH) for layer in found) for precision in ELEMENT_BYTES},
+        "bytes": {precision: sum(layer.bytes(precision, BATCH) for layer in found) for precision in PRECISIONS},
     }
 
 
@@ -129,12 +130,12 @@ def page(result: Result) -> str:
                 f"{1e3 * own[precision]:.3g} ({1e3 * limits_of[gpu][precision]['ten-crop']['limit']:.3g})"
                 if precision in own
                 else "-"
-                for precision in ELEMENT_BYTES
+                for precision in PRECISIONS
             ),
         )
         for gpu, own in result["as_typed"]["seconds"].items()
     ]
-    typed.append(("kernels", *[str(result["as_typed"]["kernels"])] * len(ELEMENT_BYTES)))
+    typed.append(("kernels", *[str(result["as_typed"]["kernels"])] * len(PRECISIONS)))
     typed.append(("memory", *_megabytes(result["as_typed"], 0)))
     totals = [
         (_code(name), str(own["kernels"]), f"{own['multiplications'] / 1e9:.2f} G", *_megabytes(own, 0))
@@ -153,7 +154,7 @@ def page(result: Result) -> str:
     peaks = [
         (
             gpu,
-            *(_tera(own["operations"].get(precision)) for precision in ELEMENT_BYTES),
+            *(_tera(own["operations"].get(precision)) for precision in PRECISIONS),
             f"{own['bandwidth'] / 1e9:g} GB/s",
             own["source"],
         )
@@ -165,10 +166,10 @@ def page(result: Result) -> str:
         "float16.",
         batch=result["batch"],
         limits=markdown_table(("GPU", "precision", *names), limits),
-        typed=markdown_table(("GPU", *ELEMENT_BYTES), typed),
-        totals=markdown_table(("views", "kernels", "multiplications", *ELEMENT_BYTES), totals),
-        stages=markdown_table(("stage", "multiplications", "share", *ELEMENT_BYTES), stages),
-        peaks=markdown_table(("GPU", *ELEMENT_BYTES, "memory", "source"), peaks),
+        typed=markdown_table(("GPU", *PRECISIONS), typed),
+        totals=markdown_table(("views", "kernels", "multiplications", *PRECISIONS), totals),
+        stages=markdown_table(("stage", "multiplications", "share", *PRECISIONS), stages),
+        peaks=markdown_table(("GPU", *PRECISIONS, "memory", "source"), peaks),
     )
 
 
@@ -182,4 +183,4 @@ def _code(name: str) -> str:
 
 
 def _megabytes(own: Result, digits: int) -> list[str]:
-    return [f"{own['bytes'][precision] / 1e6:.{digits}f} MB" for precision in ELEMENT_BYTES]
+    return [f"{own['bytes'][precision] / 1e6:.{digits}f} MB" for precision in PRECISIONS]
