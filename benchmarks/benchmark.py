@@ -67,15 +67,14 @@ SAME = """\
   picture; the benchmark fails above {limit:.0e}."""
 OWN = """\
 - **own precision**: what OpenVINO chooses unless it is told to use float32: bfloat16, on a processor that has it. Its
-  probabilities are up to {:.1e} off here. **throughput**: with its hint for throughput, the crops divided among its
-  requests."""
+  probabilities are up to {:.1e} off here."""
 BFLOAT16 = """\
-- **bfloat16**, of PyTorch: with `torch.autocast`. **bf16**, of this project: up to {:.1e} off here."""
+- **throughput**: OpenVINO with its hint for throughput, the crops divided among its requests.
+- **bfloat16**, of PyTorch: with `torch.autocast`. **bf16**, of this project: up to {:.1e} off here. Its int8 engines
+  have bfloat16 around int8."""
 RATIOS = """\
 - Compared with plain OpenVINO in its own precision, medians of the ratios of each round, engine alone: {}."""
-INT8 = """\
-- **int8**: calibrated on 256 images of ChestX-ray14, with bfloat16 around it on processors that have it. What it does
-  to the AUC: [parity](parity.md)."""
+INT8 = "- **int8**: calibrated on 256 images of ChestX-ray14. What it does to the AUC: [parity](parity.md)."
 NO_INT8 = "- **int8** was not measured: there were no images to calibrate on."
 AVX2 = """\
 - PyTorch and OpenVINO were held to AVX2, by `{}`. ONNX Runtime has no such limit: its rows used all instructions of
