@@ -296,6 +296,7 @@ def test_any_number_of_findings_fits_on_the_page(browse, tmp_path, count):
     (tmp_path / "r.html").write_text(build_page("x", read_cases(table), {}))
     browser = browse(tmp_path / "r.html")
     page = browser.page
+    page.locator(".distributions span").first.wait_for(state="attached")
     assert page.locator(".distributions span").all_text_contents() == list(findings)
     assert page.locator("#finding option").all_text_contents()[1:] == list(findings)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -303,6 +304,7 @@ def test_any_number_of_findings_fits_on_the_page(browse, tmp_path, count):
         "[...document.querySelectorAll('.distributions button')].every(b => b.scrollWidth <= b.clientWidth)"
     )
     page.get_by_label("Open a.png").click()
+    page.locator("#case-scores td").first.wait_for(state="attached")
     assert page.locator("#case-scores td:first-child").all_text_contents() == list(findings)
 
 
