@@ -1,6 +1,7 @@
 """The parts of the measurements, each on as little as it takes."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -62,7 +63,8 @@ def test_contestants_agree_and_take_turns(tmp_path):
     arguments = [part for name in rows for part in ("--only", name)]
     arguments += ["--files", 1, "--rounds", 1, "--output", tmp_path]
     command = [sys.executable, "-m", "benchmarks", "benchmark", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    without_int8 = {name: value for name, value in os.environ.items() if name != "CXR14_DIR"}  # minutes of calibration
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=without_int8)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
     exact = [own["difference"] for own in rows.values() if own["exact"]]
