@@ -141,8 +141,9 @@ def export_plain(model: Path, output: Path) -> None:
     import torch
 
     example = torch.zeros(10, 3, 448, 448)
-    axes = {"crops": {0: "crops"}}
-    torch.onnx.export(load_network(model), (example,), output, input_names=["crops"], dynamic_axes=axes, dynamo=False)
+    names: dict[str, Any] = {"input_names": ["crops"], "output_names": ["logits"]}
+    axes = {"crops": {0: "N"}, "logits": {0: "N"}}
+    torch.onnx.export(load_network(model), (example,), output, **names, dynamic_axes=axes, dynamo=False)
 
 
 def eager(model: Path, device: str) -> Peer:

@@ -44,7 +44,7 @@ class MultiMapTransfer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[N, channels, H, W] to class maps [N, findings, H, W]. The M maps of a finding are adjacent channels."""
         maps: Tensor = self.conv(features)
-        return maps.reshape(len(maps), self.findings, self.maps_per_finding, *maps.shape[2:]).mean(2)
+        return maps.reshape(-1, self.findings, self.maps_per_finding, *maps.shape[2:]).mean(2)
 
 
 class MaxMinPool(nn.Module):
