@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cxr_trt.model.settings import ModelSettings
 
 NORM_EPSILON = 1e-5  # the same for every batch norm
-CHUNK_LAYERS = 4  # dense layers whose features are joined at once; 3 and 6 were measured to save less
+CHUNK_LAYERS = 4  # dense layers whose features are joined at once
 GROWTH = 32  # channels that a dense layer adds (DenseNet-121)
 JOINED, NEW = "joined", "new"  # the two parts of a layer that chunk_concats splits
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")

@@ -91,7 +91,7 @@ def _resized(pixels: npt.NDArray[np.float32], size: Size) -> npt.NDArray[np.floa
 
 
 def _can_be_banded(shape: tuple[int, ...], size: Size) -> bool:
-    """Whether horizontal bands of a large picture can be resized as the channels of one, in half the time.
+    """Whether horizontal bands of a large picture can be resized as the channels of one, which is faster.
 
     Area averaging adds up pixel after pixel, and the processor waits for each sum; those of several channels do not
     wait for each other. No pixel of the result changes if the bands end between pixels of both pictures, and OpenCV's
