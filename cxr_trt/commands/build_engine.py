@@ -122,6 +122,8 @@ def build_engine(
     graph, previous_plan = load_source(source, setting, view_set)
     if wanted == "auto":
         backends = able_backends(backend_name, "fp32", say)
+        if reason := backends[0].why_not_run():
+            raise UsageError(f"--precision auto times engines, which cannot run here: {reason}; name a precision")
         is_calibrated = bool(calibrate) or previous_plan.precision == "int8"
         precisions = offered_precisions(backends, is_calibrated=is_calibrated)
     else:

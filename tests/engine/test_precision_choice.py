@@ -1,5 +1,6 @@
 """`--precision auto`: what it tries, what it takes, and what it writes down."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +48,26 @@ def test_the_fastest_is_taken_and_all_are_in_the_manifest_but_not_in_the_fingerp
     assert manifest.settings["tuning"]["precision"] == chosen.tried
     without = {name: value for name, value in manifest.settings.items() if name != "tuning"}
     assert replace(manifest, settings=without).fingerprint == manifest.fingerprint
+
+
+def test_what_cannot_run_here_cannot_be_timed(cli, cheap_bundle, tmp_path):
+    backend = BACKENDS["tensorrt-rtx"]
+    if backend.why_not_build() or not backend.why_not_run():
+        pytest.skip("TensorRT-RTX builds and runs here, or does not build")
+    done = cli(
+        "build-engine", cheap_bundle, "-o", tmp_path / "a.cxr", "--backend", "tensorrt-rtx", "--precision", "auto"
+    )
+    assert done.exit_code == 2
+    assert "--precision auto times engines, which cannot run here: " in done.stderr
+    assert not (tmp_path / "a.cxr").exists()
+
+
+def test_auto_takes_part_in_a_build_from_the_command_line(cli, center_bundle, tmp_path):
+    done = cli("build-engine", center_bundle, "-o", tmp_path / "a.cxr", "--precision", "auto", "--no-tune")
+    assert done.exit_code == 0, done.stderr
+    settings = json.loads((tmp_path / "a.cxr" / "manifest.json").read_text())["settings"]
+    assert {f"fp32, {name}" for name in CPU_BACKENDS} <= set(settings["tuning"]["precision"])
+    assert done.stderr.count("s per X-ray, probabilities differ from float32 by at most") >= len(CPU_BACKENDS)
 
 
 class WithAnotherBias(OnnxRuntimeBackend):
