@@ -22,8 +22,7 @@ It assumes one kernel for each convolution, pooling and matrix product, everythi
 operand through the memory once, in batches of {batch} X-rays. In brackets is the arithmetic alone. An engine whose
 operands stay in the GPU's cache can beat the first number; only one that convolves with fewer multiplications than the
 direct way, such as Winograd's algorithm, can beat the second. In int8, everything is int8. The graphs are those that
-engines are built from; "shared" means `--share-crops`. TF32 is given where the vendor publishes its
-peak.
+engines are built from; "shared" means `--share-crops`.
 
 ## Least milliseconds per X-ray
 
@@ -51,8 +50,8 @@ Multiplications, and least bytes through the memory, per X-ray.
 ## Peaks
 
 Operations per second (a multiplication with its addition is two) and bytes per second, dense. The peaks were taken
-from pages that quote the data sheets, and derived from sparse peaks where the source says so: check them with the data
-sheets before you rely on a limit.
+from pages that quote the data sheets, and derived from sparse peaks where the source says so; those of TF32 are about
+half of those of FP16. Check them with the data sheets before you rely on a limit.
 
 {peaks}
 """
