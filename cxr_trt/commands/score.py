@@ -2,23 +2,30 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from cxr_trt.commands.messages import message_options, say
+from cxr_trt.commands.kept_rows import (
+    beside_known_rows,
+    check_one_engine,
+    check_table_options,
+    open_journal,
+    reporting_kept_rows,
+    write_kept_rows,
+)
+from cxr_trt.commands.messages import file_count, message_options, say
 from cxr_trt.commands.options import PATH, finish, heatmap_options, overwrite_option, workers_option
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.run import Run, describe
 from cxr_trt.commands.selection import choose_files, selection_options
 from cxr_trt.commands.terminal import show_rows
 from cxr_trt.errors import UsageError
-from cxr_trt.hashing import hash_file
 from cxr_trt.images.decoders import Limits, Spares
 from cxr_trt.images.files import Selection, Source, counted
-from cxr_trt.outputs import check_output, locked, replacing
+from cxr_trt.outputs import check_output, replacing
 from cxr_trt.results.dicom.writer import DicomResultWriter, check_highdicom
 from cxr_trt.results.heatmaps import HeatmapFormat, HeatmapLook, HeatmapWriter
 from cxr_trt.results.writer import ResultWriter, check_result_folder, write_results
@@ -26,7 +33,7 @@ from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import default_workers, score_files
 from cxr_trt.tables.rows import Row
-from cxr_trt.tables.writing import TABLE_SUFFIXES, check_xlsx, standard_output, write_table
+from cxr_trt.tables.writing import standard_output
 
 DICOM_SUFFIXES = (".dcm", ".dicom", "")
 
@@ -97,7 +104,7 @@ def score(
 
     Scored rows are kept in a journal beside the table: the same command again scores only what is new or changed.
     """
-    _check_table_options(output, append=append, bom=bom)
+    check_table_options(output, append=append, bom=bom)
     _check_result_options(heatmaps, dicom_results, raw_maps=raw_maps, full_size=full_size)
     if json_path:
         check_output(json_path, (".json",), overwrite=True)
@@ -107,15 +114,15 @@ def score(
         return
     table = table or (output is None and sys.stdout is not None and sys.stdout.isatty())
     with ExitStack() as stack:
-        journal = stack.enter_context(_open_journal(output, fresh=fresh, overwrite=overwrite)) if output else None
+        journal = stack.enter_context(open_journal(output, fresh=fresh, overwrite=overwrite)) if output else None
         if journal and output:
-            selection = _beside_known_rows(journal, selection, output, append=append, overwrite=overwrite)
+            selection = beside_known_rows(journal, selection, output, append=append, overwrite=overwrite)
         _check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
         workers = workers or default_workers(selection.sources)
         spares = stack.enter_context(_started_decoders(selection.sources, workers))
         engine = stack.enter_context(_open_engine(bundle))
         if journal and append:
-            _check_one_engine(journal, engine)
+            check_one_engine(journal, engine)
         look = HeatmapLook(top, heatmaps_above, shown_findings, heatmap_range, heatmap_format)
         writers = _result_writers(engine, heatmaps, dicom_results, look, raw_maps=raw_maps, full_size=full_size)
         stream = None if output or table else standard_output(engine.spec.findings, engine.calibration)
@@ -123,7 +130,7 @@ def score(
         run = Run(engine, journal, writers, selection)
         if not run.known_row(selection.sources[0].name):
             engine.prepare(len(selection.sources))  # while the decoders start
-        stack.enter_context(_reporting_kept_rows(journal))
+        stack.enter_context(reporting_kept_rows(journal))
         progress = stack.enter_context(FileProgress(len(selection.sources)))
         results = score_files(
             engine,
@@ -145,7 +152,7 @@ def score(
             )
         would_lose_scores = output is not None and output.exists() and not progress.scored
         if output and journal and not would_lose_scores:
-            _write_table(journal, run, engine, output, append=append, bom=bom)
+            write_kept_rows(journal, run, engine, output, append=append, bom=bom)
     if would_lose_scores:
         raise UsageError(f"none of the {progress.done} files could be scored; {output} was left as it is")
     _summarise(progress, run, output, writers)
@@ -172,17 +179,6 @@ def _check_result_options(
         )
     if dicom_results:
         check_highdicom()
-
-
-@contextmanager
-def _open_journal(output: Path, *, fresh: bool, overwrite: bool) -> Iterator[Journal]:
-    """Open the journal of a table, for this process alone. A table that this command made may be replaced."""
-    check_output(output, TABLE_SUFFIXES, overwrite=True)
-    journal_file = output.with_name(f"{output.name}.journal")
-    with locked(output.with_name(f".{output.name}.lock"), output), Journal(journal_file, fresh=fresh) as journal:
-        if output.exists() and not journal.has_made(hash_file(output)):
-            check_output(output, TABLE_SUFFIXES, overwrite=overwrite)
-        yield journal
 
 
 def _check_result_folders(
@@ -225,28 +221,6 @@ def _result_writers(
     return writers
 
 
-@contextmanager
-def _reporting_kept_rows(journal: Journal | None) -> Iterator[None]:
-    """If the run ends early, say that nothing is lost."""
-    try:
-        yield
-    except BaseException:
-        if journal:
-            kept = f"the rows of {_files(journal.count())} are kept in {journal.path}"
-            say(f"{kept}; the same command again continues from there")
-        raise
-
-
-def _write_table(journal: Journal, run: Run, engine: Engine, output: Path, *, append: bool, bom: bool) -> None:
-    """Write the table from the journal, in the order of the files; it appears whole or not at all."""
-    with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
-        paths = list(dict.fromkeys((*(journal.table_paths() if append else ()), *run.paths)))
-        rows = journal.rows(paths)
-        write_table(partial, output.suffix, rows, engine.spec, engine.calibration, root=run.root, bom=bom)
-        journal.note_table(run.root, paths)
-        journal.note_made(hash_file(partial))
-
-
 def _open_engine(bundle: Path | None) -> Engine:
     """The engine that is named, the only one in the current folder, or that of the demonstration network."""
     bundles = [bundle] if bundle else sorted(Path().glob("*.cxr"))
@@ -259,37 +233,10 @@ def _open_engine(bundle: Path | None) -> Engine:
     return demo_engine()
 
 
-def _beside_known_rows(
-    journal: Journal, selection: Selection, output: Path, *, append: bool, overwrite: bool
-) -> Selection:
-    """The files with names that fit the rows that the table keeps. Raises UsageError if it would lose rows unasked."""
-    root = journal.fact("root")
-    if root is None or overwrite:
-        return selection
-    if append:
-        return selection.relative_to(root)
-    named = {Path(selection.root, source.name) for source in selection.sources}
-    known = (Path(root, path) for path in journal.table_paths())
-    lost = [path for path in known if path not in named and path.exists()]
-    if lost:
-        raise UsageError(
-            f"{output} has the rows of {_files(len(lost))} not named now, such as {lost[0]}; add --append to keep "
-            "them, or --overwrite to leave them out"
-        )
-    return selection
-
-
-def _check_one_engine(journal: Journal, engine: Engine) -> None:
-    if others := journal.other_engines(journal.table_paths(), engine.fingerprint):
-        raise UsageError(
-            f"--append: the table has rows of another engine ({others[0]}); name that one, or choose another -o"
-        )
-
-
 def _list(selection: Selection) -> None:
     for source in selection.sources:
         click.echo(source.name)
-    say(f"would score {_files(len(selection.sources))} of {selection.root}")
+    say(f"would score {file_count(len(selection.sources))} of {selection.root}")
     if selection.skipped:
         say(f"would skip: {counted(selection.skipped)}")
 
@@ -298,18 +245,9 @@ def _say_row(row: Row) -> None:
     say(f"{row.path}: {row.error or 'scored'}" + "".join(f"; {warning}" for warning in row.warnings), "detail")
 
 
-def _check_table_options(output: Path | None, *, append: bool, bom: bool) -> None:
-    if append and not output:
-        raise UsageError("--append adds to a table; name it with -o")
-    if bom and (not output or output.suffix != ".csv"):
-        raise UsageError("--bom is about a CSV file; name one with -o scores.csv")
-    if output and output.suffix == ".xlsx":
-        check_xlsx()
-
-
 def _announce(engine: Engine, selection: Selection) -> None:
     say(
-        f"scoring {_files(len(selection.sources))}: {describe(engine)}, engine {engine.fingerprint}"
+        f"scoring {file_count(len(selection.sources))}: {describe(engine)}, engine {engine.fingerprint}"
         + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else "")
     )
     for warning in engine.warnings:
@@ -320,7 +258,7 @@ def _summarise(progress: FileProgress, run: Run, output: Path | None, writers: S
     errors = run.errors
     earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
     speed = f", {progress.files_per_second:.2f} files/s" if progress.done > progress.known else ""
-    say(f"scored {progress.scored} of {_files(progress.done)}{earlier}{speed}")
+    say(f"scored {progress.scored} of {file_count(progress.done)}{earlier}{speed}")
     if run.skipped:
         say(f"skipped, not X-rays: {counted(run.skipped)}")
     for sentence in run.warnings():
@@ -339,7 +277,3 @@ def _summarise(progress: FileProgress, run: Run, output: Path | None, writers: S
 def _overlap(one: Path, other: Path) -> bool:
     one, other = one.resolve(), other.resolve()
     return one.is_relative_to(other) or other.is_relative_to(one)
-
-
-def _files(count: int) -> str:
-    return f"{count} file{'s' * (count != 1)}"

@@ -1,0 +1,86 @@
+"""The table of `cxr-trt score` and the journal beside it: which rows are kept, and when a table may be replaced."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cxr_trt.commands.messages import file_count, say
+from cxr_trt.commands.run import Run
+from cxr_trt.errors import UsageError
+from cxr_trt.hashing import hash_file
+from cxr_trt.images.files import Selection
+from cxr_trt.outputs import check_output, locked, replacing
+from cxr_trt.score.engine import Engine
+from cxr_trt.score.journal import Journal
+from cxr_trt.tables.writing import TABLE_SUFFIXES, check_xlsx, write_table
+
+
+def check_table_options(output: Path | None, *, append: bool, bom: bool) -> None:
+    """Raise UsageError or BackendError, before the work, for what this table cannot be."""
+    if append and not output:
+        raise UsageError("--append adds to a table; name it with -o")
+    if bom and (not output or output.suffix != ".csv"):
+        raise UsageError("--bom is about a CSV file; name one with -o scores.csv")
+    if output and output.suffix == ".xlsx":
+        check_xlsx()
+
+
+@contextmanager
+def open_journal(output: Path, *, fresh: bool, overwrite: bool) -> Iterator[Journal]:
+    """Open the journal of a table, for this process alone. A table that this command made may be replaced."""
+    check_output(output, TABLE_SUFFIXES, overwrite=True)
+    journal_file = output.with_name(f"{output.name}.journal")
+    with locked(output.with_name(f".{output.name}.lock"), output), Journal(journal_file, fresh=fresh) as journal:
+        if output.exists() and not journal.has_made(hash_file(output)):
+            check_output(output, TABLE_SUFFIXES, overwrite=overwrite)
+        yield journal
+
+
+def beside_known_rows(
+    journal: Journal, selection: Selection, output: Path, *, append: bool, overwrite: bool
+) -> Selection:
+    """The files with names that fit the rows that the table keeps. Raises UsageError if it would lose rows unasked."""
+    root = journal.fact("root")
+    if root is None or overwrite:
+        return selection
+    if append:
+        return selection.relative_to(root)
+    named = {Path(selection.root, source.name) for source in selection.sources}
+    known = (Path(root, path) for path in journal.table_paths())
+    lost = [path for path in known if path not in named and path.exists()]
+    if lost:
+        raise UsageError(
+            f"{output} has the rows of {file_count(len(lost))} not named now, such as {lost[0]}; add --append to keep "
+            "them, or --overwrite to leave them out"
+        )
+    return selection
+
+
+def check_one_engine(journal: Journal, engine: Engine) -> None:
+    """Raise UsageError if the table that is added to has rows of another engine."""
+    if others := journal.other_engines(journal.table_paths(), engine.fingerprint):
+        raise UsageError(
+            f"--append: the table has rows of another engine ({others[0]}); name that one, or choose another -o"
+        )
+
+
+@contextmanager
+def reporting_kept_rows(journal: Journal | None) -> Iterator[None]:
+    """If the run ends early, say that nothing is lost."""
+    try:
+        yield
+    except BaseException:
+        if journal:
+            kept = f"the rows of {file_count(journal.count())} are kept in {journal.path}"
+            say(f"{kept}; the same command again continues from there")
+        raise
+
+
+def write_kept_rows(journal: Journal, run: Run, engine: Engine, output: Path, *, append: bool, bom: bool) -> None:
+    """Write the table from the journal, in the order of the files; it appears whole or not at all."""
+    with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
+        paths = list(dict.fromkeys((*(journal.table_paths() if append else ()), *run.paths)))
+        rows = journal.rows(paths)
+        write_table(partial, output.suffix, rows, engine.spec, engine.calibration, root=run.root, bom=bom)
+        journal.note_table(run.root, paths)
+        journal.note_made(hash_file(partial))
