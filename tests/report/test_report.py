@@ -208,6 +208,12 @@ class Browser:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
         self.page.wait_for_selector(".tabulator-row")
+        self.settle()
+
+    def settle(self):
+        """Until the table is built and drawn: a click on a row that is being drawn anew would be lost."""
+        self.page.wait_for_function("() => document.getElementById('status').textContent !== ''")
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
 
     def column(self, field):
         return self.page.locator(f".tabulator-row .tabulator-cell[tabulator-field='{field}']").all_inner_texts()
@@ -315,6 +321,7 @@ def test_hostile_names_stay_text_in_the_browser(browse, tmp_path):
     browser = browse(tmp_path / "r.html")
     assert NASTY in browser.page.locator(".tabulator-row [tabulator-field=path] span").all_text_contents()
     browser.page.get_by_label(f"Open {NASTY}").click()
+    browser.page.wait_for_selector("#case[open]")
     assert browser.page.locator("#case-title").text_content() == NASTY
     assert browser.page.title().startswith("<img")
     assert browser.page.locator("img[src=x]").count() == 0
@@ -467,10 +474,12 @@ def labelled(tmp_path_factory):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_the_table_first_and_nothing_overflows(browse, labelled, scheme):
-    page = browse(labelled, color_scheme=scheme).page
+    browser = browse(labelled, color_scheme=scheme)
+    page = browser.page
     page.set_viewport_size({"width": 390, "height": 844})
     page.reload()
     page.wait_for_selector(".tabulator-row")
+    browser.settle()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     top = "selector => document.querySelector(selector).getBoundingClientRect().top"
     assert page.evaluate(top, "#table") < page.evaluate(top, "#summary-title")
