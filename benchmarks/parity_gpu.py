@@ -19,6 +19,7 @@ import torch
 from benchmarks.parity import COLUMNS, MIN_POSITIVES, REFERENCE, compare_with_reference, comparison_cells, headline
 from benchmarks.study import DEMO_MODEL, Result, cxr14_option
 from benchmarks.tools.networks import load_network
+from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.evaluate.auc import Floats
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.findings import FINDINGS
@@ -102,7 +103,7 @@ def _on_pytorch(graph: ScoringGraph) -> Run:
 
 def _on_onnxruntime(graph: ScoringGraph, plan: PrecisionPlan) -> Run:
     """The graph that TensorRT is given in a plan's precision."""
-    model = plan.engine_graph(graph, share_crops=False, chunk_concats=False, on_cpu=False)
+    model = plan.engine_graph(graph, BACKENDS["tensorrt"])
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=[(PROVIDER, {"use_tf32": 0})])
     if session.get_providers()[0] != PROVIDER:  # it falls back to the CPU without an error
         raise click.ClickException("ONNX Runtime did not take its CUDA provider; see above")

@@ -67,9 +67,7 @@ def measure() -> Result:
 
 
 def _megabytes(graph: ScoringGraph, backend: Backend, plan: PrecisionPlan) -> float:
-    model = plan.engine_graph(
-        graph, share_crops=backend.share_crops, chunk_concats=backend.chunk_concats, on_cpu=backend.on_cpu
-    )
+    model = plan.engine_graph(graph, backend)
     with tempfile.TemporaryDirectory() as folder:
         backend.build(model, Path(folder), BuildOptions(MAX_BATCH))
         return round(sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6, 1)

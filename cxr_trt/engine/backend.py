@@ -94,6 +94,7 @@ class Backend(Protocol):
 
     share_crops: whether its engines share crops by default, which is so where that was measured to be faster.
     chunk_concats: whether its floating-point engines join features in chunks, likewise.
+    grey_stem: whether the first convolution of a network reads the grey picture itself, likewise.
     on_cpu: whether its engines run on the CPU: their settings then include a `cxr_trt.engine.cpu.config.CpuConfig`, and
         layers of an int8 engine that are not int8 compute in float32. On a GPU those compute in float16.
     precisions: the precisions that it supports on this machine.
@@ -105,6 +106,7 @@ class Backend(Protocol):
     default_max_batch: int
     share_crops: bool
     chunk_concats: bool
+    grey_stem: bool
     layouts: tuple[str, ...]
     on_cpu: bool
 

@@ -83,9 +83,7 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
     graph, backend, plan = request.graph, request.backend, request.plan
     graph.save(folder / GRAPH_FILE)
     share_crops = backend.share_crops if request.share_crops is None else request.share_crops
-    model = plan.engine_graph(
-        graph, share_crops=share_crops, chunk_concats=backend.chunk_concats, on_cpu=backend.on_cpu
-    )
+    model = plan.engine_graph(graph, backend, share_crops=share_crops)
     max_batch = 1 if graph.one_by_one else request.options.max_batch
     options = options_for(plan, backend, replace(request.options, max_batch=max_batch))
     settings = {**backend.build(model, folder, options), "share_crops": share_crops, **plan.summary()}

@@ -109,9 +109,7 @@ def able_backends(name: str, precision: Precision, say: Callable[[str], None]) -
 
 
 def _timed(backend: Backend, plan: PrecisionPlan, graph: ScoringGraph) -> Timed:
-    model = plan.engine_graph(
-        graph, share_crops=backend.share_crops, chunk_concats=backend.chunk_concats, on_cpu=backend.on_cpu
-    )
+    model = plan.engine_graph(graph, backend)
     return Timed(backend, model, options_for(plan, backend, BuildOptions()))
 
 

@@ -12,6 +12,8 @@ from cxr_trt.export.builder import GraphBuilder
 from cxr_trt.export.crop_sharing import ImagePart
 from cxr_trt.spec import Specification
 
+NORMALISE_SCALE, NORMALISE_SHIFT = "normalise.scale", "normalise.shift"  # constants, one value per channel
+
 
 def grey_pixels(graph: GraphBuilder) -> str:
     """The images as float32 [N, 1, height, width], 0 to 255."""
@@ -37,8 +39,8 @@ def _normalised(graph: GraphBuilder, pixels: str, spec: Specification, name: str
     """Grey values [B, 1, h, w] from 0 to 255, to the network's normalised channels."""
     mean, std = (np.asarray(values).reshape(1, -1, 1, 1) for values in (spec.mean, spec.std))
     black, white = spec.pixel_range
-    scale = graph.constant("normalise.scale", (white - black) / (255 * std), np.float32)
-    shift = graph.constant("normalise.shift", (black - mean) / std, np.float32)
+    scale = graph.constant(NORMALISE_SCALE, (white - black) / (255 * std), np.float32)
+    shift = graph.constant(NORMALISE_SHIFT, (black - mean) / std, np.float32)
     return graph.node("Add", [graph.node("Mul", [pixels, scale], f"{name}.scaled"), shift], f"{name}.normalised")
 
 

@@ -4,11 +4,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 
 from cxr_trt.errors import BundleError
+from cxr_trt.export.grey_stem import read_grey
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.precision import PRECISIONS, Precision
@@ -17,6 +18,25 @@ from cxr_trt.precision.int8 import quantize
 from cxr_trt.precision.int8_calibration import Int8Calibration, unit_of
 
 PRECISION_FILE = "precision.json"  # in every bundle that is not float32
+
+
+class GraphForm(Protocol):
+    """What a backend wants of the graph that it builds an engine from; `cxr_trt.engine.backend.Backend` is one.
+
+    share_crops, chunk_concats: see `cxr_trt.export.rewrites.Rewrites`.
+    grey_stem: whether the first convolution of a network reads the grey picture itself (`cxr_trt.export.grey_stem`).
+    on_cpu: whether activations of int8 layers that are never negative have no sign, and what is not int8 stays float32.
+        On a GPU it is float16.
+    """
+
+    @property
+    def share_crops(self) -> bool: ...
+    @property
+    def chunk_concats(self) -> bool: ...
+    @property
+    def grey_stem(self) -> bool: ...
+    @property
+    def on_cpu(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -67,23 +87,25 @@ class PrecisionPlan:
             summary["int8"] = {**calibration.origin(), "floating_point_layers": floating}
         return summary
 
-    def engine_graph(
-        self, graph: ScoringGraph, *, share_crops: bool, chunk_concats: bool, on_cpu: bool
-    ) -> onnx.ModelProto:
+    def engine_graph(self, graph: ScoringGraph, form: GraphForm, *, share_crops: bool | None = None) -> onnx.ModelProto:
         """The graph that a backend builds an engine from.
 
         Args:
             graph: the scoring graph that this plan was made for.
-            share_crops: see `cxr_trt.export.rewrites.Rewrites`.
-            chunk_concats: see there; not done in int8, whose features are quick to copy.
-            on_cpu: whether the backend is for CPUs: there, activations of int8 layers that are never negative have no
-                sign, and what is not int8 stays float32. On a GPU it is float16.
+            form: what the backend wants; chunks are not joined in int8, whose features are quick to copy.
+            share_crops: in place of the backend's own wish, if given.
         """
-        typed = self.precision == "fp16" or (self.precision == "int8" and not on_cpu)
-        chunk_concats = chunk_concats and self.calibration is None
-        model = graph.rewritten(Rewrites(share_crops=share_crops, affine_norms=typed, chunk_concats=chunk_concats))
+        typed = self.precision == "fp16" or (self.precision == "int8" and not form.on_cpu)
+        rewrites = Rewrites(
+            share_crops=form.share_crops if share_crops is None else share_crops,
+            affine_norms=typed,
+            chunk_concats=form.chunk_concats and self.calibration is None,
+        )
+        model = graph.rewritten(rewrites)
         if self.calibration:
-            model = quantize(model, self.calibration.thresholds, unsigned=on_cpu)
+            model = quantize(model, self.calibration.thresholds, unsigned=form.on_cpu)
+        if form.grey_stem:
+            model = read_grey(model)
         return to_float16(model, self.float32) if typed else model
 
 

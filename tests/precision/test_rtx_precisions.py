@@ -47,7 +47,7 @@ def test_all_precisions_build(setting, view_set, tmp_path):
         folder = tmp_path / plan.precision
         folder.mkdir()
         options = BuildOptions(2, tf32=plan.precision == "tf32")
-        model = plan.engine_graph(graph, share_crops=False, chunk_concats=False, on_cpu=False)
+        model = plan.engine_graph(graph, RTX)
         RTX.build(model, folder, options)
         return (folder / "engine.plan").stat().st_size
 

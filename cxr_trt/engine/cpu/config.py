@@ -36,7 +36,7 @@ class CpuBackend:
 
     default_max_batch = 1
     share_crops = True
-    chunk_concats = False
+    chunk_concats = grey_stem = False
     layouts: tuple[str, ...] = ()
     on_cpu = True
 

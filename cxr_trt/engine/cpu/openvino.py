@@ -30,7 +30,7 @@ class OpenVinoBackend(CpuBackend):
     """See `Backend`."""
 
     name = "openvino"
-    chunk_concats = True
+    chunk_concats = grey_stem = True
 
     @property
     def precisions(self) -> tuple[str, ...]:
