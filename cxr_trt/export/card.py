@@ -3,6 +3,7 @@
 Every key is in docs/guide/any-network.md. Unknown keys, missing ones and values of another type are refused.
 """
 
+import reprlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def read_card(path: Path) -> Card:
             checked[key] = _checked(key, value)
         except (TypeError, ValueError) as error:
             problem = f": {error}" if str(error) else ""
-            raise GraphError(f"{path}: {key} is {value!r}; it must be: {MEANINGS[key]}{problem}") from error
+            raise GraphError(f"{path}: {key} is {reprlib.repr(value)}; it must be: {MEANINGS[key]}{problem}") from error
     return Card(path, checked)
 
 

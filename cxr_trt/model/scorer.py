@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from cxr_trt.errors import GraphError
-from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.network import Network
 from cxr_trt.spec import Specification
 from cxr_trt.views import NETWORK_STRIDE
@@ -14,20 +12,13 @@ class Scorer(nn.Module):
     """uint8 images [N, 1, height, width] to probabilities [N, findings] and merged class maps [N, findings, h, w].
 
     For the paper's network and its relatives, whose class maps are pooled.
-
-    Raises:
-        GraphError: the network is not of the paper's family.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: CropNetwork, spec: Specification) -> None:
+    def __init__(self, network: Network, spec: Specification) -> None:
         super().__init__()
-        if not isinstance(network, Network):
-            raise GraphError(
-                "only networks of the system yan2018 can be scored in PyTorch; compare two engines instead"
-            )
         self.network, self.spec = network.eval(), spec
         self.register_buffer("mean", torch.tensor(spec.mean)[None, :, None, None])
         self.register_buffer("std", torch.tensor(spec.std)[None, :, None, None])

@@ -11,6 +11,7 @@ from cxr_trt.commands.compare import _verdict
 from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.evaluate.comparison import compare_areas, compare_probabilities, spearman, to_markdown
 from cxr_trt.findings import FINDINGS
+from cxr_trt.systems import find_system
 
 RNG = np.random.default_rng(0)
 A = RNG.random((60, 14))
@@ -108,6 +109,37 @@ def test_an_engine_and_its_checkpoint(compare, folder, network):
     found = json.loads((folder / "checkpoint.json").read_text())
     assert 0 < found["max_abs_diff"] < 1e-4
     assert found["auc"] is None
+
+
+@pytest.mark.parametrize("setting", ["alexnet-lse", "chexnet-2017"])
+def test_an_engine_and_its_checkpoint_of_another_system(cli, folder, build, setting, tmp_path):
+    checkpoint = pytest.importorskip("cxr_trt.model.checkpoint", reason="needs pip install 'cxr-trt[export]'")
+    from cxr_trt.commands.sources import load_source
+
+    path = tmp_path / "weights.safetensors"
+    network = find_system(setting).build(setting)
+    checkpoint.save_checkpoint(network, path, weights="untrained", setting=setting, sizes=(128, 96))
+    bundle = build(load_source(path, None, None).graph)
+    result = cli("compare", path, bundle, folder / "xrays", "--json", tmp_path / "result.json")
+    assert result.exit_code == 0, result.output
+    assert 0 < json.loads((tmp_path / "result.json").read_text())["max_abs_diff"] < 1e-5
+
+
+def test_an_engine_and_torchxrayvisions_resnet(cli, folder, build, tmp_path):
+    torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
+    torchvision = pytest.importorskip("torchvision", reason="needs pip install 'cxr-trt[export]'")
+    from cxr_trt.commands.sources import load_source
+
+    network = torchvision.models.resnet50(weights=None, num_classes=18)
+    network.conv1 = torch.nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    network.fc.weight.data.mul_(0.01)
+    torch.save({f"model.{key}": value for key, value in network.state_dict().items()}, tmp_path / "xrv.pt")
+    bundle = build(load_source(tmp_path / "xrv.pt", None, None).graph)
+    result = cli("compare", tmp_path / "xrv.pt", bundle, folder / "xrays", "--json", tmp_path / "result.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert 0 < found["max_abs_diff"] < 1e-5
+    assert len(found["rank_correlation"]) == 18
 
 
 def test_bundles_of_different_views(cli, cheap_bundle, tmp_path, radiographs):
