@@ -85,9 +85,9 @@ def _contest(name: str, folder: Path, rounds: int, calibration_images: int, imag
         processes = {key: stack.enter_context(_started(command)) for key, command in commands.items()}
         for process in processes.values():
             _answer(process)
-        names = list(processes)
-        for i in range(rounds):
-            for contestant in names[i % len(names) :] + names[: i % len(names)]:
+        order = np.random.default_rng(0)  # or each would always follow the same other one
+        for _ in range(rounds):
+            for contestant in order.permutation(list(processes)):
                 seconds[contestant].append(statistics.median(_asked(processes[contestant], RUNS)))
         for process in processes.values():
             assert process.stdin is not None
