@@ -72,6 +72,12 @@ _ALL = (
         "hours; it continues where it was stopped",
     ),
     Study(
+        "parity-cpu",
+        "The AUC of the precisions that CPUs have to themselves: bfloat16, and int8 in its variants.",
+        "PyTorch, ChestX-ray14, a processor with bfloat16",
+        "an hour; it continues where it was stopped",
+    ),
+    Study(
         "parity-gpu",
         "The AUC of every precision on a GPU, by ONNX Runtime.",
         "PyTorch, onnxruntime-gpu, ChestX-ray14, an NVIDIA GPU",

@@ -80,7 +80,7 @@ def measure(data: Path, folder: Path, images: int | None) -> Result:
     found: dict[str, Floats] = {}
     for name, opened in _engines(folder, data).items():
         click.echo(name, err=True)
-        found[name] = _scores(opened(), sources, folder / f"{name.replace(' ', '-')}.journal")
+        found[name] = score_resumably(opened(), sources, folder / f"{name.replace(' ', '-')}.journal")
     labels = read_labels(test / "labels.csv", FINDINGS)
     rows = {name: compare_with_reference(found[REFERENCE], values, sources, labels) for name, values in found.items()}
     return {"images": len(sources), "engines": rows}
@@ -123,7 +123,7 @@ def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]
     return chosen
 
 
-def _scores(engine: ScoringEngine, sources: list[Source], journal: Path) -> Floats:
+def score_resumably(engine: ScoringEngine, sources: list[Source], journal: Path) -> Floats:
     """Probabilities [N, 14]; those that an earlier run has found are not computed again."""
     rows = []
     with Journal(journal, fresh=False) as known, FileProgress(len(sources)) as progress:

@@ -1,0 +1,181 @@
+"""The AUC of the precisions that CPUs have to themselves beside PyTorch's, with the shipped model and ten crops.
+
+bfloat16, and int8 in its variants: activations with a sign, as on a GPU, or without one where they are never negative;
+and float32 or bfloat16 in the layers that are not int8. Calibration is on training images of other patients.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import click
+import numpy as np
+import onnx
+import torch
+
+from benchmarks.parity import (
+    COLUMNS,
+    MIN_POSITIVES,
+    REFERENCE,
+    compare_with_reference,
+    comparison_cells,
+    score_resumably,
+)
+from benchmarks.study import DEMO_MODEL, ROOT, Result, cxr14_option
+from cxr_trt.engine.backend import ScoringEngine
+from cxr_trt.engine.build import BuildRequest, build_bundle
+from cxr_trt.engine.cpu.openvino import OpenVinoBackend, has_bfloat16
+from cxr_trt.engine.reference import Reference
+from cxr_trt.evaluate.auc import Floats
+from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.findings import FINDINGS
+from cxr_trt.images.files import find_files
+from cxr_trt.markdown import markdown_table
+from cxr_trt.precision.calibration_images import choose_images
+from cxr_trt.precision.int8 import quantize
+from cxr_trt.precision.plan import GraphForm, PrecisionPlan
+from cxr_trt.precision.planning import plan_int8
+from cxr_trt.progress import ignore_progress
+from cxr_trt.score.engine import Engine
+from cxr_trt.tables.labels import read_labels
+from train.data import read_data
+from train.split import write_split
+from train.start import start_weights
+
+PACKAGES = ("torch", "openvino")
+CALIBRATION_IMAGES = 256
+ALLOWED = {"bf16": 0.0005, "int8": 0.003}  # by which the mean AUC may differ
+TEXT = """\
+# AUC of a CPU's own precisions beside PyTorch
+
+**{headline}**
+
+{images} test images of a subset of ChestX-ray14, ten crops, with the shipped demonstration model, whose AUC says
+nothing about the method. All engines are OpenVINO's; int8 is calibrated once, on {calibration} X-rays.
+
+{table}
+
+- **signed, unsigned**: activations that are never negative have a sign in int8 as on a GPU, which halves their levels,
+  or none. `build-engine` leaves it out for CPUs.
+- **with float32, with bfloat16**: what the layers that are not int8 compute in. `build-engine` takes bfloat16 on
+  processors that have it.
+- **less PyTorch's**: the difference of the mean AUC, paired, with its interval over resampled patients.
+- **largest per finding**: the largest difference in the AUC of a finding with more than {positives} positives.
+- **largest of a probability**: the largest difference over all images and findings.
+"""
+
+
+class _Float32Around(OpenVinoBackend):
+    """OpenVINO as on a processor without bfloat16."""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("fp32", "int8")
+
+
+@dataclass(frozen=True)
+class _Signed(PrecisionPlan):
+    """int8 whose activations all have a sign."""
+
+    def engine_graph(self, graph: ScoringGraph, form: GraphForm, *, share_crops: bool | None = None) -> onnx.ModelProto:
+        assert self.calibration
+        return quantize(graph.rewritten(Rewrites()), self.calibration.thresholds)
+
+
+@click.command()
+@cxr14_option
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=ROOT / "build" / "parity-cpu",
+    help="Where engines and scores are kept, so that a study that was stopped continues.",
+)
+@click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
+def measure(data: Path, folder: Path, images: int | None) -> Result:
+    """Score the test images with every engine, and compare."""
+    if not has_bfloat16():
+        raise click.ClickException("this study needs a processor with bfloat16")
+    test = folder / "test"
+    write_split(read_data(data / "labels.csv", None), "test", data / "images", test)
+    sources = list(find_files(test / "images").sources)
+    if images:
+        chosen = np.random.default_rng(0).permutation(len(sources))[:images]
+        sources = [sources[i] for i in sorted(chosen)]
+    found: dict[str, Floats] = {}
+    for name, opened in _engines(folder, data).items():
+        click.echo(name, err=True)
+        found[name] = score_resumably(opened(), sources, folder / f"{_file_name(name)}.journal")
+    labels = read_labels(test / "labels.csv", FINDINGS)
+    rows = {name: compare_with_reference(found[REFERENCE], values, sources, labels) for name, values in found.items()}
+    return {"images": len(sources), "calibration_images": CALIBRATION_IMAGES, "engines": rows}
+
+
+def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
+    """What is compared, each to be opened when its turn comes; bundles are built at their first turn."""
+    graph = ScoringGraph.load(DEMO_MODEL)
+    plan_file = folder / "int8.json"
+
+    def reference() -> ScoringEngine:
+        weights = folder / "demo.pt"
+        torch.save(start_weights(DEMO_MODEL, "paper"), weights)
+        return Reference(weights, "paper", "ten-crop")
+
+    def int8() -> PrecisionPlan:
+        if not plan_file.exists():
+            exclude = folder / "test" / "labels.csv"
+            calibration = choose_images(
+                [data / "images"], CALIBRATION_IMAGES, 0, graph.spec, labels=data / "labels.csv", exclude=exclude
+            )
+            plan_file.write_text(plan_int8(graph, calibration, "max", ignore_progress).to_json())
+        return PrecisionPlan.from_json(plan_file.read_text())
+
+    def signed() -> PrecisionPlan:
+        plan = int8()
+        return _Signed(**{field.name: getattr(plan, field.name) for field in fields(plan)})
+
+    def engine(name: str, backend: OpenVinoBackend, plan: Callable[[], PrecisionPlan]) -> Callable[[], ScoringEngine]:
+        def opened() -> ScoringEngine:
+            target = folder / f"{_file_name(name)}.cxr"
+            if not target.exists():
+                build_bundle(BuildRequest(graph, backend, plan()), target)
+            return Engine(target)
+
+        return opened
+
+    variants: dict[str, tuple[OpenVinoBackend, Callable[[], PrecisionPlan]]] = {
+        "bf16": (OpenVinoBackend(), lambda: PrecisionPlan("bf16")),
+        "int8, signed, with float32": (_Float32Around(), signed),
+        "int8, unsigned, with float32": (_Float32Around(), int8),
+        "int8, unsigned, with bfloat16": (OpenVinoBackend(), int8),
+    }
+    return {REFERENCE: reference, **{name: engine(name, *variant) for name, variant in variants.items()}}
+
+
+def _file_name(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-")
+
+
+def problems(result: Result) -> list[str]:
+    """The engines whose mean AUC differs by more than is allowed."""
+    found = []
+    for name, values in result["engines"].items():
+        difference, allowed = values["auc"]["mean"]["difference"], ALLOWED.get(name.partition(",")[0], 0.0)
+        if abs(difference) > allowed:
+            found.append(f"{name}: the mean AUC differs from PyTorch's by {difference:+.5f}, more than {allowed}")
+    return found
+
+
+def page(result: Result) -> str:
+    """The page of a result."""
+    engines: dict[str, Result] = result["engines"]
+    told = [
+        f"{values['auc']['mean']['difference']:+.5f} in {name}" for name, values in engines.items() if name != REFERENCE
+    ]
+    return TEXT.format(
+        headline=f"The mean AUC less PyTorch's: {'; '.join(told)}.",
+        images=result["images"],
+        calibration=result["calibration_images"],
+        positives=MIN_POSITIVES,
+        table=markdown_table(COLUMNS, [comparison_cells(*item) for item in engines.items()]),
+    )
