@@ -1,7 +1,7 @@
 """The command `cxr-trt build-engine`: makes an engine bundle from a checkpoint, a scoring graph or a bundle."""
 
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import click
 
@@ -9,7 +9,7 @@ from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, graph_options, overwrite_option
 from cxr_trt.commands.progress import PhaseProgress
 from cxr_trt.commands.sources import load_source
-from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.backend import BuildOptions, Compatibility
 from cxr_trt.engine.build import BuildRequest, build_bundle, check_target
 from cxr_trt.engine.choice import able_backends, check_backend, choose_backend
 from cxr_trt.engine.cpu.tuning import cpu_configs
@@ -53,6 +53,15 @@ from cxr_trt.views import ViewSet
     help="TensorRT: run the pooling as a CUDA plugin. Default: only if it sorts (k above 1) and the plugin is built.",
 )
 @click.option(
+    "--compatible",
+    type=click.Choice(get_args(Compatibility)),
+    help="TensorRT: an engine for other GPUs too, of the same compute capability or from Ampere on; it may be slower.",
+)
+@click.option(
+    "--fast-build", is_flag=True, help="TensorRT: take the first kernels that work; the engine may be slower."
+)
+@click.option("--memory-limit", type=click.IntRange(1), help="TensorRT: MiB of scratch memory for kernels.")
+@click.option(
     "--precision",
     "wanted",
     type=click.Choice(["auto", *PRECISIONS]),
@@ -95,6 +104,9 @@ def build_engine(
     share_crops: bool | None,
     tune: bool,
     plugin: bool | None,
+    compatible: Compatibility | None,
+    fast_build: bool,
+    memory_limit: int | None,
     wanted: str | None,
     calibrate: tuple[Path, ...],
     calibration_images: int,
@@ -120,6 +132,8 @@ def build_engine(
     if (labels or exclude) and not calibrate:
         raise UsageError("--labels and --exclude choose among the images of --calibrate; add --calibrate FOLDER")
     graph, previous_plan = load_source(source, setting, view_set)
+    if backend_name == "tensorrt-rtx" and compatible:
+        raise UsageError("--compatible is for --backend tensorrt: engines of tensorrt-rtx run on every RTX GPU")
     if wanted == "auto":
         backends = able_backends(backend_name, "fp32", say)
         if reason := backends[0].why_not_run():
@@ -150,7 +164,14 @@ def build_engine(
                 graph,
                 backend,
                 plan,
-                BuildOptions(max_batch or backend.default_max_batch, progress, plugin),
+                BuildOptions(
+                    max_batch or backend.default_max_batch,
+                    progress,
+                    plugin,
+                    memory_limit=memory_limit and memory_limit << 20,
+                    fast_build=fast_build,
+                    compatible=compatible,
+                ),
                 share_crops,
                 tuple(cpu_configs(max_batch)) if tune else (),
                 images.pixels if images else None,

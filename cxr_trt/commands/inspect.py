@@ -8,19 +8,30 @@ import click
 from cxr_trt.calibrate.calibration import read_calibration
 from cxr_trt.commands.options import PATH
 from cxr_trt.commands.terminal import show_facts
-from cxr_trt.engine.manifest import read_manifest
+from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
+from cxr_trt.engine.manifest import Manifest, read_manifest
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.spec import Specification
 
 
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def inspect(bundle: Path, as_json: bool) -> None:
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Print the layers of a TensorRT engine with types and tactics, as JSON; needs its GPU.",
+)
+def inspect(bundle: Path, as_json: bool, layers: bool) -> None:
     """Show what BUNDLE is, and check every file of it against its hash."""
     manifest = read_manifest(bundle)
     calibration = read_calibration(bundle, manifest.fingerprint, manifest.graph.spec.findings)
     if as_json:
         click.echo(manifest.to_json(), nl=False)
+        return
+    if layers:
+        click.echo(_layers(bundle, manifest))
         return
     spec = manifest.graph.spec
     views = f"{len(spec.view_list())} of {spec.view_size} pixels from {spec.image_size}"
@@ -40,6 +51,15 @@ def inspect(bundle: Path, as_json: bool) -> None:
             "calibration": calibration.summary() if calibration else "none",
         }
     )
+
+
+def _layers(bundle: Path, manifest: Manifest) -> str:
+    backend = BACKENDS.get(manifest.backend)
+    if not isinstance(backend, TensorRTBackend):
+        raise UsageError(f"--layers shows engines of TensorRT, and {bundle} is for {manifest.backend}")
+    if reason := backend.why_not_run() or backend.why_not_open(manifest.settings):
+        raise BackendError(f"{bundle}: {reason}")
+    return backend.layers(bundle, manifest.settings)
 
 
 def _class_maps(spec: Specification) -> str:

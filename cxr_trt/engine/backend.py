@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -72,12 +72,19 @@ class Runner(Protocol):
         ...
 
 
+Compatibility = Literal["same-capability", "ampere"]
+"""GPUs of the same compute capability, or all from Ampere (8.0) on."""
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """What a backend needs to know besides the graph.
 
     max_batch: the largest number of X-rays (not crops) per call. on_progress: called while building.
     plugin: whether TensorRT uses the pooling plugin; None: if it is built, and if the pooling sorts (k above 1).
+    memory_limit: bytes that TensorRT may use for the scratch memory of a kernel; None: what is free.
+    fast_build: whether TensorRT takes the first kernels that work, instead of timing all.
+    compatible: the other GPUs that a TensorRT engine shall run on; None: none.
     tf32: whether products of a float32 graph may be computed in TF32, by a backend that has tf32 among its precisions.
     bfloat16: whether what is not int8 may be computed in bfloat16, by a backend that has bf16 among its precisions.
     """
@@ -85,6 +92,9 @@ class BuildOptions:
     max_batch: int = 1
     on_progress: ProgressCallback = ignore_progress
     plugin: bool | None = None
+    memory_limit: int | None = None
+    fast_build: bool = False
+    compatible: Compatibility | None = None
     tf32: bool = False
     bfloat16: bool = False
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cxr_trt.engine.gpu import cuda
-from cxr_trt.engine.gpu.identity import GpuIdentity, power_mode
+from cxr_trt.engine.gpu.identity import GpuIdentity, power_mode, why_not_compatible
 
 AGX = GpuIdentity("Orin", "8.7", 16, 61, 0)
 OTHERS = {
@@ -63,3 +63,19 @@ def test_on_a_shared_memory_what_the_system_can_give_is_free(tmp_path, monkeypat
     assert cuda.free_memory(reported, 1 << 20, is_integrated=True) == reported
     file.unlink()
     assert cuda.free_memory(reported, total, is_integrated=True) == reported
+
+
+@pytest.mark.parametrize(
+    ("compatible", "here", "fits"),
+    [
+        ("same-capability", OTHERS["an Orin Nano"], True),
+        ("same-capability", OTHERS["another GPU"], False),
+        ("ampere", OTHERS["another GPU"], True),
+        ("ampere", GpuIdentity("NVIDIA H100 80GB HBM3", "9.0", 132, 80), True),
+        ("ampere", GpuIdentity("Tesla T4", "7.5", 40, 15), False),
+    ],
+)
+def test_a_compatible_engine_opens_on_more_gpus(compatible, here, fits):
+    reason = why_not_compatible(compatible, AGX, here)
+    assert (reason is None) is fits
+    assert fits or reason.endswith(f"but this GPU is {here.text}")

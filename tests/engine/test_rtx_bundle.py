@@ -1,5 +1,7 @@
 """The real scoring graphs through TensorRT-RTX's parser and builder, which need no GPU."""
 
+import json
+
 import pytest
 
 from cxr_trt.engine.manifest import read_manifest
@@ -37,6 +39,14 @@ def test_it_can_be_rebuilt_for_the_cpu(bundle, build):
     rebuilt = build(ScoringGraph.load(bundle / "model.onnx"), "onnxruntime")
     with Engine(rebuilt) as engine:
         assert engine.spec == read_manifest(bundle).graph.spec
+
+
+def test_layers_are_shown_of_tensorrt_engines_where_there_is_a_gpu(cli, cheap_bundle, tmp_path):
+    assert "is for onnxruntime" in cli("inspect", cheap_bundle, "--layers").stderr
+    cli("build-engine", cheap_bundle, "--backend", "tensorrt-rtx", "-o", tmp_path / "a.cxr")
+    result = cli("inspect", tmp_path / "a.cxr", "--layers")
+    reason = BACKENDS["tensorrt-rtx"].why_not_run()
+    assert (result.exit_code == 2 and reason in result.stderr) if reason else json.loads(result.stdout)
 
 
 def test_verbose_shows_what_tensorrt_logs(cli, cheap_bundle, tmp_path):

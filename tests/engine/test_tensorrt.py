@@ -276,9 +276,23 @@ def test_float32_is_float32_unless_tf32_is_asked_for(trt: Any, tf32: bool) -> No
     log = tensorrt_runtime.Log(trt)
     config = trt.Builder(log.logger).create_builder_config()
     assert config.get_flag(trt.BuilderFlag.TF32)  # TensorRT's default
-    tensorrt.set_flags(trt, config, BuildOptions(tf32=tf32))
+    tensorrt.configure(trt, config, BuildOptions(tf32=tf32))
     assert config.get_flag(trt.BuilderFlag.TF32) is tf32
     assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # or its graphs could not be captured
+
+
+def test_the_options_of_a_build_reach_the_builder(trt: Any) -> None:
+    builder = trt.Builder(tensorrt_runtime.Log(trt).logger)
+    plain, changed = builder.create_builder_config(), builder.create_builder_config()
+    tensorrt.configure(trt, plain, BuildOptions())
+    tensorrt.configure(trt, changed, BuildOptions(fast_build=True, compatible="same-capability"))
+    levels = trt.HardwareCompatibilityLevel
+    assert plain.profiling_verbosity == trt.ProfilingVerbosity.DETAILED  # for `inspect --layers`
+    assert plain.builder_optimization_level == 3
+    assert changed.builder_optimization_level == 0
+    # TensorRT-RTX ignores what is set, so this is all that can be said of --compatible.
+    assert {"SAME_COMPUTE_CAPABILITY", "AMPERE_PLUS"} == set(tensorrt.COMPATIBILITY_LEVELS.values())
+    assert set(tensorrt.COMPATIBILITY_LEVELS.values()) <= set(levels.__members__)
 
 
 @pytest.mark.parametrize(
@@ -425,6 +439,9 @@ def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
         "self._trt.DynamicShapesKernelSpecializationStrategy": trt.DynamicShapesKernelSpecializationStrategy,
         "self._trt.ExecutionContextAllocationStrategy": trt.ExecutionContextAllocationStrategy,
         "cache": trt.IRuntimeCache,
+        "trt.ProfilingVerbosity": trt.ProfilingVerbosity,
+        "inspector": trt.EngineInspector,
+        "self._trt.LayerInformationFormat": trt.LayerInformationFormat,
         "builder": trt.Builder,
         "registry": trt.IPluginRegistry,
         "network": trt.INetworkDefinition,

@@ -15,6 +15,7 @@ from cxr_trt.engine.gpu.cuda import Gpu
 POWER_MODE_FILE = Path("/var/lib/nvpmodel/status")  # on a Jetson; such as "pmode:0002"
 MEMORY_TOLERANCE = 0.1  # what the system keeps of a Jetson's memory differs a little between releases
 GIB = 1 << 30
+AMPERE = (8, 0)  # the first compute capability of that generation
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,21 @@ class GpuIdentity:
         if self.memory_gib is not None and here.memory_gib is not None:
             differs |= abs(self.memory_gib - here.memory_gib) > max(1, MEMORY_TOLERANCE * self.memory_gib)
         return f"the engine was built for {self.text}, but this GPU is {here.text}" if differs else None
+
+
+def why_not_compatible(compatible: str, built_for: GpuIdentity, here: GpuIdentity) -> str | None:
+    """None if an engine that was built with --compatible runs on a GPU; otherwise one sentence."""
+    if compatible == "ampere" and capability(here.compute_capability) >= AMPERE:
+        return None
+    if here.compute_capability == built_for.compute_capability:
+        return None
+    needs = "8.0 or newer" if compatible == "ampere" else built_for.compute_capability
+    return f"the engine was built for compute capability {needs}, but this GPU is {here.text}"
+
+
+def capability(text: str) -> tuple[int, ...]:
+    """A compute capability such as "8.9" as numbers, which can be compared."""
+    return tuple(map(int, text.split(".")))
 
 
 def power_mode(file: Path) -> int | None:

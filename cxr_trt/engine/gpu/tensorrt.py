@@ -10,7 +10,9 @@ import importlib
 import importlib.util
 import logging
 import shutil
+import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +25,7 @@ from cxr_trt.engine.gpu import cuda
 from cxr_trt.engine.gpu.build_progress import BuildProgress
 from cxr_trt.engine.gpu.caches import load_timing_cache, save_timing_cache, timing_cache_path
 from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command, installed_packages, is_jetson, why_too_new
-from cxr_trt.engine.gpu.identity import GpuIdentity
+from cxr_trt.engine.gpu.identity import GpuIdentity, capability, why_not_compatible
 from cxr_trt.engine.gpu.pipeline import INPUT, GpuRunner, MultiGpuRunner
 from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, PLUGIN_FILE, Plugin, find_plugin, load_plugin, why_not_plugin
 from cxr_trt.engine.gpu.tensorrt_runtime import Log, TensorRTPlan
@@ -37,6 +39,7 @@ ENGINE_FILE = "engine.plan"
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9")  # GPUs with these, and with RTX_FROM or newer, run plans of TensorRT-RTX
 RTX_FROM = (12, 0)
 TF32_FROM = (8, 0)
+COMPATIBILITY_LEVELS = {"same-capability": "SAME_COMPUTE_CAPABILITY", "ampere": "AMPERE_PLUS"}
 MIN_VERSIONS = {"tensorrt": "10.3", "tensorrt_rtx": "1.7"}
 OLD_JETPACK = ", which JetPack 6.1 brings"
 ANY_GPU = {"gpu": None, "compute_capability": None}
@@ -101,6 +104,7 @@ class TensorRTBackend:
         return {
             "max_batch": options.max_batch,
             **(identity_of(gpu).settings if gpu and self._needs_gpu_to_build else ANY_GPU),
+            **({"compatible": options.compatible} if options.compatible else {}),
             "activation_bytes": log.activation_bytes,
             "plugin": plugin.settings() if plugin else None,
         }
@@ -109,23 +113,38 @@ class TensorRTBackend:
         if reason := self.why_not_run():
             return reason
         built_for = GpuIdentity.from_settings(settings)
-        return built_for.why_not(identity_of(cuda.gpu())) if built_for else None
+        if built_for is None:
+            return None
+        here = identity_of(cuda.gpu())
+        if compatible := settings.get("compatible"):
+            return why_not_compatible(compatible, built_for, here)
+        return built_for.why_not(here)
+
+    def layers(self, folder: Path, settings: Mapping[str, Any]) -> str:
+        """What a plan does layer by layer, with types and tactics, as TensorRT's engine inspector tells it in JSON."""
+        if reason := self.why_not_run():
+            raise BackendError(reason)
+        with closing(self._load(cuda.gpu(), folder, settings)) as plan:
+            return plan.layers()
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> GpuRunner | MultiGpuRunner:
         """Open the engine on all GPUs of the same model as the first one."""
         if reason := self.why_not_run():
             raise BackendError(reason)
-        plan, first = (folder / ENGINE_FILE).read_bytes(), identity_of(cuda.gpu())
-        carried = settings.get("plugin") and (folder / PLUGIN_FILE).is_file()  # older plans hold it themselves
-        plugin = Plugin(folder / PLUGIN_FILE, settings["plugin"]["sha256"]) if carried else None
+        first = identity_of(cuda.gpu())
         with contextlib.ExitStack() as opened:
             runners = []
             for gpu in cuda.gpus():
                 if first.why_not(identity_of(gpu)) is None:
-                    runners.append(GpuRunner(gpu, TensorRTPlan(self._module(), gpu, plan, plugin)))
+                    runners.append(GpuRunner(gpu, self._load(gpu, folder, settings)))
                     opened.callback(runners[-1].close)
             opened.pop_all()
         return runners[0] if len(runners) == 1 else MultiGpuRunner(runners)
+
+    def _load(self, gpu: cuda.Gpu, folder: Path, settings: Mapping[str, Any]) -> TensorRTPlan:
+        carried = settings.get("plugin") and (folder / PLUGIN_FILE).is_file()  # older plans hold it themselves
+        plugin = Plugin(folder / PLUGIN_FILE, settings["plugin"]["sha256"]) if carried else None
+        return TensorRTPlan(self._module(), gpu, (folder / ENGINE_FILE).read_bytes(), plugin)
 
     def _why_no_package(self) -> str | None:
         install = install_command(self.name, driver_cuda())
@@ -184,12 +203,12 @@ class TensorRTBackend:
         options.on_progress("parse", 1.0)
 
         config = builder.create_builder_config()
-        set_flags(trt, config, options)
+        configure(trt, config, options)
         if config.add_optimization_profile(batch_profile(builder, network, options.max_batch)) < 0:
             raise log.failure(f"{self._title} does not take batches of 1 to {options.max_batch}")
         if gpu:
             workspace = trt.MemoryPoolType.WORKSPACE
-            limit = min(config.get_memory_pool_limit(workspace), gpu.memory().free)
+            limit = min(config.get_memory_pool_limit(workspace), gpu.memory().free, options.memory_limit or sys.maxsize)
             config.set_memory_pool_limit(workspace, limit)
         cache = None
         if gpu and self._needs_gpu_to_build:  # TensorRT-RTX deprecated the timing cache, and ignores it
@@ -231,11 +250,6 @@ def why_not_rtx(name: str, compute_capability: str) -> str | None:
     )
 
 
-def capability(text: str) -> tuple[int, ...]:
-    """A compute capability such as "8.9" as numbers, which can be compared."""
-    return tuple(map(int, text.split(".")))
-
-
 def identity_of(gpu: cuda.Gpu) -> GpuIdentity:
     """The identity of a GPU that is not current."""
     with gpu.current():
@@ -254,8 +268,16 @@ def network_flags(trt: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def set_flags(trt: Any, config: Any, options: BuildOptions) -> None:
-    """Set the builder's flags: TF32 or none, and what graph capture needs."""
+def configure(trt: Any, config: Any, options: BuildOptions) -> None:
+    """Tell a builder's configuration what the options say, and what graph capture and layer reports need."""
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.fast_build:
+        config.builder_optimization_level = 0
+    if options.compatible:
+        level = getattr(trt.HardwareCompatibilityLevel, COMPATIBILITY_LEVELS[options.compatible], None)
+        if level is None:
+            raise BackendError(f"{options.compatible} engines need TensorRT 10.9 or newer: use --compatible ampere")
+        config.hardware_compatibility_level = level
     if options.tf32:
         config.set_flag(trt.BuilderFlag.TF32)
     else:  # TensorRT's default is TF32, but float32 must really mean float32

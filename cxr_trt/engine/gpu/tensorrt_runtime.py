@@ -133,6 +133,11 @@ class TensorRTPlan:
         context.set_device_memory(workspace, size)
         return TensorRTContext(self._log, context, self._image_shape)
 
+    def layers(self) -> str:
+        """The layers as JSON; their names, types and tactics as this version of TensorRT gives them."""
+        inspector = self._log.not_none("inspect the engine", self._engine.create_engine_inspector())
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+
     def close(self) -> None:
         """Also keeps what TensorRT-RTX has compiled."""
         if self._compiled is not None:
