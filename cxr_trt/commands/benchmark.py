@@ -15,9 +15,11 @@ import onnx
 
 from cxr_trt.commands.messages import message_options
 from cxr_trt.commands.options import PATH, json_option, overwrite_option, workers_option
-from cxr_trt.commands.terminal import show_facts
+from cxr_trt.commands.terminal import show_facts, show_table
+from cxr_trt.engine.backend import LayerTime
 from cxr_trt.engine.gpu.cuda import gpu
 from cxr_trt.engine.manifest import GRAPH_FILE
+from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.rewrites import Rewrites
@@ -34,20 +36,31 @@ from cxr_trt.score.pipeline import score_files
 from cxr_trt.tables.writing import write_table
 
 TIME_PERCENTILES = (95, 99)
+SHOWN_LAYERS = 15
 
 
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.argument("paths", nargs=-1, type=PATH)
 @click.option("--runs", type=click.IntRange(1), default=10, show_default=True, help="Repetitions of the engine alone.")
+@click.option("--layers", "shows_layers", is_flag=True, help="Time each layer too, and show what takes longest.")
 @workers_option
 @json_option
 @message_options
 @overwrite_option
 def benchmark(
-    bundle: Path, paths: tuple[Path, ...], runs: int, workers: int | None, json_path: Path | None, overwrite: bool
+    bundle: Path,
+    paths: tuple[Path, ...],
+    runs: int,
+    shows_layers: bool,
+    workers: int | None,
+    json_path: Path | None,
+    overwrite: bool,
 ) -> None:
-    """Measure how fast BUNDLE is here: the engine alone and, with PATHS, from X-ray files to a table."""
+    """Measure how fast BUNDLE is here: the engine alone and, with PATHS, from X-ray files to a table.
+
+    With --layers also what one X-ray takes in each layer of the engine, as its backend measures it.
+    """
     if json_path:
         check_output(json_path, (".json",), overwrite=overwrite)
     sources = find_files(paths).sources if paths else ()
@@ -69,8 +82,12 @@ def benchmark(
             result |= from_files(engine, sources, workers or os.cpu_count() or 1)
         limit = against_the_gpu if engine.manifest.backend.startswith("tensorrt") else against_the_processors
         result |= limit(engine, bundle, result["seconds_per_xray"]["median"])
+        times = layer_times(engine, bundle, runs) if shows_layers else []
     result["peak_memory_mib"] = peak_memory()
     show_facts({name.replace("_", " "): _shown(value) for name, value in result.items()})
+    if times:
+        show_layers(times)
+        result["layers"] = [layer._asdict() for layer in times]
     if json_path:
         with replacing(json_path) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -152,6 +169,32 @@ def against_the_processors(engine: Engine, bundle: Path, measured: float) -> dic
         "limit_not_measured": limit,
         "times_the_limit": measured / limit,
     }
+
+
+def layer_times(engine: Engine, bundle: Path, runs: int) -> list[LayerTime]:
+    """Seconds of each layer for one X-ray, in order of execution."""
+    backend, picture = BACKENDS[engine.manifest.backend], check_pictures(engine.spec.image_size)[:1]
+    return backend.layer_times(bundle, engine.manifest.settings, picture, runs)
+
+
+def show_layers(times: Sequence[LayerTime]) -> None:
+    """Print what takes longest: by kind, and the layers alone."""
+    total = sum(layer.seconds for layer in times)
+    by_kind: dict[str, list[float]] = {}
+    for layer in times:
+        by_kind.setdefault(layer.kind, []).append(layer.seconds)
+    kinds = sorted(by_kind.items(), key=lambda item: -sum(item[1]))[:SHOWN_LAYERS]
+    slowest = sorted(times, key=lambda layer: -layer.seconds)[:SHOWN_LAYERS]
+    show_table(
+        ("kind of layer", "layers", "ms", "share"),
+        [(kind, str(len(own)), *_milliseconds(sum(own), total)) for kind, own in kinds],
+    )
+    rows = [(layer.name, layer.kind, *_milliseconds(layer.seconds, total)) for layer in slowest]
+    show_table(("layer", "kind", "ms", "share"), rows)
+
+
+def _milliseconds(seconds: float, total: float) -> tuple[str, str]:
+    return f"{1000 * seconds:.3f}", f"{seconds / total:.1%}"
 
 
 def _computed_graph(engine: Engine, bundle: Path) -> onnx.ModelProto:

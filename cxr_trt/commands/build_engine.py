@@ -1,5 +1,6 @@
 """The command `cxr-trt build-engine`: makes an engine bundle from a checkpoint, a scoring graph or a bundle."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
@@ -9,7 +10,7 @@ from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, graph_options, overwrite_option
 from cxr_trt.commands.progress import PhaseProgress
 from cxr_trt.commands.sources import load_source
-from cxr_trt.engine.backend import BuildOptions, Compatibility
+from cxr_trt.engine.backend import Backend, BuildOptions, Compatibility
 from cxr_trt.engine.build import BuildRequest, build_bundle, check_target
 from cxr_trt.engine.choice import able_backends, check_backend, choose_backend
 from cxr_trt.engine.cpu.tuning import cpu_configs
@@ -131,9 +132,17 @@ def build_engine(
         raise UsageError(f"{output}: the name of a bundle must end in .cxr; add it")
     if (labels or exclude) and not calibrate:
         raise UsageError("--labels and --exclude choose among the images of --calibrate; add --calibrate FOLDER")
+    gpu_options = {
+        "--plugin": bool(plugin),
+        "--compatible": compatible is not None,
+        "--fast-build": fast_build,
+        "--memory-limit": memory_limit is not None,
+    }
     graph, previous_plan = load_source(source, setting, view_set)
     if backend_name == "tensorrt-rtx" and compatible:
         raise UsageError("--compatible is for --backend tensorrt: engines of tensorrt-rtx run on every RTX GPU")
+    if backend_name != "auto":
+        _check_gpu_options(gpu_options, [BACKENDS[backend_name]])
     if wanted == "auto":
         backends = able_backends(backend_name, "fp32", say)
         if reason := backends[0].why_not_run():
@@ -155,6 +164,7 @@ def build_engine(
         engines = [(plan, backend) for plan in plans for backend in backends if plan.precision in backend.precisions]
     else:
         engines = [(plans[0], choose_backend(backend_name, plans[0], graph, say))]
+    _check_gpu_options(gpu_options, [backend for _, backend in engines])
     if tune and any(backend.on_cpu for _, backend in engines):
         say("trying what is fastest on this CPU (about 20 s; --no-tune leaves it out)")
     said: list[str] = []
@@ -187,3 +197,13 @@ def build_engine(
     say(f"{output}: {engine}{graph.info.caution()}")
     if reason := backend.why_not_run():
         say(f"it cannot run here: {reason}")
+
+
+def _check_gpu_options(given: Mapping[str, bool], backends: Sequence[Backend]) -> None:
+    """Raise UsageError if an option that only TensorRT has was given for an engine of a CPU."""
+    options = [option for option, is_given in given.items() if is_given]
+    if options and all(backend.on_cpu for backend in backends):
+        raise UsageError(
+            f"{options[0]} is for TensorRT, but the engine is for {backends[0].name}; leave it out, or add "
+            "--backend tensorrt"
+        )

@@ -1,5 +1,6 @@
 """The interface of a backend, which builds an engine from a scoring graph and opens an engine to run it."""
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,17 @@ class Runner(Protocol):
     def close(self) -> None:
         """Free everything that the engine holds; it cannot run afterwards."""
         ...
+
+
+class LayerTime(NamedTuple):
+    """How long a layer of an engine takes for one X-ray.
+
+    name: as the backend calls it, usually after the layer of the network. kind: what computes it. seconds: the median.
+    """
+
+    name: str
+    kind: str
+    seconds: float
 
 
 Compatibility = Literal["same-capability", "ampere"]
@@ -155,6 +167,23 @@ class Backend(Protocol):
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> Runner:
         """Load the engine in `folder`. Raises BackendError."""
         ...
+
+    def layer_times(
+        self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
+    ) -> list[LayerTime]:
+        """Time each layer of the engine in `folder` on one image, uint8 [1, 1, height, width], in order of execution.
+
+        Measuring makes the engine a little slower. Raises BackendError.
+        """
+        ...
+
+
+def median_layers(measured: Sequence[Sequence[LayerTime]]) -> list[LayerTime]:
+    """The medians of several runs, each with all layers of an engine in the same order."""
+    return [
+        layers[0]._replace(seconds=statistics.median(layer.seconds for layer in layers))
+        for layers in zip(*measured, strict=True)
+    ]
 
 
 def concat_outputs(parts: Sequence[Outputs]) -> Outputs:

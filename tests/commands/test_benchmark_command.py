@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 
 def test_engine_and_files_are_timed(cli, cheap_bundle, radiographs, tmp_path):
     (tmp_path / "xrays").mkdir()
@@ -35,6 +37,21 @@ def test_without_files_the_engine_alone_is_timed(cli, cheap_bundle):
     assert done.exit_code == 0, done.output
     assert "seconds per xray" in done.stdout
     assert "files" not in done.stdout
+
+
+@pytest.mark.parametrize(("backend", "kind"), [("openvino", "Convolution"), ("onnxruntime", "Conv")])
+def test_what_each_layer_takes(cli, center_graph, build, backend, kind, tmp_path):
+    bundle = build(center_graph, backend)
+    done = cli("benchmark", bundle, "--runs", 2, "--layers", "--json", tmp_path / "b.json")
+    assert done.exit_code == 0, done.output
+    layers = json.loads((tmp_path / "b.json").read_text())["layers"]
+    convolutions = [layer for layer in layers if layer["kind"].startswith(kind)]
+    assert 118 <= len(convolutions) <= 200  # a DenseNet-121 has 120, of which some are divided or joined
+    assert any("denseblock3.denselayer7.conv2" in layer["name"] for layer in layers)
+    assert all(layer["seconds"] >= 0 for layer in layers)
+    assert sum(layer["seconds"] for layer in convolutions) > 0.3 * sum(layer["seconds"] for layer in layers)
+    assert "kind of layer" in done.stdout
+    assert kind in done.stdout
 
 
 def test_files_that_cannot_be_read_are_no_measurement(cli, cheap_bundle, tmp_path):

@@ -429,6 +429,17 @@ class TestTimingCache:
             assert config.get_timing_cache() is not None
 
 
+def test_the_profiler_reports_seconds(trt: Any) -> None:
+    reported: list[tuple[str, float]] = []
+    profiler = tensorrt_runtime._profiler(trt, lambda name, seconds: reported.append((name, seconds)))
+    assert isinstance(profiler, trt.IProfiler)
+    profiler.report_layer_time("conv0", 1.5)
+    assert reported == [("conv0", 0.0015)]
+    assert tensorrt_runtime._kinds('{"Layers": [{"Name": "conv0", "LayerType": "CaskConvolution"}, "old"]}') == {
+        "conv0": "CaskConvolution"
+    }
+
+
 def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
     """Without a GPU this is what can be said of the runner's calls."""
     owners = {

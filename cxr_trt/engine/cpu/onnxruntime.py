@@ -1,7 +1,9 @@
 """ONNX Runtime on the CPU: runs the graph as it is; float16 is computed in float32, with each result rounded."""
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 
-from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.backend import BuildOptions, LayerTime, median_layers
 from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig, cores, processors
 from cxr_trt.engine.cpu.streams import StreamRunner, Streams
 from cxr_trt.errors import BackendError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 ENGINE_FILE = "engine.onnx"
 # Layout of feature maps: as ONNX Runtime reorders them (channels in blocks of a vector's width, or last), or unchanged.
 REORDERED, NCHW = "reordered", "nchw"
+KERNEL_SUFFIX = "_kernel_time"  # of the events of layers in a trace
 
 
 class OnnxRuntimeBackend(CpuBackend):
@@ -46,6 +49,54 @@ class OnnxRuntimeBackend(CpuBackend):
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OnnxRuntimeRunner":
         return OnnxRuntimeRunner(folder / ENGINE_FILE, CpuConfig.from_settings(settings))
 
+    def layer_times(
+        self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
+    ) -> list[LayerTime]:
+        import onnxruntime
+
+        options = session_options(CpuConfig.from_settings(settings)._replace(streams=1), streams=1)
+        with tempfile.TemporaryDirectory() as traces:
+            options.enable_profiling, options.profile_file_prefix = True, f"{traces}/trace"
+            try:
+                session = onnxruntime.InferenceSession(
+                    str(folder / ENGINE_FILE), options, providers=["CPUExecutionProvider"]
+                )
+                for _ in range(1 + runs):  # the first is slower
+                    session.run(None, {"images": image})
+            except Exception as error:  # ONNX Runtime's exceptions share no base class
+                raise BackendError(f"ONNX Runtime cannot time the layers of {folder}: {error}") from error
+            trace = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        return median_layers(_runs_of(trace)[1:])
+
+
+def session_options(config: CpuConfig, streams: int) -> "onnxruntime.SessionOptions":
+    """How a session uses the processors and lays out feature maps, if so many streams share the processors."""
+    import onnxruntime  # here: an engine that another backend runs opens sooner
+
+    options = onnxruntime.SessionOptions()
+    may_use_all = processors() == os.cpu_count()
+    # Otherwise ONNX Runtime starts one thread per core and pins each to its core.
+    if streams > 1 or config.hyper_threading or not may_use_all:
+        threads = processors() if config.hyper_threading else cores()
+        options.intra_op_num_threads = max(1, threads // streams)
+    if config.layout == NCHW:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    return options
+
+
+def _runs_of(trace: Iterable[Mapping[str, Any]]) -> list[list[LayerTime]]:
+    """The layers of each run in a trace of ONNX Runtime, whose times are in microseconds."""
+    runs: list[list[LayerTime]] = []
+    kernels: list[LayerTime] = []
+    for event in trace:
+        if event["cat"] == "Node" and event["name"].endswith(KERNEL_SUFFIX):
+            name = event["name"].removesuffix(KERNEL_SUFFIX)
+            kernels.append(LayerTime(name, event["args"]["op_name"], event["dur"] / 1e6))
+        elif event["name"] == "model_run":
+            runs.append(kernels)
+            kernels = []
+    return runs
+
 
 class OnnxRuntimeRunner(StreamRunner):
     """One inference session per stream, each with a thread that waits for it."""
@@ -63,16 +114,9 @@ class OnnxRuntimeRunner(StreamRunner):
         self.one_by_one = graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
     def compile(self, streams: int, largest_part: int) -> Streams:
-        import onnxruntime  # here: an engine that another backend runs opens sooner
+        import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        may_use_all = processors() == os.cpu_count()
-        # Otherwise ONNX Runtime starts one thread per core and pins each to its core.
-        if streams > 1 or self.config.hyper_threading or not may_use_all:
-            threads = processors() if self.config.hyper_threading else cores()
-            options.intra_op_num_threads = max(1, threads // streams)
-        if self.config.layout == NCHW:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options = session_options(self.config, streams)
         try:
             sessions = [
                 onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])

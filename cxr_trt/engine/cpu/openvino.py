@@ -14,7 +14,7 @@ import onnx
 import onnx.inliner
 import openvino
 
-from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.backend import BuildOptions, LayerTime, median_layers
 from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig, processors
 from cxr_trt.engine.cpu.streams import StreamRunner, Streams
 from cxr_trt.errors import BackendError
@@ -65,6 +65,19 @@ class OpenVinoBackend(CpuBackend):
         bfloat16 = bool(settings.get(BFLOAT16_SETTING))
         return OpenVinoRunner(folder / ENGINE_FILE, spec, CpuConfig.from_settings(settings), bfloat16)
 
+    def layer_times(
+        self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
+    ) -> list[LayerTime]:
+        try:
+            model = core().read_model(folder / ENGINE_FILE)
+            model.reshape(openvino.PartialShape(image.shape))
+            properties = _properties(bool(settings.get(BFLOAT16_SETTING)))
+            request = core().compile_model(model, "CPU", {**properties, "PERF_COUNT": True}).create_infer_request()
+            request.infer([image])  # the first is slower
+            return median_layers([_profiled(request, image) for _ in range(runs)])
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot time the layers of {folder} ({error})") from error
+
 
 @cache
 def core() -> openvino.Core:
@@ -84,14 +97,29 @@ def has_bfloat16() -> bool:
     return is_allowed and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def _properties(bfloat16: bool) -> dict[str, Any]:
+    """Without a precision hint OpenVINO computes in bfloat16 or float16 on processors that have them."""
+    return {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+
+def _profiled(request: openvino.InferRequest, image: npt.NDArray[np.uint8]) -> list[LayerTime]:
+    """The layers of one run; those that OpenVINO has made part of others took no time and are left out."""
+    request.infer([image])
+    executed = openvino.ProfilingInfo.Status.EXECUTED
+    return [
+        LayerTime(layer.node_name, f"{layer.node_type} ({layer.exec_type})", layer.real_time.total_seconds())
+        for layer in request.profiling_info
+        if layer.status == executed
+    ]
+
+
 class OpenVinoRunner(StreamRunner):
     """A compiled model with one inference request per stream."""
 
     def __init__(self, ir: Path, spec: Specification, config: CpuConfig, bfloat16: bool) -> None:
         super().__init__(config)
         self._ir, self._size = ir, spec.image_size
-        # Without a precision hint OpenVINO computes in bfloat16 or float16 on processors that have them.
-        self._properties = {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
+        self._properties = _properties(bfloat16)
         try:
             self._model = core().read_model(ir)
         except RuntimeError as error:

@@ -16,11 +16,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx.inliner
 from packaging.version import Version
 
-from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.backend import BuildOptions, LayerTime
 from cxr_trt.engine.gpu import cuda
 from cxr_trt.engine.gpu.build_progress import BuildProgress
 from cxr_trt.engine.gpu.caches import load_timing_cache, save_timing_cache, timing_cache_path
@@ -126,6 +128,16 @@ class TensorRTBackend:
             raise BackendError(reason)
         with closing(self._load(cuda.gpu(), folder, settings)) as plan:
             return plan.layers()
+
+    def layer_times(
+        self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
+    ) -> list[LayerTime]:
+        """TensorRT times the layers itself, outside of CUDA graphs."""
+        if reason := self.why_not_run():
+            raise BackendError(reason)
+        gpu = cuda.gpu()
+        with closing(self._load(gpu, folder, settings)) as plan:
+            return plan.layer_times(gpu, image, runs)
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> GpuRunner | MultiGpuRunner:
         """Open the engine on all GPUs of the same model as the first one."""

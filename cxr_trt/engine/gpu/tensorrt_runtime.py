@@ -1,14 +1,19 @@
 """Running a plan of TensorRT or TensorRT-RTX, and keeping what they log."""
 
+import json
 import logging
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from cxr_trt.engine.backend import LayerTime, median_layers
 from cxr_trt.engine.gpu.caches import load_runtime_cache, runtime_cache_path, save_runtime_cache
 from cxr_trt.engine.gpu.cuda import Gpu, Stream
 from cxr_trt.engine.gpu.identity import GpuIdentity
@@ -138,6 +143,35 @@ class TensorRTPlan:
         inspector = self._log.not_none("inspect the engine", self._engine.create_engine_inspector())
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
+    def layer_times(self, gpu: Gpu, image: npt.NDArray[np.uint8], runs: int) -> list[LayerTime]:
+        """Seconds of each layer for one image, uint8 [1, 1, height, width], as TensorRT's profiler reports them.
+
+        A context with a profiler waits for its work, and reports when it is done.
+        """
+        kinds = _kinds(self.layers())
+        measured: list[list[LayerTime]] = []
+
+        def report(name: str, seconds: float) -> None:
+            measured[-1].append(LayerTime(name, kinds.get(name, ""), seconds))
+
+        sizes = {name: math.prod(tensor.shape) * tensor.dtype.itemsize for name, tensor in self.tensors.items()}
+        with gpu.current(), ExitStack() as stack:
+            workspace_size = self.workspace_size(1)
+            blocks = {name: stack.enter_context(closing(gpu.device_block(size))) for name, size in sizes.items()}
+            workspace = stack.enter_context(closing(gpu.device_block(workspace_size)))
+            host = stack.enter_context(closing(gpu.host_block(image.nbytes)))
+            stream = stack.enter_context(closing(gpu.stream()))
+            host.array[...] = image.reshape(-1)
+            stream.upload(host.array, blocks[INPUT].pointer)
+            stream.synchronize()
+            timed = stack.enter_context(closing(self.context(workspace.pointer, workspace_size)))
+            timed.profile(_profiler(self._trt, report))
+            for _ in range(1 + runs):  # the first is slower
+                measured.append([])
+                timed.enqueue(1, {name: block.pointer for name, block in blocks.items()}, stream)
+                stream.synchronize()
+        return median_layers(measured[1:])
+
     def close(self) -> None:
         """Also keeps what TensorRT-RTX has compiled."""
         if self._compiled is not None:
@@ -170,6 +204,25 @@ class TensorRTPlan:
         return Tensor(shape, np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name))))
 
 
+def _profiler(trt: Any, report: Callable[[str, float], None]) -> Any:
+    """An IProfiler that reports the name of each layer and its seconds."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, name: str, milliseconds: float) -> None:
+            report(name, milliseconds / 1000)
+
+    return Profiler()
+
+
+def _kinds(layers: str) -> dict[str, str]:
+    """The kind of each layer by its name, from the report of the engine inspector."""
+    found = json.loads(layers)["Layers"]  # plans that were built without details have names alone
+    return {layer["Name"]: layer["LayerType"] for layer in found if isinstance(layer, dict)}
+
+
 class TensorRTContext:
     """An execution context. See `cxr_trt.engine.gpu.pipeline.Context`."""
 
@@ -182,6 +235,11 @@ class TensorRTContext:
         for name, pointer in addresses.items():
             check("use a buffer", self._context.set_tensor_address(name, pointer))
         check("run the engine", self._context.execute_async_v3(stream.handle))
+
+    def profile(self, profiler: Any) -> None:
+        """Report the time of each layer to an IProfiler from now on."""
+        self._profiler = profiler  # the context does not keep it
+        self._context.profiler = profiler
 
     def close(self) -> None:
         self._context = None
