@@ -7,10 +7,12 @@ import statistics
 from dataclasses import replace
 
 import click
+import onnx
 
 from benchmarks.study import DEMO_MODEL, Result
 from cxr_trt.engine.choice import Timed, time_engines
 from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.export.crops_in_turn import score_crops_in_turn
 from cxr_trt.export.rewrites import NO_REWRITES, Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.markdown import markdown_table
@@ -23,6 +25,7 @@ REWRITES = {
     "pool_first": replace(NO_REWRITES, pool_first=True),
     "all but share_crops": Rewrites(share_crops=False),
     "all but chunk_concats": Rewrites(),
+    "all but crops_in_turn": Rewrites(chunk_concats=True),
     "all": Rewrites(chunk_concats=True),
 }
 MEANINGS = {
@@ -32,7 +35,8 @@ MEANINGS = {
     "pool_first": "pooling before the convolution of a transition",
     "all but share_crops": "these three together",
     "all but chunk_concats": "these three, and the early layers once for all crops",
-    "all": "all of these, and features joined after every four dense layers",
+    "all but crops_in_turn": "these four, and features joined after every four dense layers",
+    "all": "all of these, and one crop after the other",
 }
 TEXT = """\
 # What rewriting the graph brings
@@ -53,15 +57,18 @@ def measure(rounds: int) -> Result:
     """Time an engine for each rewrite and each CPU backend."""
     graph = ScoringGraph.load(DEMO_MODEL)
     engines = {
-        (name, label): Timed(BACKENDS[name], graph.rewritten(chosen))
-        for name in PACKAGES
-        for label, chosen in REWRITES.items()
+        (name, label): Timed(BACKENDS[name], _rewritten(graph, label)) for name in PACKAGES for label in REWRITES
     }
     seconds = time_engines(engines, graph.spec, rounds)
     summaries = {
         name: {label: _summary(seconds[name, label], seconds[name, "none"]) for label in REWRITES} for name in PACKAGES
     }
     return {"rounds": rounds, "seconds_per_xray": summaries}
+
+
+def _rewritten(graph: ScoringGraph, label: str) -> onnx.ModelProto:
+    model = graph.rewritten(REWRITES[label])
+    return score_crops_in_turn(model) if label == "all" else model
 
 
 def _summary(values: list[float], plain: list[float]) -> dict[str, float]:

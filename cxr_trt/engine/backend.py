@@ -116,7 +116,9 @@ class Backend(Protocol):
 
     share_crops: whether its engines share crops by default, which is so where that was measured to be faster.
     chunk_concats: whether its floating-point engines join features in chunks, likewise.
-    grey_stem: whether the first convolution of a network reads the grey picture itself, likewise.
+    rewrite_networks: whether other projects' networks are rewritten (`cxr_trt.export.grey_stem`,
+        `cxr_trt.export.pool_first`), likewise.
+    crops_in_turn: whether the network sees the crops of an X-ray one after the other, likewise.
     on_cpu: whether its engines run on the CPU: their settings then include a `cxr_trt.engine.cpu.config.CpuConfig`, and
         layers of an int8 engine that are not int8 compute in float32. On a GPU those compute in float16.
     precisions: the precisions that it supports on this machine.
@@ -128,7 +130,8 @@ class Backend(Protocol):
     default_max_batch: int
     share_crops: bool
     chunk_concats: bool
-    grey_stem: bool
+    rewrite_networks: bool
+    crops_in_turn: bool
     layouts: tuple[str, ...]
     on_cpu: bool
 

@@ -13,6 +13,8 @@ from cxr_trt.export.crop_sharing import ImagePart
 from cxr_trt.spec import Specification
 
 NORMALISE_SCALE, NORMALISE_SHIFT = "normalise.scale", "normalise.shift"  # constants, one value per channel
+VIEW = "view"  # a prefix
+CROPS_TO_SCORE, NORMALISED_CROPS = f"{VIEW}.parts", f"{VIEW}.normalised"  # tensors [N * views, channels, h, w]
 
 
 def grey_pixels(graph: GraphBuilder) -> str:

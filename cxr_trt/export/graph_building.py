@@ -15,6 +15,7 @@ from cxr_trt.export.backbone import EARLY_CHANNELS, early, late, transfer
 from cxr_trt.export.builder import OPSET, GraphBuilder
 from cxr_trt.export.crop_sharing import EARLY_STRIDE, ImagePart, Piece, crop_parts, pieces_of_views, worth_sharing
 from cxr_trt.export.framing import (
+    VIEW,
     add_class_maps,
     add_probabilities,
     cut_parts,
@@ -26,6 +27,8 @@ from cxr_trt.export.pooling import POOLING_DOMAIN, POOLING_DOMAIN_VERSION, POOLI
 from cxr_trt.export.rewrites import NO_REWRITES, Rewrites, average_maps, fold_norms, split_first_convs
 from cxr_trt.model.settings import ModelSettings
 from cxr_trt.spec import Specification
+
+EARLY_MAPS = "early"  # the tensor with the maps before the first gate, if crops share what precedes them
 
 
 def build_graph(
@@ -84,7 +87,7 @@ def _early_maps(graph: GraphBuilder, spec: Specification, rewrites: Rewrites) ->
     grey = grey_pixels(graph)
     geometry = spec.view_list(), spec.image_size, spec.view_size
     if not rewrites.share_crops or not worth_sharing(*geometry):
-        return early(graph, cut_parts(graph, grey, crop_parts(*geometry), spec, "view"), rewrites)
+        return early(graph, cut_parts(graph, grey, crop_parts(*geometry), spec, VIEW), rewrites)
     sources = pieces_of_views(*geometry)
     maps_of_parts: dict[ImagePart, tuple[str, int]] = {}  # tensor [N, parts, 128, h, w], and index of the part in it
     by_size: dict[tuple[int, int], list[ImagePart]] = {}
@@ -102,7 +105,7 @@ def _early_maps(graph: GraphBuilder, spec: Specification, rewrites: Rewrites) ->
         maps_of_parts |= {part: (by_image, i) for i, part in enumerate(parts)}
     joined = [_join(graph, lines, maps_of_parts, f"view{i}") for i, lines in enumerate(sources)]
     cells = [side // EARLY_STRIDE for side in spec.view_size]
-    return graph.reshape(graph.concat(joined, "views", 1), "early", [-1, EARLY_CHANNELS, *cells])
+    return graph.reshape(graph.concat(joined, "views", 1), EARLY_MAPS, [-1, EARLY_CHANNELS, *cells])
 
 
 def _join(

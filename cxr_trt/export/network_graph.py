@@ -13,6 +13,8 @@ from onnx import TensorProto, helper
 from cxr_trt.export.builder import GraphBuilder
 from cxr_trt.export.crop_sharing import crop_parts
 from cxr_trt.export.framing import (
+    NORMALISED_CROPS,
+    VIEW,
     add_class_maps,
     add_probabilities,
     cut_parts,
@@ -72,7 +74,7 @@ def build_network_graph(
     """
     graph = GraphBuilder({})
     parts = crop_parts(spec.view_list(), spec.image_size, spec.view_size)
-    normalised = cut_parts(graph, grey_pixels(graph), parts, spec, "view")
+    normalised = cut_parts(graph, grey_pixels(graph), parts, spec, VIEW)
     if network.one_by_one:
         results = []
         for i in range(len(parts)):
@@ -139,7 +141,7 @@ def find_network_graph(model: onnx.ModelProto) -> NetworkGraph | None:
         return None
     one_by_one = first[0].name.startswith("view0.")
     scope = "view0." if one_by_one else ""
-    crops = "view0.crop" if one_by_one else "view.normalised"
+    crops = "view0.crop" if one_by_one else NORMALISED_CROPS
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     produced = {name: name.removeprefix(scope) for node in first for name in node.output}
     nodes = []

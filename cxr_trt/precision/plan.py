@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import onnx
 
 from cxr_trt.errors import BundleError
+from cxr_trt.export.crops_in_turn import score_crops_in_turn
 from cxr_trt.export.grey_stem import read_grey
+from cxr_trt.export.pool_first import pool_before_convolutions
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.precision import PRECISIONS, Precision
@@ -24,7 +26,9 @@ class GraphForm(Protocol):
     """What a backend wants of the graph that it builds an engine from; `cxr_trt.engine.backend.Backend` is one.
 
     share_crops, chunk_concats: see `cxr_trt.export.rewrites.Rewrites`.
-    grey_stem: whether the first convolution of a network reads the grey picture itself (`cxr_trt.export.grey_stem`).
+    rewrite_networks: whether other projects' networks are rewritten (`cxr_trt.export.grey_stem`,
+        `cxr_trt.export.pool_first`).
+    crops_in_turn: whether the network sees the crops one after the other (`cxr_trt.export.crops_in_turn`).
     on_cpu: whether activations of int8 layers that are never negative have no sign, and what is not int8 stays float32.
         On a GPU it is float16.
     """
@@ -34,7 +38,9 @@ class GraphForm(Protocol):
     @property
     def chunk_concats(self) -> bool: ...
     @property
-    def grey_stem(self) -> bool: ...
+    def rewrite_networks(self) -> bool: ...
+    @property
+    def crops_in_turn(self) -> bool: ...
     @property
     def on_cpu(self) -> bool: ...
 
@@ -104,8 +110,11 @@ class PrecisionPlan:
         model = graph.rewritten(rewrites)
         if self.calibration:
             model = quantize(model, self.calibration.thresholds, unsigned=form.on_cpu)
-        if form.grey_stem:
+        if form.rewrite_networks:
             model = read_grey(model)
+            model = model if self.calibration else pool_before_convolutions(model)
+        if form.crops_in_turn and len(graph.spec.view_list()) > 1:
+            model = score_crops_in_turn(model)
         return to_float16(model, self.float32) if typed else model
 
 

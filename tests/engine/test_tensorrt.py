@@ -200,21 +200,25 @@ class TestPlugin:
         build = importlib.import_module("plugins.build")
         assert build.INSTALLED == tensorrt_plugin.INSTALLED_PLUGIN
 
-    def test_the_command_lines_option_reaches_the_backend(
+    @pytest.mark.usefixtures("trt")
+    def test_the_command_lines_options_reach_the_backend(
         self, cli: Callable[..., Result], cheap_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        asked: list[bool] = []
-        backend = BACKENDS["onnxruntime"]
+        asked: list[BuildOptions] = []
+        backend = BACKENDS["tensorrt-rtx"]
 
         def build(*arguments: Any) -> Any:
-            asked.append(arguments[2].plugin)
+            asked.append(arguments[2])
             return type(backend).build(backend, *arguments)
 
         monkeypatch.setattr(backend, "build", build)
-        for option in ([], ["--no-plugin"], ["--plugin"]):
-            command = ("build-engine", cheap_bundle, "-o", tmp_path / "e.cxr", "--backend", "onnxruntime")
-            assert cli(*command, "--overwrite", *option).exit_code == 0
-        assert asked == [None, False, True]
+        for option in ([], ["--no-plugin"], ["--plugin"], ["--fast-build", "--memory-limit", 64]):
+            command = ("build-engine", cheap_bundle, "-o", tmp_path / "e.cxr", "--backend", "tensorrt-rtx")
+            result = cli(*command, "--overwrite", *option)
+            assert result.exit_code == 0, result.output
+        assert [options.plugin for options in asked] == [None, False, True, None]
+        assert [options.fast_build for options in asked] == [False, False, False, True]
+        assert [options.memory_limit for options in asked] == [None, None, None, 64 << 20]
 
     def test_what_is_no_plugin_library_is_refused(self, trt: Any, library: Path) -> None:
         log = tensorrt_runtime.Log(trt)

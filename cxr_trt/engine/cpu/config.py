@@ -36,7 +36,7 @@ class CpuBackend:
 
     default_max_batch = 1
     share_crops = True
-    chunk_concats = grey_stem = False
+    chunk_concats = rewrite_networks = crops_in_turn = False
     layouts: tuple[str, ...] = ()
     on_cpu = True
 

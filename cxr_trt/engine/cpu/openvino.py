@@ -23,6 +23,7 @@ from cxr_trt.spec import Specification
 ENGINE_FILE = "openvino.xml"  # with openvino.bin beside it
 
 BFLOAT16_SETTING = "bfloat16"
+LOOP = "TensorIterator"  # OpenVINO's operator for what is computed for one crop after the other
 ISA_WITH_BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")  # parts of values of ONEDNN_MAX_CPU_ISA
 
 
@@ -30,7 +31,7 @@ class OpenVinoBackend(CpuBackend):
     """See `Backend`."""
 
     name = "openvino"
-    chunk_concats = grey_stem = True
+    chunk_concats = rewrite_networks = crops_in_turn = True
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -68,13 +69,19 @@ class OpenVinoBackend(CpuBackend):
     def layer_times(
         self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
     ) -> list[LayerTime]:
+        """What is computed for one crop after the other is timed for one, and multiplied."""
         try:
             model = core().read_model(folder / ENGINE_FILE)
             model.reshape(openvino.PartialShape(image.shape))
-            properties = _properties(bool(settings.get(BFLOAT16_SETTING)))
-            request = core().compile_model(model, "CPU", {**properties, "PERF_COUNT": True}).create_infer_request()
-            request.infer([image])  # the first is slower
-            return median_layers([_profiled(request, image) for _ in range(runs)])
+            properties = {**_properties(bool(settings.get(BFLOAT16_SETTING))), "PERF_COUNT": True}
+            layers = _layer_times(model, properties, image, runs)
+            for loop in (node for node in model.get_ops() if node.get_type_name() == LOOP):
+                crops, *crop_shape = loop.input(0).shape
+                crop = np.zeros((1, *crop_shape), np.float32)
+                inner = _layer_times(loop.get_body(), properties, crop, runs)
+                layers = [layer for layer in layers if layer.name != loop.get_friendly_name()]
+                layers += [layer._replace(seconds=crops * layer.seconds) for layer in inner]
+            return layers
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot time the layers of {folder} ({error})") from error
 
@@ -102,9 +109,17 @@ def _properties(bfloat16: bool) -> dict[str, Any]:
     return {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
-def _profiled(request: openvino.InferRequest, image: npt.NDArray[np.uint8]) -> list[LayerTime]:
+def _layer_times(
+    model: openvino.Model, properties: Mapping[str, Any], values: npt.NDArray[Any], runs: int
+) -> list[LayerTime]:
+    request = core().compile_model(model, "CPU", dict(properties)).create_infer_request()
+    request.infer([values])  # the first is slower
+    return median_layers([_profiled(request, values) for _ in range(runs)])
+
+
+def _profiled(request: openvino.InferRequest, values: npt.NDArray[Any]) -> list[LayerTime]:
     """The layers of one run; those that OpenVINO has made part of others took no time and are left out."""
-    request.infer([image])
+    request.infer([values])
     executed = openvino.ProfilingInfo.Status.EXECUTED
     return [
         LayerTime(layer.node_name, f"{layer.node_type} ({layer.exec_type})", layer.real_time.total_seconds())
