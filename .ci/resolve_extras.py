@@ -24,7 +24,8 @@ else:
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 EXTRAS = (
-    *("tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13", "jetson"),
+    *("tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13"),
+    *("cuda-cu12", "cuda-cu13", "jetson"),
     *("export", "train", "dicom-results", "plots"),
 )
 PYTHONS = ("3.10", "3.12")  # of Ubuntu 22.04 with JetPack 6, and of Ubuntu 24.04 with JetPack 7
@@ -50,7 +51,7 @@ def main() -> None:
 
 def resolved(extras: dict[str, list[str]], extra: str, python: str, processor: str) -> tuple[bool, str]:
     """Whether an extra is of one version of CUDA at most, and which, or why pip cannot resolve it."""
-    wanted = [*requirements(extras, "", python), *requirements(extras, extra, python)]
+    wanted = [*requirements(extras, "", python, processor), *requirements(extras, extra, python, processor)]
     try:
         majors = cuda_majors(wanted, python, processor)
     except subprocess.CalledProcessError as error:
@@ -58,15 +59,16 @@ def resolved(extras: dict[str, list[str]], extra: str, python: str, processor: s
     return len(majors) <= 1, f"CUDA {', '.join(map(str, sorted(majors)))}" if majors else "no CUDA"
 
 
-def requirements(extras: dict[str, list[str]], extra: str, python: str) -> Iterator[str]:
-    """The requirements of an extra, with those of the extras in it, for a version of Python."""
+def requirements(extras: dict[str, list[str]], extra: str, python: str, processor: str) -> Iterator[str]:
+    """The requirements of an extra, with those of the extras in it, for a version of Python and a processor."""
+    machine = {"python_version": python, "platform_machine": processor}
     for text in extras[extra]:
         requirement = Requirement(text)
-        if requirement.marker and not requirement.marker.evaluate({"python_version": python}):
+        if requirement.marker and not requirement.marker.evaluate(machine):
             continue
         if requirement.name == "cxr-trt":
             for other in requirement.extras:
-                yield from requirements(extras, other, python)
+                yield from requirements(extras, other, python, processor)
         else:
             yield text
 

@@ -68,6 +68,7 @@ def benchmark(
     with Engine(bundle) as engine:
         engine.run(check_pictures(engine.spec.image_size)[:1])
         first = time.perf_counter() - start
+        is_tensorrt = engine.manifest.backend.startswith("tensorrt")
         result: dict[str, Any] = {
             "machine": describe_machine(),
             "backend": f"{engine.manifest.backend} {engine.manifest.backend_version}",
@@ -76,12 +77,13 @@ def benchmark(
             "engine": engine.fingerprint,
             "max_batch": engine.max_batch,
             "seconds_to_open_and_score_one": first,
-            **(on_gpu if engine.manifest.backend.startswith("tensorrt") else engine_alone)(engine, runs),
+            **(on_gpu if is_tensorrt else engine_alone)(engine, runs),
         }
         if sources:
             result |= from_files(engine, sources, workers or os.cpu_count() or 1)
-        limit = against_the_gpu if engine.manifest.backend.startswith("tensorrt") else against_the_processors
-        result |= limit(engine, bundle, result["seconds_per_xray"]["median"])
+        if is_tensorrt or BACKENDS[engine.manifest.backend].on_cpu:
+            limit = against_the_gpu if is_tensorrt else against_the_processors
+            result |= limit(engine, bundle, result["seconds_per_xray"]["median"])
         times = layer_times(engine, bundle, runs) if shows_layers else []
     result["peak_memory_mib"] = peak_memory()
     show_facts({name.replace("_", " "): _shown(value) for name, value in result.items()})

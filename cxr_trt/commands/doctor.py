@@ -72,7 +72,7 @@ def _is_for_this_machine(extra: str) -> bool:
     """Whether a user here may want the extra: of those for GPUs, the one whose CUDA is the driver's."""
     if extra in ("dev", "test", *SHARED_EXTRAS):
         return False
-    if extra == "jetson" or extra.startswith("tensorrt"):
+    if extra == "jetson" or extra.startswith(("tensorrt-", "cuda-")):
         backend = extra.rpartition("-cu")[0] or "tensorrt"
         return f"[{extra}]" in install_command(backend, driver_cuda())
     return True

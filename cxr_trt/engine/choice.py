@@ -21,7 +21,7 @@ from cxr_trt.precision.plan import PrecisionPlan
 from cxr_trt.spec import Specification
 
 CPU_BACKENDS = ("openvino", "onnxruntime")  # which one is faster depends on the processor
-GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")  # the faster one first
+GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda")  # the faster one first
 TIMED_RUNS = 2
 
 Label = TypeVar("Label")

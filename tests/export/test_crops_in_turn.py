@@ -73,9 +73,9 @@ def test_what_ends_before_the_pooling_elsewhere_stays_as_it_is(small_graph):
     assert score_crops_in_turn(model) is model
 
 
-@pytest.mark.parametrize(("backend", "in_turn"), [("openvino", True), ("onnxruntime", False)])
+@pytest.mark.parametrize(("backend", "in_turn"), [("openvino", True), ("onnxruntime", True), ("tensorrt-rtx", False)])
 @pytest.mark.parametrize("view_set", ["ten-crop", "center"])
-def test_openvino_gets_several_crops_in_turn(small_graph, backend, in_turn, view_set):
+def test_cpus_get_several_crops_in_turn(small_graph, backend, in_turn, view_set):
     model = FLOAT32.engine_graph(small_graph.with_views(view_set), BACKENDS[backend])
     assert (scan_of(model) is not None) == (in_turn and view_set == "ten-crop")
 

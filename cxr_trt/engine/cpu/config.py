@@ -35,8 +35,8 @@ class CpuBackend:
     """What both CPU backends have in common: they are always installed, and their engines fit any processor."""
 
     default_max_batch = 1
-    share_crops = True
-    chunk_concats = rewrite_networks = crops_in_turn = False
+    share_crops = crops_in_turn = True
+    chunk_concats = rewrite_networks = False
     layouts: tuple[str, ...] = ()
     on_cpu = True
 

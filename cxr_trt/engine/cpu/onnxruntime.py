@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -54,19 +54,13 @@ class OnnxRuntimeBackend(CpuBackend):
     ) -> list[LayerTime]:
         import onnxruntime
 
-        options = session_options(CpuConfig.from_settings(settings)._replace(streams=1), streams=1)
-        with tempfile.TemporaryDirectory() as traces:
-            options.enable_profiling, options.profile_file_prefix = True, f"{traces}/trace"
-            try:
-                session = onnxruntime.InferenceSession(
-                    str(folder / ENGINE_FILE), options, providers=["CPUExecutionProvider"]
-                )
-                for _ in range(1 + runs):  # the first is slower
-                    session.run(None, {"images": image})
-            except Exception as error:  # ONNX Runtime's exceptions share no base class
-                raise BackendError(f"ONNX Runtime cannot time the layers of {folder}: {error}") from error
-            trace = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return median_layers(_runs_of(trace)[1:])
+        options, path = session_options(CpuConfig.from_settings(settings), streams=1), str(folder / ENGINE_FILE)
+        return time_layers(
+            options,
+            lambda: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]),
+            image,
+            runs,
+        )
 
 
 def session_options(config: CpuConfig, streams: int) -> "onnxruntime.SessionOptions":
@@ -82,6 +76,25 @@ def session_options(config: CpuConfig, streams: int) -> "onnxruntime.SessionOpti
     if config.layout == NCHW:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     return options
+
+
+def time_layers(
+    options: "onnxruntime.SessionOptions",
+    open_session: "Callable[[], onnxruntime.InferenceSession]",
+    image: npt.NDArray[np.uint8],
+    runs: int,
+) -> list[LayerTime]:
+    """The median seconds of each layer of a session that is opened with `options`. Raises BackendError."""
+    with tempfile.TemporaryDirectory() as traces:
+        options.enable_profiling, options.profile_file_prefix = True, f"{traces}/trace"
+        try:
+            session = open_session()
+            for _ in range(1 + runs):  # the first is slower
+                session.run(None, {"images": image})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise BackendError(f"ONNX Runtime cannot time the engine's layers: {error}") from error
+        trace = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return median_layers(_runs_of(trace)[1:])
 
 
 def _runs_of(trace: Iterable[Mapping[str, Any]]) -> list[list[LayerTime]]:

@@ -31,7 +31,7 @@ class OpenVinoBackend(CpuBackend):
     """See `Backend`."""
 
     name = "openvino"
-    chunk_concats = rewrite_networks = crops_in_turn = True
+    chunk_concats = rewrite_networks = True
 
     @property
     def precisions(self) -> tuple[str, ...]:

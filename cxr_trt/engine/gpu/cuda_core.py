@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.engine.gpu.cuda import NO_GPU, Graph, Memory, Stream, failed, free_memory
-from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command
+from cxr_trt.engine.gpu.cuda_versions import NO_DRIVER, driver_cuda, install_command
 from cxr_trt.errors import BackendError
 
 NO_CUDA_CORE = "cuda-core cannot be imported ({}): run {}"
-NO_DRIVER = "no NVIDIA driver was found: install it, or give the container access to the GPUs (docker run --gpus all)"
 
 
 def gpus() -> tuple["CudaCoreGpu", ...]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from packaging.version import Version
 
 DRIVER_LIBRARY = "libcuda.so.1"
+NO_DRIVER = "no NVIDIA driver was found: install it, or give the container access to the GPUs (docker run --gpus all)"
 JETSON_FILE = Path("/etc/nv_tegra_release")
 EXTRAS_CUDA = (13, 12)  # the major versions of CUDA that there are extras for
 PER_CUDA = re.compile(r"(tensorrt|tensorrt-rtx)-cu(\d+)(-libs)?")  # packages for one major version of CUDA
@@ -85,7 +86,7 @@ def is_jetson() -> bool:
 
 
 def install_command(backend: str, driver: CudaVersion | None) -> str:
-    """What installs a backend ("tensorrt" or "tensorrt-rtx") on this machine."""
+    """What installs a backend ("tensorrt", "tensorrt-rtx" or "cuda") on this machine."""
     if is_jetson():
         return JETSON_INSTALL
     major = EXTRAS_CUDA[0] if driver is None else min(driver.major, EXTRAS_CUDA[0])
