@@ -212,7 +212,7 @@ def _gpu_part(result: Result) -> str:
     return GPU.format(
         gpu=result["gpu"],
         runs=LATENCY_RUNS,
-        missing=f"- There is no row for {' and '.join(missing)}: they did not run there.\n" if missing else "",
+        missing=f"- These did not run there: {', '.join(missing)}.\n" if missing else "",
         latency=markdown_table(("", "p50", "p95", "p99", "clock", "power"), latency),
     )
 

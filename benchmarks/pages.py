@@ -10,14 +10,14 @@ SPEED_BEGIN = "<!-- speed table -->"
 SPEED_END = "<!-- end of speed table -->"
 SPEED_ROWS = {
     "PyTorch eager": "PyTorch, ten crops",
-    "torch.compile": "PyTorch with `torch.compile`",
     "ONNX Runtime, plain export": "ONNX Runtime on a plain `torch.onnx.export`",
-    "OpenVINO, plain export": "OpenVINO on the same export",
+    "OpenVINO, plain export": "OpenVINO on the same export, float32",
+    "OpenVINO, plain export, own precision": "OpenVINO on the same export, bfloat16, its own choice",
     "cxr-trt openvino, ten-crop": "**cxr-trt, ten crops**",
+    "cxr-trt openvino, ten-crop, bf16": "**cxr-trt, ten crops, bf16**",
     "cxr-trt openvino, ten-crop, int8": "**cxr-trt, ten crops, int8**",
     "cxr-trt openvino, dense": "cxr-trt, dense views",
     "cxr-trt openvino, dense, int8": "cxr-trt, dense views, int8",
-    "cxr-trt openvino, center": "cxr-trt, centre crop only",
 }
 """Rows of the benchmark that README shows, and what it calls them."""
 

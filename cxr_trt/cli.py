@@ -23,6 +23,8 @@ COMMANDS = {
     "build-engine": "Build an engine bundle for this machine.",
     "inspect": "Show what an engine bundle is.",
     "score": "Score chest X-rays: PNG, JPEG and DICOM.",
+    "list": "List files in shards, for a cluster.",
+    "collect": "Put the parts of a cluster's table together.",
     "report": "Show a table of scores as one HTML page.",
     "evaluate": "Compare scores with labels: AUC per finding.",
     "calibrate": "Fit probabilities and thresholds to validation data.",

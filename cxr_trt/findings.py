@@ -31,6 +31,7 @@ MAX_LISTED_NAMES = 20
 RESERVED_NAMES = frozenset(
     {
         *("path", "sha256", "width", "height", "format", "warnings", "error", "engine", "calibration"),
+        *("study_uid", "series_uid", "instance_uid"),
         *("image", "patient_id"),  # of a table of labels
     }
 )

@@ -177,7 +177,7 @@ def read_calibration(bundle: Path, engine: str, findings: tuple[str, ...]) -> Ca
         if path.stat().st_size > MAX_CALIBRATION_BYTES:
             raise ValueError("larger than any calibration")
         text = path.read_text(encoding="utf-8")
-        calibration = _parse(json.loads(text), findings)
+        calibration = parse_calibration(text, findings)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path}: damaged or from another version of cxr-trt; {remedy}") from error
     if text != calibration.to_json():
@@ -185,6 +185,11 @@ def read_calibration(bundle: Path, engine: str, findings: tuple[str, ...]) -> Ca
     if calibration.engine != engine:
         raise BundleError(f"{path}: fitted for the engine {calibration.engine}, but this is {engine}; {remedy}")
     return calibration
+
+
+def parse_calibration(text: str, findings: tuple[str, ...]) -> Calibration:
+    """The inverse of `Calibration.to_json`. Raises ValueError, LookupError, TypeError or AttributeError for others."""
+    return _parse(json.loads(text), findings)
 
 
 def _parse(fields: Any, findings: tuple[str, ...]) -> Calibration:

@@ -1,6 +1,6 @@
 """The table of `cxr-trt score` and the journal beside it: which rows are kept, and when a table may be replaced."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from cxr_trt.images.files import Selection
 from cxr_trt.outputs import check_output, locked, replacing
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
+from cxr_trt.tables.rows import Row
 from cxr_trt.tables.writing import TABLE_SUFFIXES, check_xlsx, write_table
 
 
@@ -80,7 +81,18 @@ def write_kept_rows(journal: Journal, run: Run, engine: Engine, output: Path, *,
     """Write the table from the journal, in the order of the files; it appears whole or not at all."""
     with replacing(output, output.with_name(f".{output.name}.partial")) as partial:
         paths = list(dict.fromkeys((*(journal.table_paths() if append else ()), *run.paths)))
-        rows = journal.rows(paths)
-        write_table(partial, output.suffix, rows, engine.spec, engine.calibration, root=run.root, bom=bom)
+        rows: Iterable[Row] = journal.rows(paths)
+        if uids := run.uids:
+            rows = map(uids.kept_in, rows)
+        write_table(
+            partial,
+            output.suffix,
+            rows,
+            engine.spec,
+            engine.calibration,
+            root=run.root,
+            bom=bom,
+            uids=uids is not None,
+        )
         journal.note_table(run.root, paths)
         journal.note_made(hash_file(partial))

@@ -5,6 +5,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cxr_trt.commands.progress import FileProgress
@@ -14,6 +15,7 @@ from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import Result
 from cxr_trt.tables.rows import NOTICE, Row
+from cxr_trt.tables.uids import UidColumns
 
 MAX_SHOWN_ROWS = 50
 MAX_SHOWN_ERRORS = 20
@@ -43,13 +45,18 @@ class Run:
     """The rows of a run: all of them in the journal, and the first of them to show."""
 
     def __init__(
-        self, engine: Engine, journal: Journal | None, writers: Sequence[ResultWriter], selection: Selection
+        self,
+        engine: Engine,
+        journal: Journal | None,
+        writers: Sequence[ResultWriter],
+        selection: Selection,
+        uids: UidColumns | None = None,
     ) -> None:
         self._engine, self._journal, self._writers, self._sources = engine, journal, writers, selection.sources
         self.skipped, self._skipped_paths = Counter(selection.skipped), set[str]()
         self._warnings: Counter[str] = Counter()
         self._common_warnings = set(engine.warnings)
-        self.root = selection.root
+        self.root, self.uids = selection.root, uids
         self._artifacts_key = "; ".join(writer.artifacts_key for writer in writers) or None
         self.rows, self.errors = Sample(MAX_SHOWN_ROWS), Sample(MAX_SHOWN_ERRORS)
         if journal:
@@ -62,7 +69,15 @@ class Run:
     def known_row(self, path: str) -> Row | None:
         """The row of an earlier run, if all the files that are wanted beside it are still there."""
         row = self._journal.row(path, self._engine.fingerprint, self._artifacts_key) if self._journal else None
-        return row if row and all(writer.has_written(row) for writer in self._writers) else None
+        if row is None or (self.uids and row.uid_kind != self.uids.kind):
+            return None
+        return row if all(writer.has_written(row) for writer in self._writers) else None
+
+    def with_uids(self, result: Result) -> Result:
+        """The result with the UIDs that are asked for in its row."""
+        if not self.uids or result.is_known or result.skipped:
+            return result
+        return replace(result, row=self.uids.added_to(result.row, result.identity))
 
     @property
     def paths(self) -> Iterator[str]:
@@ -74,7 +89,7 @@ class Run:
             self.skipped[result.skipped] += 1
             self._skipped_paths.add(result.row.path)
             return
-        self._warnings.update(re.sub(r"\d+(\.\d+)?", "#", warning) for warning in result.row.warnings)
+        self._warnings.update(re.sub(r"(?<![A-Za-z])\d+(\.\d+)?", "#", warning) for warning in result.row.warnings)
         if self._journal and not result.is_known:
             self._journal.add(result.row, self._artifacts_key)
         self.rows.add(result.row)

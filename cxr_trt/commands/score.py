@@ -20,6 +20,7 @@ from cxr_trt.commands.messages import file_count, message_options, say
 from cxr_trt.commands.options import PATH, finish, heatmap_options, overwrite_option, workers_option
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.run import Run, describe
+from cxr_trt.commands.score_list import WHOLE, Part, PartType, check_options, is_list, score_list
 from cxr_trt.commands.selection import choose_files, selection_options
 from cxr_trt.commands.terminal import show_rows
 from cxr_trt.errors import UsageError
@@ -33,6 +34,7 @@ from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import default_workers, score_files
 from cxr_trt.tables.rows import Row
+from cxr_trt.tables.uids import UidColumns
 from cxr_trt.tables.writing import standard_output
 
 DICOM_SUFFIXES = (".dcm", ".dicom", "")
@@ -59,6 +61,12 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
 @click.option("--table", is_flag=True, help="Print a readable table (the default on a terminal without -o).")
 @click.option("--append", is_flag=True, help="Keep the rows of the table whose files are not named now.")
 @click.option("--bom", is_flag=True, help="Start a CSV with a byte-order mark, so that Excel shows all letters right.")
+@click.option(
+    "--uids",
+    is_flag=True,
+    help="Add columns with the UIDs of DICOM files: study, series and instance. They IDENTIFY the study.",
+)
+@click.option("--pseudonyms", type=PATH, metavar="KEYFILE", help="Add the UIDs as pseudonyms, made with a secret key.")
 @click.option("--dry-run", is_flag=True, help="Only list the files that would be scored.")
 @click.option("--heatmaps", type=PATH, help="Folder for heat maps: one picture per finding.")
 @heatmap_options
@@ -66,7 +74,13 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
     "--dicom-results",
     type=PATH,
     help="Folder for DICOM results of DICOM files: a structured report and heat maps. They carry the PATIENT'S "
-    "IDENTIFIERS (name, ID, study and others); no other output does. Needs pip install 'cxr-trt[dicom-results]'.",
+    "IDENTIFIERS (name, ID, study and others); no other output but --uids does. Needs pip install "
+    "'cxr-trt[dicom-results]'.",
+)
+@click.option(
+    "--part",
+    type=PartType(),
+    help="Of a list of `cxr-trt list`: score only its I-th part of N, such as 7/100. -o then names a folder.",
 )
 @workers_option
 @click.option("--fresh", is_flag=True, help="Start over: forget what an earlier run has scored.")
@@ -85,6 +99,8 @@ def score(
     table: bool,
     append: bool,
     bom: bool,
+    uids: bool,
+    pseudonyms: Path | None,
     dry_run: bool,
     heatmaps: Path | None,
     heatmaps_above: float | None,
@@ -95,6 +111,7 @@ def score(
     top: int,
     raw_maps: bool,
     full_size: bool,
+    part: Part | None,
     workers: int | None,
     fresh: bool,
     json_path: Path | None,
@@ -104,8 +121,16 @@ def score(
 
     Scored rows are kept in a journal beside the table: the same command again scores only what is new or changed.
     """
+    if is_list(paths):
+        check_options(click.get_current_context())
+        with _open_engine(bundle) as engine:
+            score_list(paths[0], engine, output, part or WHOLE, workers, overwrite=overwrite)
+        return
+    if part:
+        raise UsageError("--part is for a list of files: name one that `cxr-trt list` made")
     check_table_options(output, append=append, bom=bom)
     _check_result_options(heatmaps, dicom_results, raw_maps=raw_maps, full_size=full_size)
+    uid_columns = _uid_columns(uids=uids, key_file=pseudonyms)
     if json_path:
         check_output(json_path, (".json",), overwrite=True)
     selection = choose_files(paths, files_from, exclude, limit)
@@ -125,9 +150,10 @@ def score(
             check_one_engine(journal, engine)
         look = HeatmapLook(top, heatmaps_above, shown_findings, heatmap_range, heatmap_format)
         writers = _result_writers(engine, heatmaps, dicom_results, look, raw_maps=raw_maps, full_size=full_size)
-        stream = None if output or table else standard_output(engine.spec.findings, engine.calibration)
+        findings, calibration = engine.spec.findings, engine.calibration
+        stream = None if output or table else standard_output(findings, calibration, uids=uid_columns is not None)
         _announce(engine, selection)
-        run = Run(engine, journal, writers, selection)
+        run = Run(engine, journal, writers, selection, uid_columns)
         if not run.known_row(selection.sources[0].name):
             engine.prepare(len(selection.sources))  # while the decoders start
         stack.enter_context(reporting_kept_rows(journal))
@@ -137,12 +163,12 @@ def score(
             selection.sources,
             class_maps=bool(writers) and engine.has_class_maps,
             max_picture_side=max((writer.max_picture_side for writer in writers), default=0),
-            identities=any(writer.needs_identity for writer in writers),
+            identities=uid_columns is not None or any(writer.needs_identity for writer in writers),
             workers=workers,
             spares=spares,
             known=run.known_row,
         )
-        for result in write_results(results, writers):
+        for result in map(run.with_uids, write_results(results, writers)):
             run.add(result)
             if stream and not result.skipped:
                 stream.write(result.row)
@@ -179,6 +205,12 @@ def _check_result_options(
         )
     if dicom_results:
         check_highdicom()
+
+
+def _uid_columns(*, uids: bool, key_file: Path | None) -> UidColumns | None:
+    if uids and key_file:
+        raise UsageError("--uids and --pseudonyms exclude each other: columns hold the UIDs or their pseudonyms")
+    return UidColumns.with_key_file(key_file) if key_file else UidColumns() if uids else None
 
 
 def _check_result_folders(

@@ -83,7 +83,9 @@ def read_manifest(bundle: Path) -> Manifest:
     if bundle.is_file():
         raise BundleError(f"{bundle}: a file, but an engine bundle is a folder made by build-engine; name that folder")
     if not bundle.is_dir():
-        raise BundleError(f"{bundle}: no such bundle; build one with `cxr-trt build-engine MODEL -o {bundle}`")
+        raise BundleError(
+            f"{bundle}: no such bundle; build one: `cxr-trt build-engine MODEL -o {bundle.with_suffix('.cxr')}`"
+        )
     if not path.is_file():
         raise BundleError(
             f"{bundle}: not an engine bundle (it has no {MANIFEST_FILE}); name a folder made by build-engine"

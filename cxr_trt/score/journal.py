@@ -204,6 +204,7 @@ class Journal(Closing):
 
 def _parse(text: str) -> Row:
     fields = json.loads(text)
-    for name in ("probabilities", "warnings"):
-        fields[name] = None if fields[name] is None else tuple(fields[name])
+    for name in ("probabilities", "warnings", "uids"):
+        if fields.get(name) is not None:
+            fields[name] = tuple(fields[name])
     return Row(**fields)

@@ -42,7 +42,8 @@ def findings_of(names: Sequence[str]) -> tuple[str, ...]:
 class Row:
     """The result for one file. Either `probabilities`, in the order of the engine's findings, or `error` is set.
 
-    `width` and `height` are those of the file's image in pixels; `engine` is the engine's fingerprint.
+    `width` and `height` are those of the file's image in pixels; `engine` is the engine's fingerprint. `uids` are the
+    cells of `cxr_trt.tables.uids.UID_COLUMNS`, and `uid_kind` says what they are; empty if they were not asked for.
     """
 
     path: str
@@ -54,6 +55,8 @@ class Row:
     warnings: tuple[str, ...]
     error: str | None
     engine: str
+    uids: tuple[str | None, ...] = ()
+    uid_kind: str = ""
 
     def values(self, findings: Sequence[str]) -> tuple[str | int | float | None, ...]:
         """The cells of the row in a table with these findings, in the order of `columns`."""

@@ -11,6 +11,7 @@ import sys
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 
 from cxr_trt.commands.messages import Messages
@@ -257,3 +258,17 @@ def test_other_systems_than_linux_are_one_sentence(cli, wards, monkeypatch, plat
     result = cli("score", wards / "a")
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: cxr-trt runs on Linux only, and this is {platform}; use WSL 2")
+
+
+def test_kinds_of_warnings_keep_the_terms_of_the_standard(cli, cheap_bundle, radiographs, tmp_path):
+    dataset = pydicom.dcmread(radiographs / "RG1_UNCR.dcm")
+    term = dataset.PhotometricInterpretation
+    dataset.PhotometricInterpretation = term.lower()
+    dataset.save_as(tmp_path / "a.dcm")
+    summary = tmp_path / "s.json"
+    assert (
+        cli("score", tmp_path / "a.dcm", "-e", cheap_bundle, "-o", tmp_path / "s.csv", "--json", summary).exit_code == 0
+    )
+    kinds = json.loads(summary.read_text())["warnings"]
+    assert [kind for kind in kinds if term in kind]
+    assert not [kind for kind in kinds if "MONOCHROME#" in kind]

@@ -208,6 +208,7 @@ MISTAKES = {
     "export model.pt -o empty.csv": "must end in .onnx",
     "build-engine e.cxr/manifest.json -o new.cxr": "not a checkpoint",
     "score xrays -e none.cxr": "none.cxr: no such bundle",
+    "score xrays -e none.onnx": "none.onnx: no such bundle; build one: `cxr-trt build-engine MODEL -o none.cxr`",
     "score xrays -e empty": "not an engine bundle",
     "score xrays -e e.cxr --top 0": "0 is not in the range",
     "score xrays -e e.cxr --colour": "No such option",

@@ -35,6 +35,8 @@ NOT_EXECUTED = {
     r"\. \S+/bin/activate$": "enters that environment",
     r"pip install ": "installs packages",
     r"sudo apt-get ": "installs packages of the system",
+    r"docker ": "needs a container engine",
+    r"openssl rand ": "makes a random key; the pages are given one",
     r"make demo$": "CI runs it beside the tests",
     r"make test$": "runs this test",
     r"make test T=": "makes an environment; test_contributing.py runs the tests that CONTRIBUTING.md adds",

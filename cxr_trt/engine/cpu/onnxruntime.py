@@ -1,9 +1,7 @@
 """ONNX Runtime on the CPU: runs the graph as it is; float16 is computed in float32, with each result rounded."""
 
-import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,9 +12,10 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 
-from cxr_trt.engine.backend import BuildOptions, LayerTime, median_layers
+from cxr_trt.engine.backend import BuildOptions, LayerTime
 from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig, cores, processors
 from cxr_trt.engine.cpu.streams import StreamRunner, Streams
+from cxr_trt.engine.onnxruntime_layers import time_layers
 from cxr_trt.errors import BackendError
 from cxr_trt.precision.float16 import rounded_to_float16
 from cxr_trt.spec import Specification
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 ENGINE_FILE = "engine.onnx"
 # Layout of feature maps: as ONNX Runtime reorders them (channels in blocks of a vector's width, or last), or unchanged.
 REORDERED, NCHW = "reordered", "nchw"
-KERNEL_SUFFIX = "_kernel_time"  # of the events of layers in a trace
 
 
 class OnnxRuntimeBackend(CpuBackend):
@@ -76,39 +74,6 @@ def session_options(config: CpuConfig, streams: int) -> "onnxruntime.SessionOpti
     if config.layout == NCHW:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     return options
-
-
-def time_layers(
-    options: "onnxruntime.SessionOptions",
-    open_session: "Callable[[], onnxruntime.InferenceSession]",
-    image: npt.NDArray[np.uint8],
-    runs: int,
-) -> list[LayerTime]:
-    """The median seconds of each layer of a session that is opened with `options`. Raises BackendError."""
-    with tempfile.TemporaryDirectory() as traces:
-        options.enable_profiling, options.profile_file_prefix = True, f"{traces}/trace"
-        try:
-            session = open_session()
-            for _ in range(1 + runs):  # the first is slower
-                session.run(None, {"images": image})
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise BackendError(f"ONNX Runtime cannot time the engine's layers: {error}") from error
-        trace = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return median_layers(_runs_of(trace)[1:])
-
-
-def _runs_of(trace: Iterable[Mapping[str, Any]]) -> list[list[LayerTime]]:
-    """The layers of each run in a trace of ONNX Runtime, whose times are in microseconds."""
-    runs: list[list[LayerTime]] = []
-    kernels: list[LayerTime] = []
-    for event in trace:
-        if event["cat"] == "Node" and event["name"].endswith(KERNEL_SUFFIX):
-            name = event["name"].removesuffix(KERNEL_SUFFIX)
-            kernels.append(LayerTime(name, event["args"]["op_name"], event["dur"] / 1e6))
-        elif event["name"] == "model_run":
-            runs.append(kernels)
-            kernels = []
-    return runs
 
 
 class OnnxRuntimeRunner(StreamRunner):

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx
 
 from cxr_trt.engine.backend import BuildOptions, LayerTime, Outputs, Pending
-from cxr_trt.engine.cpu.onnxruntime import ENGINE_FILE, time_layers
 from cxr_trt.engine.gpu.cuda_versions import NO_DRIVER, driver_cuda, install_command, installed_packages, is_jetson
+from cxr_trt.engine.onnxruntime_layers import time_layers
 from cxr_trt.errors import BackendError
 from cxr_trt.export.session import first_line
 from cxr_trt.spec import Specification
@@ -19,6 +19,7 @@ from cxr_trt.spec import Specification
 if TYPE_CHECKING:
     import onnxruntime
 
+ENGINE_FILE = "engine.onnx"
 PACKAGE = "onnxruntime-gpu"
 TF32_SETTING = "tf32"
 

@@ -1,0 +1,102 @@
+"""The parts of a table: one per shard of a list, written whole or not at all. Missing parts are what is left to do."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxr_trt.cluster.listing import FileList
+from cxr_trt.errors import UsageError
+from cxr_trt.outputs import replacing
+from cxr_trt.score.engine import Engine
+from cxr_trt.spec import Specification
+from cxr_trt.tables.rows import Row
+from cxr_trt.tables.writing import SPECIFICATION_KEY, write_table
+
+LIST_KEY, SHARD_KEY, ENGINE_KEY, SKIPPED_KEY = "cxr_trt.list", "cxr_trt.shard", "cxr_trt.engine", "cxr_trt.skipped"
+
+
+def part_path(folder: Path, shard: int) -> Path:
+    """The file with the rows of a shard."""
+    return folder / f"part-{shard:08}.parquet"
+
+
+def write_part(folder: Path, files: FileList, shard: int, rows: Iterable[Row], skipped: int, engine: Engine) -> None:
+    """Write the rows of a shard in order; `skipped` of its files were no X-rays and have none.
+
+    Raises UsageError if it cannot be written.
+    """
+    facts = {
+        LIST_KEY: files.sha256,
+        SHARD_KEY: str(shard),
+        ENGINE_KEY: engine.fingerprint,
+        SKIPPED_KEY: str(skipped),
+    }
+    with replacing(part_path(folder, shard)) as partial:
+        write_table(partial, ".parquet", rows, engine.spec, engine.calibration, root=files.root, facts=facts)
+
+
+def missing_parts(folder: Path, files: FileList, engine: str | None = None) -> list[int]:
+    """The shards that have no part yet.
+
+    Args:
+        folder: where the parts are.
+        files: the list that they must be of.
+        engine: the fingerprint that they must have; None means any.
+
+    Raises:
+        UsageError: a part is of another list or engine, or damaged.
+    """
+    missing = []
+    for shard in range(files.shards):
+        path = part_path(folder, shard)
+        if not path.exists():
+            missing.append(shard)
+            continue
+        facts = part_facts(path)
+        if (facts[LIST_KEY], facts[SHARD_KEY]) != (files.sha256, str(shard)):
+            raise UsageError(f"{path}: is a part of another list than {files.folder}; choose another -o")
+        if engine not in (None, facts[ENGINE_KEY]):
+            raise UsageError(
+                f"{path}: was scored with the engine {facts[ENGINE_KEY]}, but this is {engine}; choose another -o"
+            )
+    return missing
+
+
+def part_facts(path: Path) -> Mapping[str, str]:
+    """What a part says of itself. Raises UsageError if it is none, or damaged."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        facts = {key.decode("utf-8"): value.decode("utf-8") for key, value in metadata.items()}
+        if {LIST_KEY, SHARD_KEY, ENGINE_KEY, SKIPPED_KEY, SPECIFICATION_KEY} <= facts.keys():
+            return facts
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UsageError(f"{path}: damaged ({error}); remove it, and score its shard again") from error
+    raise UsageError(f"{path}: not a part of a table; remove it, or choose another folder")
+
+
+def rows_of_part(path: Path, spec: Specification) -> Iterator[Row]:
+    """The rows of a part, a few at a time. Raises UsageError if it is damaged."""
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000):
+            for cells in batch.to_pylist():
+                yield _row(cells, spec)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UsageError(f"{path}: damaged ({error}); remove it, and score its shard again") from error
+
+
+def _row(cells: Mapping[str, Any], spec: Specification) -> Row:
+    scores = tuple(cells[finding] for finding in spec.findings)
+    return Row(
+        path=cells["path"],
+        sha256=cells["sha256"],
+        width=cells["width"],
+        height=cells["height"],
+        format=cells["format"],
+        probabilities=None if scores[0] is None else scores,
+        warnings=tuple(filter(None, (cells["warnings"],))),  # joined already, and not divided again
+        error=cells["error"],
+        engine=cells["engine"],
+    )

@@ -1,0 +1,87 @@
+"""The command `cxr-trt collect`: counts the parts of a list, names what is missing, and writes one table."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from cxr_trt.calibrate.calibration import parse_calibration
+from cxr_trt.cluster.listing import FileList
+from cxr_trt.cluster.parts import ENGINE_KEY, SKIPPED_KEY, missing_parts, part_facts, part_path, rows_of_part
+from cxr_trt.commands.messages import file_count, message_options, say
+from cxr_trt.commands.options import PATH, finish, overwrite_option
+from cxr_trt.errors import GraphError, UsageError
+from cxr_trt.outputs import check_output, replacing
+from cxr_trt.spec import Specification
+from cxr_trt.tables.rows import Row
+from cxr_trt.tables.writing import CALIBRATION_KEY, SPECIFICATION_KEY, TABLE_SUFFIXES, check_xlsx, write_table
+
+MAX_NAMED_SHARDS = 20
+
+
+@click.command()
+@click.argument("parts", type=PATH)
+@click.option("--list", "list_folder", type=PATH, required=True, help="The list that the parts are of.")
+@click.option("-o", "--output", type=PATH, help="Also write one table: .csv, .parquet, .jsonl or .xlsx.")
+@overwrite_option
+@message_options
+def collect(parts: Path, list_folder: Path, output: Path | None, overwrite: bool) -> None:
+    """Count the rows in the folder PARTS and name the shards that are missing.
+
+    With -o, write one table in the order of the list, as `cxr-trt score` would have written it. Exit codes: 0 if all is
+    there, 1 if some files could not be scored, 2 if shards are missing.
+    """
+    files = FileList.open(list_folder)
+    missing = missing_parts(parts, files)
+    here = sorted(set(range(files.shards)) - set(missing))
+    if missing:
+        named = ", ".join(map(str, missing[:MAX_NAMED_SHARDS])) + (", ..." if len(missing) > MAX_NAMED_SHARDS else "")
+        say(f"missing: {len(missing)} of {files.shards} shards ({named}); score the list again for them", "error")
+    if not here:
+        finish(2)
+    facts = [part_facts(part_path(parts, shard)) for shard in here]
+    if len(engines := sorted({fact[ENGINE_KEY] for fact in facts})) > 1:
+        raise UsageError(
+            f"{parts}: has parts of several engines ({', '.join(engines)}); score the list with one of them"
+        )
+    try:
+        spec = Specification.from_mapping(json.loads(facts[0][SPECIFICATION_KEY]))
+        text = facts[0].get(CALIBRATION_KEY)
+        calibration = parse_calibration(text, spec.findings) if text else None
+    except (GraphError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(f"{part_path(parts, here[0])}: damaged; remove it, and score its shard again") from error
+    counter = _Counter()
+    rows = counter.counted(row for shard in here for row in rows_of_part(part_path(parts, shard), spec))
+    if output is None:
+        for _ in rows:
+            pass
+    elif missing:
+        say(f"{output}: not written, because shards are missing", "error")
+        finish(2)
+    else:
+        check_output(output, TABLE_SUFFIXES, overwrite=overwrite)
+        if output.suffix == ".xlsx":
+            check_xlsx()
+        with replacing(output) as partial:
+            write_table(partial, output.suffix, rows, spec, calibration, root=files.root)
+        say(f"table: {output}")
+    skipped = sum(int(fact[SKIPPED_KEY]) for fact in facts)
+    say(
+        f"scored {counter.rows - counter.errors} of {file_count(files.files)} in {len(here)} of {files.shards} shards, "
+        f"errors: {counter.errors}, skipped: {skipped}"
+    )
+    finish(2 if missing else 1 if counter.errors else 0)
+
+
+class _Counter:
+    """Counts rows, and those with errors, as they pass."""
+
+    def __init__(self) -> None:
+        self.rows = self.errors = 0
+
+    def counted(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for row in rows:
+            self.rows += 1
+            self.errors += row.error is not None
+            yield row

@@ -1,0 +1,215 @@
+"""Lists, parts and what collects them: equal to what `score` writes, whoever scored which shard, and in which order."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from cheap_engine import cheap_bundle as build_cheap_bundle
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxr_trt.cluster.listing import LIST_FILE, FileList
+from cxr_trt.cluster.parts import part_path
+from cxr_trt.commands.score_list import Part
+
+
+@pytest.fixture(scope="module")
+def xrays(tmp_path_factory, radiographs):
+    """Eleven files with odd names: nine pictures, a broken file, and a DICOM object that is no image."""
+    folder = tmp_path_factory.mktemp("cluster") / "xrays"
+    (folder / "ward ü").mkdir(parents=True)
+    for i in range(8):
+        picture = np.random.default_rng(i).integers(0, 256, (64, 80), np.uint8)
+        cv2.imwrite(str(folder / "ward ü" / f"{i}%20.png"), picture)
+    shutil.copy(folder / "ward ü" / "0%20.png", bytes(folder) + b"/\xff.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    shutil.copy(radiographs / "RG1_UNCR.dcm", folder / "chest.dcm")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, xrays, cheap_bundle, cli, monkeypatch):
+    """A list of four shards, three files in each but the last."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CXR_TRT_ENGINE", str(cheap_bundle))
+    result = cli("list", xrays, "-o", "run/list", "--shard", 3)
+    assert result.exit_code == 0, result.output
+    assert "11 files in 4 shards" in result.stderr
+    return tmp_path
+
+
+def score(cli, *options, code=1):
+    result = cli("score", "run/list", "-o", "parts", "--workers", 1, *options)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def collect(cli, *options, code=1):
+    result = cli("collect", "parts", "--list", "run/list", *options)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def lines(path):
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))
+
+
+@given(st.integers(0, 300), st.integers(1, 7))
+def test_each_shard_is_in_one_part(shards, of):
+    found = [shard for number in range(1, of + 1) for shard in Part(number, of).shards(shards)]
+    assert sorted(found) == list(range(shards))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_the_parts_together_are_the_table_that_score_writes(cli, here, xrays, suffix):
+    for number in (3, 1, 2):
+        cli("score", "run/list", "-o", "parts", "--part", f"{number}/3", "--workers", 1)
+    collect(cli, "-o", f"collected{suffix}")
+    assert cli("score", xrays, "-o", f"scores{suffix}", "--workers", 1).exit_code == 1
+    if suffix == ".parquet":
+        collected, scored = pq.read_table("collected.parquet"), pq.read_table("scores.parquet")
+        assert collected.equals(scored)
+        assert collected.schema.metadata == scored.schema.metadata
+    else:
+        assert (here / f"collected{suffix}").read_bytes() == (here / f"scores{suffix}").read_bytes()
+    assert pq.read_table("parts").num_rows == 11  # the folder of parts is a table too
+
+
+def test_only_missing_shards_are_scored(cli, here):
+    assert "scoring 11 files in 4 of 4 shards" in score(cli).stderr
+    part_path(here / "parts", 2).unlink()
+    before = {path: path.stat().st_mtime_ns for path in (here / "parts").iterdir()}
+    assert "scoring 3 files in 1 of 4 shards" in score(cli, code=0).stderr
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert "scoring 0 files in 0 of 4 shards" in score(cli, code=0).stderr
+    assert "scoring 11 files in 4 of 4 shards" in score(cli, "--overwrite").stderr
+
+
+def test_missing_shards_are_named_and_no_table_is_written(cli, here):
+    score(cli, "--part", "2/2")
+    result = collect(cli, "-o", "collected.csv", code=2)
+    assert "missing: 2 of 4 shards (0, 2)" in result.stderr
+    assert not (here / "collected.csv").exists()
+    assert "scored" in collect(cli, code=2).stderr
+
+
+def test_nothing_at_all_is_missing_too(cli, here):
+    (here / "parts").mkdir()
+    assert "missing: 4 of 4 shards (0, 1, 2, 3)" in collect(cli, code=2).stderr
+
+
+def test_what_was_scored_of_a_killed_run_stays(cli, here, xrays):
+    """Killed after its second shard; the same command does the rest."""
+    code = (
+        "import os, signal\n"
+        "from cxr_trt.cluster import scoring\n"
+        "write = scoring.write_part\n"
+        "def writes_two(folder, files, shard, *others):\n"
+        "    write(folder, files, shard, *others)\n"
+        "    if shard == 1:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "scoring.write_part = writes_two\n"
+        "from cxr_trt.cli import main\n"
+        "main(['score', 'run/list', '-o', 'parts', '--workers', '1'])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True).returncode == -9
+    assert sorted(path.name for path in (here / "parts").glob("part-*")) == [
+        "part-00000000.parquet",
+        "part-00000001.parquet",
+    ]
+    assert "in 2 of 4 shards" in score(cli, code=0).stderr
+    collect(cli, "-o", "collected.csv")
+    assert len(lines(here / "collected.csv")) == 1 + 11
+
+
+def test_parts_of_another_list_or_engine_are_refused_by_name(cli, here, xrays, tmp_path):
+    score(cli)
+    other = build_cheap_bundle(tmp_path / "other.cxr", views="ten-crop")
+    assert "part-00000000.parquet: was scored with the engine" in score(cli, "-e", other, code=2).stderr
+    assert cli("list", xrays, "-o", "run/list", "--shard", 4, "--overwrite").exit_code == 0
+    assert "part-00000000.parquet: is a part of another list than run/list" in score(cli, code=2).stderr
+    assert "another list" in collect(cli, code=2).stderr
+
+
+def test_parts_of_two_engines_are_not_one_table(cli, here, tmp_path):
+    other = build_cheap_bundle(tmp_path / "other.cxr", views="ten-crop")
+    score(cli, "--part", "1/2")
+    result = cli("score", "run/list", "-o", "others", "-e", other, "--part", "2/2", "--workers", 1)
+    assert result.exit_code in (0, 1), result.output
+    for path in (here / "others").iterdir():
+        shutil.copy(path, here / "parts")
+    assert "has parts of several engines" in collect(cli, code=2).stderr
+
+
+def test_damage_is_one_sentence(cli, here):
+    score(cli)
+    path = part_path(here / "parts", 1)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert f"parts/{path.name}: damaged" in collect(cli, code=2).stderr
+    shutil.copy(here / "run" / "list" / LIST_FILE, path)
+    assert "not a part of a table" in collect(cli, code=2).stderr
+    (here / "run" / "list" / LIST_FILE).write_bytes(b"PAR1")
+    assert "not a list of `cxr-trt list`, or damaged" in collect(cli, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("score", "run/list"), "name a folder for them with -o"),
+        (("score", "run/list", "-o", "scores.csv"), "name a folder for them with -o"),
+        (("score", "run/list", "-o", "parts", "--heatmaps", "maps"), "--heatmaps is not for a list of files"),
+        (("score", "run/list", "-o", "parts", "--part", "0/4"), "'0/4' is not a part such as 7/100"),
+        (("score", "run/list", "-o", "parts", "--part", "5/4"), "'5/4' is not a part"),
+        (("score", ".", "-o", "parts", "--part", "1/4"), "--part is for a list of files"),
+        (("list", "run", "-o", "run/list"), "no DICOM, PNG, JPEG or TIFF file"),
+        (("collect", "parts", "--list", "nowhere"), "nowhere: no list of files; make one"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(cli, here, arguments, sentence):
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+def test_a_list_is_not_replaced_unasked(cli, here, xrays):
+    result = cli("list", xrays, "-o", "run/list")
+    assert (result.exit_code, "exists; add --overwrite" in result.stderr) == (2, True)
+    assert FileList.open(here / "run" / "list").shards == 4
+
+
+def test_a_process_reads_the_names_of_its_own_shards_alone(here):
+    files = FileList.open(here / "run" / "list")
+    assert (files.files, files.shard_sizes()) == (11, [3, 3, 3, 2])
+    assert [source.name for source in files.shard(3)] == ["ward ü/7%20.png", "\\xff.png"]
+    assert all(source.path.exists() for number in range(4) for source in files.shard(number))
+
+
+def test_calibrated_columns_are_in_the_table(cli, here, xrays, tmp_path, cheap_bundle, monkeypatch):
+    bundle = tmp_path / "calibrated.cxr"
+    shutil.copytree(cheap_bundle, bundle)
+    monkeypatch.setenv("CXR_TRT_ENGINE", str(bundle))
+    assert cli("score", xrays, "-o", "scores.csv", "--workers", 1).exit_code == 1
+    names = [row[0] for row in lines(here / "scores.csv")[1:] if row[0] != "broken.png"]
+    labels = "image,Mass\n" + "".join(f"{name},{i % 2}\n" for i, name in enumerate(names))
+    (here / "labels.csv").write_text(labels, encoding="utf-8")
+    result = cli("calibrate", bundle, "scores.csv", "labels.csv")
+    assert result.exit_code == 0, result.output
+    assert cli("score", xrays, "-o", "again.csv", "--workers", 1).exit_code == 1
+    score(cli)
+    collect(cli, "-o", "collected.csv")
+    assert "Mass_calibrated" in lines(here / "collected.csv")[0]
+    assert (here / "collected.csv").read_bytes() == (here / "again.csv").read_bytes()
+
+
+def test_progress_is_one_json_object_per_line(cli, here):
+    result = score(cli, "--progress", "json")
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    assert events[-1]["event"] != "progress"
+    assert any(event.get("total") == 11 for event in events)
