@@ -1,7 +1,7 @@
 """What Python gets from an engine: scores by the name of the finding, file by file or as a table."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from cxr_trt.errors import BackendError
@@ -35,7 +35,8 @@ class Scores(Iterator[Score]):
     def __next__(self) -> Score:
         row = next(self._rows)
         probabilities = dict(zip(self._findings, row.probabilities, strict=True)) if row.probabilities else None
-        return Score(**{**asdict(row), "probabilities": probabilities, "warnings": row.warnings})
+        names = (field.name for field in fields(Score))
+        return Score(**{**{name: getattr(row, name) for name in names}, "probabilities": probabilities})
 
     def to_pandas(self) -> "DataFrame":
         """Score all files that are left; a row per file, with the columns of the table of scores.

@@ -111,7 +111,7 @@ def test_an_engine_and_its_checkpoint(compare, folder, network):
     assert found["auc"] is None
 
 
-@pytest.mark.parametrize("setting", ["alexnet-lse", "chexnet-2017"])
+@pytest.mark.parametrize("setting", ["alexnet-lse", pytest.param("chexnet-2017", marks=pytest.mark.slow)])
 def test_an_engine_and_its_checkpoint_of_another_system(cli, folder, build, setting, tmp_path):
     checkpoint = pytest.importorskip("cxr_trt.model.checkpoint", reason="needs pip install 'cxr-trt[export]'")
     from cxr_trt.commands.sources import load_source
@@ -125,6 +125,7 @@ def test_an_engine_and_its_checkpoint_of_another_system(cli, folder, build, sett
     assert 0 < json.loads((tmp_path / "result.json").read_text())["max_abs_diff"] < 1e-5
 
 
+@pytest.mark.slow
 def test_an_engine_and_torchxrayvisions_resnet(cli, folder, build, tmp_path):
     torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
     torchvision = pytest.importorskip("torchvision", reason="needs pip install 'cxr-trt[export]'")
@@ -138,7 +139,7 @@ def test_an_engine_and_torchxrayvisions_resnet(cli, folder, build, tmp_path):
     result = cli("compare", tmp_path / "xrv.pt", bundle, folder / "xrays", "--json", tmp_path / "result.json")
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "result.json").read_text())
-    assert 0 < found["max_abs_diff"] < 1e-5
+    assert 0 < found["max_abs_diff"] < 1e-4  # its random weights let rounding grow
     assert len(found["rank_correlation"]) == 18
 
 

@@ -260,6 +260,7 @@ def test_other_systems_than_linux_are_one_sentence(cli, wards, monkeypatch, plat
     assert result.stderr.startswith(f"error: cxr-trt runs on Linux only, and this is {platform}; use WSL 2")
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
 def test_kinds_of_warnings_keep_the_terms_of_the_standard(cli, cheap_bundle, radiographs, tmp_path):
     dataset = pydicom.dcmread(radiographs / "RG1_UNCR.dcm")
     term = dataset.PhotometricInterpretation

@@ -18,6 +18,9 @@ KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 KEY = "0123456789abcdef0123456789abcdef"
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")
+
+
 @pytest.fixture
 def xrays(tmp_path, radiographs):
     """Two DICOM files of one study, one whose UID is no UID, and a PNG."""

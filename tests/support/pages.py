@@ -11,7 +11,10 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE_BEFORE_FENCE = re.compile(r"`([\w./-]+)`:\n\n\Z")
 SHELL = ("", "sh", "bash", "console")
-SILENT = ("text", "csv", "json", "toml", "diff", "{toctree}", "{include}", "{eval-rst}")  # there is nothing to execute
+SILENT = (  # there is nothing to execute
+    *("text", "csv", "json", "toml", "diff"),
+    *("{toctree}", "{literalinclude}", "{include}", "{eval-rst}"),
+)
 SEPARATORS = ("&&", "||", "|", ";")
 
 

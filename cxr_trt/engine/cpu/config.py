@@ -5,6 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from cxr_trt.engine.backend import LayerTime
+from cxr_trt.errors import BackendError
+
 
 class CpuConfig(NamedTuple):
     """How a CPU engine uses the processors. The fields have the same names as in a manifest's `settings`.
@@ -50,6 +56,11 @@ class CpuBackend:
         layout = settings.get("layout")
         known = not layout or layout in self.layouts
         return None if known else f"the engine was built for the layout {layout!r}, which this version does not know"
+
+    def layer_times(
+        self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
+    ) -> list[LayerTime]:
+        raise BackendError("this backend does not tell what its layers take; leave --layers out")
 
 
 def processors() -> int:
