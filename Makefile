@@ -33,7 +33,7 @@ test: lint
 endif
 
 test-slow: .venv/dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations 15 -n 2 --dist loadfile
 
 # The oldest supported Python and dependencies, without PyTorch; needs python3.10.
 test-oldest:

@@ -9,7 +9,9 @@ import numpy as np
 
 from cxr_trt.calibrate.calibration import CALIBRATION_FILE, Calibration, Method, fit_calibration
 from cxr_trt.calibrate.fit import ThresholdGoal
+from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, finish, overwrite_option
+from cxr_trt.commands.terminal import show_markdown
 from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import listed
@@ -36,6 +38,7 @@ from cxr_trt.tables.labels import LabelledScores, read_labelled_scores
     help="Choose thresholds with at least this specificity. Default: the largest sum of the two rates (Youden).",
 )
 @overwrite_option
+@message_options
 def calibrate(
     scores: Path,
     labels: Path,
@@ -67,14 +70,14 @@ def calibrate(
         raise UsageError(f"no finding can be fitted ({reasons}); give more images")
     with replacing(target, bundle.resolve().with_name(f".{bundle.resolve().name}.{os.getpid()}")) as partial:
         partial.write_text(calibration.to_json(), encoding="utf-8")
-    click.echo(_to_markdown(calibration))
-    click.echo(f"{target}: calibration {calibration.summary()}", err=True)
+    show_markdown(_to_markdown(calibration))
+    say(f"{target}: calibration {calibration.summary()}")
     for name, reason in calibration.left_out.items():
-        click.echo(f"not fitted: {name}: {reason}", err=True)
-    click.echo(matched.matching, err=True)
+        say(f"not fitted: {name}: {reason}")
+    say(str(matched.matching))
     for count, what in ((matched.errors, "could not be scored"), (matched.unlabelled, "are not in LABELS")):
         if count:
-            click.echo(f"{count} rows of SCORES were left out: they {what}", err=True)
+            say(f"{count} rows of SCORES were left out: they {what}")
     finish(1 if matched.errors or matched.unlabelled else 0)
 
 

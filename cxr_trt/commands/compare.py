@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import (
     PATH,
     finish,
@@ -18,6 +19,7 @@ from cxr_trt.commands.options import (
     resampling_options,
 )
 from cxr_trt.commands.progress import FileProgress
+from cxr_trt.commands.terminal import show_markdown
 from cxr_trt.engine.backend import ScoringEngine
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.evaluate.auc import Floats
@@ -44,6 +46,7 @@ from cxr_trt.views import ViewSet
 @resampling_options
 @graph_options
 @overwrite_option
+@message_options
 def compare(
     a: Path,
     b: Path,
@@ -75,7 +78,7 @@ def compare(
     comparison = compare_probabilities(tuple(findings), *scores, paths)
     if truth:
         comparison = _with_areas(comparison, scores, paths, truth, resamples, seed)
-    click.echo(to_markdown(comparison))
+    show_markdown(to_markdown(comparison))
     if json_path:
         with replacing(json_path) as partial:
             partial.write_text(json.dumps(comparison.to_json(), indent=2) + "\n", encoding="utf-8")
@@ -114,7 +117,7 @@ def _common_findings(a: ScoringEngine, b: ScoringEngine) -> dict[str, str]:
         )
     for name, engine, compared in (("A", a, common.keys()), ("B", b, common.values())):
         if others := [finding for finding in engine.spec.findings if finding not in compared]:
-            click.echo(f"not compared, because only {name} has them: {listed(others)}", err=True)
+            say(f"not compared, because only {name} has them: {listed(others)}")
     return common
 
 
@@ -131,7 +134,7 @@ def _score_both(
     for one, other in zip(score_files(a, sources), score_files(b, sources), strict=True):
         error = one.row.error or other.row.error
         if one.skipped:
-            click.echo(f"skipped: {one.row.path} ({one.skipped}), not an X-ray", err=True)
+            say(f"skipped: {one.row.path} ({one.skipped}), not an X-ray")
             progress.advance(error=False)
             continue
         if one.row.probabilities and other.row.probabilities:
@@ -139,7 +142,7 @@ def _score_both(
             scores[0].append(one.row.probabilities)
             scores[1].append(other.row.probabilities)
         else:
-            click.echo(f"error: {one.row.path}: {error}", err=True)
+            say(f"{one.row.path}: {error}", "error")
         progress.advance(error=error is not None)
     if not paths:
         raise UsageError(f"none of the {len(sources)} files could be read; nothing was compared")
@@ -154,14 +157,14 @@ def _with_areas(
     partners = truth.rows(paths, "the images")
     kept = [i for i, partner in enumerate(partners) if partner is not None]
     rows = [partner for partner in partners if partner is not None]
-    click.echo(truth.matching(paths, partners), err=True)
+    say(str(truth.matching(paths, partners)))
     if len(kept) < len(paths):
-        click.echo(f"{len(paths) - len(kept)} images have no labels and do not count for the AUC", err=True)
+        say(f"{len(paths) - len(kept)} images have no labels and do not count for the AUC")
     patients = [truth.patients[row] for row in rows] if truth.patients else rows
     compared = list(comparison.rank_correlation)
     columns = [compared.index(name) for name in truth.findings]
     if others := [name for name in compared if name not in truth.findings]:
-        click.echo(f"not in the AUC, because --labels lacks them: {listed(others)}", err=True)
+        say(f"not in the AUC, because --labels lacks them: {listed(others)}")
     one, other = (values[kept][:, columns] for values in scores)
     areas = compare_areas(truth.findings, one, other, truth.values[rows], patients, resamples, seed)
     return replace(comparison, auc=areas)
@@ -175,5 +178,5 @@ def _verdict(comparison: Comparison, max_auc_drop: float | None) -> int:
         raise UsageError("no finding has both positives and negatives; --max-auc-drop cannot be checked")
     if -difference <= max_auc_drop:
         return 0
-    click.echo(f"the mean AUC drops by {-difference:.4f}, which is more than {max_auc_drop}", err=True)
+    say(f"the mean AUC drops by {-difference:.4f}, which is more than {max_auc_drop}", "error")
     return 1

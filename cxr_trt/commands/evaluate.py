@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, finish, json_option, overwrite_option, resampling_options
+from cxr_trt.commands.terminal import show_markdown
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate import localization, reliability
 from cxr_trt.evaluate.auc import Evaluation, to_json, to_markdown
@@ -31,6 +33,7 @@ from cxr_trt.tables.labels import LabelledScores, read_labelled_scores
 @click.option("--maps", type=PATH, help="With --boxes: the folder of `score --heatmaps FOLDER --raw-maps`.")
 @resampling_options
 @overwrite_option
+@message_options
 def evaluate(
     scores: Path,
     labels: Path,
@@ -65,23 +68,23 @@ def evaluate(
         matched.findings, matched.scores, matched.labels, patients, resamples=resamples, seed=seed
     )
     content = to_json(evaluation)
-    click.echo(to_markdown(evaluation))
+    show_markdown(to_markdown(evaluation))
     if diagram or matched.calibrated is not None:
         matched.check_probabilities(scores)
         errors = reliability.evaluate_calibration(matched)
         content["calibration"] = reliability.to_json(errors)
-        click.echo("\n" + reliability.to_markdown(errors))
+        show_markdown("\n" + reliability.to_markdown(errors))
     if boxes and maps:
         found = localize_boxes(scores, labels, boxes, maps, resamples, seed)
         content["localization"] = localization.to_json(found.localization)
-        click.echo("\n" + localization.to_markdown(found.localization))
+        show_markdown("\n" + localization.to_markdown(found.localization))
         if found.without_scores:
-            click.echo(f"{found.without_scores} boxes were left out: their images were not scored", err=True)
+            say(f"{found.without_scores} boxes were left out: their images were not scored")
         if found.other_findings:
             others = listed(found.other_findings)
-            click.echo(f"boxes of findings that SCORES lacks were left out: {others}", err=True)
+            say(f"boxes of findings that SCORES lacks were left out: {others}")
     for remark in _remarks(evaluation, matched):
-        click.echo(remark, err=True)
+        say(remark)
     if json_path:
         _write(json_path, content, matched)
     if curves:

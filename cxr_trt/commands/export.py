@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, graph_options, overwrite_option
 from cxr_trt.commands.sources import export_and_verify, export_library_checkpoint, export_network_file
 from cxr_trt.errors import UsageError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     "--images", type=PATH, multiple=True, help="X-rays to compare graph and network on, besides built-in pictures."
 )
 @overwrite_option
+@message_options
 def export(
     network: Path,
     output: Path,
@@ -66,10 +68,9 @@ def export(
     with replacing(output) as partial:
         exported.graph.save(partial)
     agreement = f"agrees with {origin} on {exported.checked} images to {exported.difference:.1e}"
-    click.echo(f"{output}: {agreement}{exported.graph.info.caution()}", err=True)
+    say(f"{output}: {agreement}{exported.graph.info.caution()}")
     if not exported.graph.has_class_maps:
-        click.echo(
+        say(
             "it has no class maps, so there will be no heat maps: the network does not end in a linear layer on the "
-            "mean of its features, or the maps of its views do not lie on one grid",
-            err=True,
+            "mean of its features, or the maps of its views do not lie on one grid"
         )

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import click
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Column, Table
 
 from cxr_trt.findings import ranked_findings
@@ -28,6 +30,15 @@ def show_rows(rows: Sequence[Row], findings: Sequence[str], omitted: int, common
     console.print(table, markup=False)
     if omitted:
         console.print(f"and {omitted} more rows; write them all with -o scores.csv")
+
+
+def show_markdown(text: str) -> None:
+    """Print Markdown to standard output: with drawn tables on a terminal, as it is into a file or another program."""
+    console = Console()
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        click.echo(text)
 
 
 def show_facts(facts: Mapping[str, object]) -> None:

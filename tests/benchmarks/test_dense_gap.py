@@ -14,6 +14,7 @@ from cxr_trt.views import Size  # noqa: E402
 SIZES = {"image_size": Size.square(256), "crop_size": Size.square(192)}
 
 
+@pytest.mark.slow
 def test_the_ends_are_ten_crops_and_dense(network):
     picture = check_pictures(256)[:1]
     found = mixtures(network, Specification(**SIZES), picture[0])

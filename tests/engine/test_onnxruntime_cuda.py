@@ -3,6 +3,7 @@
 import numpy as np
 import onnxruntime
 import pytest
+from cheap_engine import cheap_graph
 
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.choice import GPU_BACKENDS
@@ -63,11 +64,15 @@ def test_batches_in_flight_give_the_graphs_scores(small_graph, tmp_path, picture
     assert late.class_maps is None
 
 
-def test_a_bundle_is_built_checked_and_opened(build, small_graph, pictures, expected, monkeypatch):
+def test_a_bundle_is_built_checked_and_opened(build, monkeypatch):
     monkeypatch.setitem(BACKENDS, "cuda", OnTheProcessors())
-    with Engine(build(small_graph, "cuda", max_batch=2)) as engine:
+    graph = cheap_graph()
+    pictures = check_pictures(graph.spec.image_size)
+    session = onnxruntime.InferenceSession(graph.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(["probabilities"], {"images": pictures})
+    with Engine(build(graph, "cuda", max_batch=2)) as engine:
         assert engine.manifest.settings["parity"]["largest"] < 1e-5
-        np.testing.assert_allclose(engine.run(np.stack(pictures)).probabilities, expected[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(engine.run(pictures).probabilities, expected, rtol=0, atol=1e-6)
 
 
 def test_what_fails_in_the_session_fails_when_it_is_collected(small_graph, tmp_path):

@@ -29,8 +29,7 @@ def body_of(model):
 
 @pytest.fixture(scope="module")
 def images():
-    pictures = check_pictures(256)
-    return np.concatenate([pictures, pictures[:1]])
+    return check_pictures(256)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +81,8 @@ def test_cpus_get_several_crops_in_turn(small_graph, backend, in_turn, view_set)
 
 def test_openvino_scores_batches_of_all_sizes(small_graph, build, images):
     expected = run(small_graph.model, images)
-    with Engine(build(small_graph, max_batch=3)) as engine:
-        for count in (3, 1, 2):
+    with Engine(build(small_graph, max_batch=2)) as engine:
+        for count in (2, 1):
             outputs = engine.run(images[:count], class_maps=True)
             np.testing.assert_allclose(outputs.probabilities, expected[0][:count], rtol=0, atol=1e-5)
             np.testing.assert_allclose(outputs.class_maps, expected[1][:count], rtol=0, atol=1e-4)

@@ -237,6 +237,7 @@ def test_accumulation_averages_the_parts(tmp_path):
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_that_accumulates_two_parts(folder, tmp_path):
     """With parts of two images each, so that batch statistics are the same; the loss counts over all four."""
     for name, accumulate in (("one", 2), ("two", 1)):
