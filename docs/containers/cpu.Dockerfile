@@ -2,7 +2,7 @@
 # docker run --rm -v "$PWD:/data" cxr-trt score xrays/ -o scores.csv
 FROM python:3.12-slim-bookworm
 
-COPY pyproject.toml README.md LICENSE /src/
+COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY cxr_trt /src/cxr_trt
 RUN python -m venv /opt/cxr-trt \
     && /opt/cxr-trt/bin/pip install --no-cache-dir /src \

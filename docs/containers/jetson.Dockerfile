@@ -7,7 +7,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-venv g++ make \
     && rm -rf /var/lib/apt/lists/*
 
-COPY pyproject.toml README.md LICENSE /src/
+COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY cxr_trt /src/cxr_trt
 COPY plugins /src/plugins
 RUN python3 -m venv --system-site-packages /opt/cxr-trt \

@@ -3,7 +3,7 @@
 # NVIDIA's image has TensorRT for Python, and nvcc for the plugin. Take the release that your driver supports.
 FROM nvcr.io/nvidia/tensorrt:25.10-py3
 
-COPY pyproject.toml README.md LICENSE /src/
+COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY cxr_trt /src/cxr_trt
 COPY plugins /src/plugins
 RUN python3 -m venv --system-site-packages /opt/cxr-trt \
