@@ -30,7 +30,7 @@ EXTRAS = (
 )
 PYTHONS = ("3.10", "3.12")  # of Ubuntu 22.04 with JetPack 6, and of Ubuntu 24.04 with JetPack 7
 PROCESSORS = ("x86_64", "aarch64")
-AT_ONCE = 8  # pip mostly waits for the package index
+AT_ONCE = 4  # pip mostly waits for the package index, but keeps wheels of some GB on disk meanwhile
 GLIBC_MINORS = range(17, 36)  # wheels for glibc 2.17 to 2.35, which is that of Ubuntu 22.04
 SOURCES = re.compile(r"tensorrt(-rtx)?-cu(\d+)")
 PER_CUDA = re.compile(r".*-cu(\d\d)")
