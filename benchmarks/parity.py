@@ -4,7 +4,7 @@ Calibration is on training images of other patients. float16 is ONNX Runtime's f
 a GPU's float16 does to the scores, if its convolutions sum in float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,20 @@ nothing about the method.
 @click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
 def measure(data: Path, folder: Path, images: int | None) -> Result:
     """Score the test images with every engine, and compare."""
+    return compare_engines(_engines(folder, data), folder, data, images)
+
+
+def compare_engines(
+    engines: Mapping[str, Callable[[], ScoringEngine]], folder: Path, data: Path, images: int | None
+) -> Result:
+    """Score the test images with each engine, and compare with the one called REFERENCE.
+
+    Args:
+        engines: opened one after the other.
+        folder: keeps the test images' links and the scores, so that a study that was stopped continues.
+        data: ChestX-ray14.
+        images: how many of the test images to take; None means all.
+    """
     test = folder / "test"
     write_split(read_data(data / "labels.csv", None), "test", data / "images", test)
     sources = list(find_files(test / "images").sources)
@@ -78,12 +92,19 @@ def measure(data: Path, folder: Path, images: int | None) -> Result:
         chosen = np.random.default_rng(0).permutation(len(sources))[:images]
         sources = [sources[i] for i in sorted(chosen)]
     found: dict[str, Floats] = {}
-    for name, opened in _engines(folder, data).items():
+    for name, opened in engines.items():
         click.echo(name, err=True)
-        found[name] = score_resumably(opened(), sources, folder / f"{name.replace(' ', '-')}.journal")
+        found[name] = _scores(opened(), sources, folder / f"{name.replace(' ', '-')}.journal")
     labels = read_labels(test / "labels.csv", FINDINGS)
     rows = {name: compare_with_reference(found[REFERENCE], values, sources, labels) for name, values in found.items()}
     return {"images": len(sources), "engines": rows}
+
+
+def pytorch(folder: Path) -> ScoringEngine:
+    """The shipped network in PyTorch; `folder` gets its weights."""
+    weights = folder / "demo.pt"
+    torch.save(start_weights(DEMO_MODEL, "paper"), weights)
+    return Reference(weights, "paper", "ten-crop")
 
 
 def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
@@ -106,13 +127,8 @@ def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]
     def int8(method: CalibrationMethod) -> PrecisionPlan:
         return plan_int8(graph, calibration_images(256), method, ignore_progress)
 
-    def reference() -> ScoringEngine:
-        weights = folder / "demo.pt"
-        torch.save(start_weights(DEMO_MODEL, "paper"), weights)
-        return Reference(weights, "paper", "ten-crop")
-
     chosen: dict[str, Callable[[], ScoringEngine]] = {
-        REFERENCE: reference,
+        REFERENCE: partial(pytorch, folder),
         "openvino fp32": partial(bundle, "openvino-fp32", "openvino", lambda: FLOAT32),
         "onnxruntime fp32": partial(bundle, "onnxruntime-fp32", "onnxruntime", lambda: FLOAT32),
         "onnxruntime fp16": partial(bundle, "onnxruntime-fp16", "onnxruntime", float16),
@@ -123,7 +139,7 @@ def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]
     return chosen
 
 
-def score_resumably(engine: ScoringEngine, sources: list[Source], journal: Path) -> Floats:
+def _scores(engine: ScoringEngine, sources: list[Source], journal: Path) -> Floats:
     """Probabilities [N, 14]; those that an earlier run has found are not computed again."""
     rows = []
     with Journal(journal, fresh=False) as known, FileProgress(len(sources)) as progress:

@@ -6,31 +6,26 @@ and float32 or bfloat16 in the layers that are not int8. Calibration is on train
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import click
-import numpy as np
 import onnx
-import torch
 
 from benchmarks.parity import (
     COLUMNS,
     MIN_POSITIVES,
     REFERENCE,
-    compare_with_reference,
+    compare_engines,
     comparison_cells,
-    score_resumably,
+    pytorch,
 )
 from benchmarks.study import DEMO_MODEL, ROOT, Result, cxr14_option
 from cxr_trt.engine.backend import ScoringEngine
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.cpu.openvino import OpenVinoBackend, has_bfloat16
-from cxr_trt.engine.reference import Reference
-from cxr_trt.evaluate.auc import Floats
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
-from cxr_trt.findings import FINDINGS
-from cxr_trt.images.files import find_files
 from cxr_trt.markdown import markdown_table
 from cxr_trt.precision.calibration_images import choose_images
 from cxr_trt.precision.int8 import quantize
@@ -38,10 +33,6 @@ from cxr_trt.precision.plan import GraphForm, PrecisionPlan
 from cxr_trt.precision.planning import plan_int8
 from cxr_trt.progress import ignore_progress
 from cxr_trt.score.engine import Engine
-from cxr_trt.tables.labels import read_labels
-from train.data import read_data
-from train.split import write_split
-from train.start import start_weights
 
 PACKAGES = ("torch", "openvino")
 CALIBRATION_IMAGES = 256
@@ -96,30 +87,13 @@ def measure(data: Path, folder: Path, images: int | None) -> Result:
     """Score the test images with every engine, and compare."""
     if not has_bfloat16():
         raise click.ClickException("this study needs a processor with bfloat16")
-    test = folder / "test"
-    write_split(read_data(data / "labels.csv", None), "test", data / "images", test)
-    sources = list(find_files(test / "images").sources)
-    if images:
-        chosen = np.random.default_rng(0).permutation(len(sources))[:images]
-        sources = [sources[i] for i in sorted(chosen)]
-    found: dict[str, Floats] = {}
-    for name, opened in _engines(folder, data).items():
-        click.echo(name, err=True)
-        found[name] = score_resumably(opened(), sources, folder / f"{_file_name(name)}.journal")
-    labels = read_labels(test / "labels.csv", FINDINGS)
-    rows = {name: compare_with_reference(found[REFERENCE], values, sources, labels) for name, values in found.items()}
-    return {"images": len(sources), "calibration_images": CALIBRATION_IMAGES, "engines": rows}
+    return {"calibration_images": CALIBRATION_IMAGES, **compare_engines(_engines(folder, data), folder, data, images)}
 
 
 def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
     """What is compared, each to be opened when its turn comes; bundles are built at their first turn."""
     graph = ScoringGraph.load(DEMO_MODEL)
     plan_file = folder / "int8.json"
-
-    def reference() -> ScoringEngine:
-        weights = folder / "demo.pt"
-        torch.save(start_weights(DEMO_MODEL, "paper"), weights)
-        return Reference(weights, "paper", "ten-crop")
 
     def int8() -> PrecisionPlan:
         if not plan_file.exists():
@@ -149,7 +123,7 @@ def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]
         "int8, unsigned, with float32": (_Float32Around(), int8),
         "int8, unsigned, with bfloat16": (OpenVinoBackend(), int8),
     }
-    return {REFERENCE: reference, **{name: engine(name, *variant) for name, variant in variants.items()}}
+    return {REFERENCE: partial(pytorch, folder), **{name: engine(name, *variant) for name, variant in variants.items()}}
 
 
 def _file_name(name: str) -> str:

@@ -1,8 +1,8 @@
 """An exact rewrite for CPUs: the network sees the crops of an X-ray one after the other, by ONNX's operator Scan.
 
 The features that a dense block makes of ten crops do not fit into a processor's cache; those of one crop nearly do.
-What is computed for each crop stays the same. Quantized graphs are left alone: OpenVINO 2026.4 computes other numbers
-for quantized layers inside a Scan, by which probabilities differed by 0.35.
+What is computed for each crop stays the same. Quantized graphs are left alone: OpenVINO 2026.4 gives wrong
+probabilities where quantized layers are inside a Scan.
 """
 
 from collections.abc import Mapping, Sequence
