@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 KERNEL_SUFFIX = "_kernel_time"  # of the events of layers in a trace
+LOOP = "Scan"
 
 
 def time_layers(
@@ -38,14 +39,19 @@ def time_layers(
 
 
 def _runs_of(trace: Iterable[Mapping[str, Any]]) -> list[list[LayerTime]]:
-    """The layers of each run in a trace of ONNX Runtime, whose times are in microseconds."""
+    """The layers of each run in a trace of ONNX Runtime, whose times are in microseconds.
+
+    Of a loop over the crops, the layers inside are told, each with its time for all crops.
+    """
     runs: list[list[LayerTime]] = []
-    kernels: list[LayerTime] = []
+    kernels: dict[str, LayerTime] = {}
     for event in trace:
         if event["cat"] == "Node" and event["name"].endswith(KERNEL_SUFFIX):
-            name = event["name"].removesuffix(KERNEL_SUFFIX)
-            kernels.append(LayerTime(name, event["args"]["op_name"], event["dur"] / 1e6))
+            name, kind = event["name"].removesuffix(KERNEL_SUFFIX), event["args"]["op_name"]
+            if kind != LOOP:
+                before = kernels[name].seconds if name in kernels else 0.0
+                kernels[name] = LayerTime(name, kind, before + event["dur"] / 1e6)
         elif event["name"] == "model_run":
-            runs.append(kernels)
-            kernels = []
+            runs.append(list(kernels.values()))
+            kernels = {}
     return runs

@@ -54,6 +54,17 @@ def test_what_each_layer_takes(cli, center_graph, build, backend, kind, tmp_path
     assert kind in done.stdout
 
 
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_what_each_layer_takes_where_crops_are_scored_in_turn(cli, small_graph, build, backend, tmp_path):
+    """The layers inside the loop over the crops are shown, and not the loop."""
+    done = cli("benchmark", build(small_graph, backend), "--runs", 1, "--layers", "--json", tmp_path / "b.json")
+    assert done.exit_code == 0, done.output
+    layers = json.loads((tmp_path / "b.json").read_text())["layers"]
+    inside = [layer for layer in layers if "denseblock4.denselayer16.conv2" in layer["name"]]
+    assert inside
+    assert not [layer for layer in layers if layer["kind"].startswith(("TensorIterator", "Scan"))]
+
+
 def test_files_that_cannot_be_read_are_no_measurement(cli, cheap_bundle, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     done = cli("benchmark", cheap_bundle, tmp_path, "--runs", 1)

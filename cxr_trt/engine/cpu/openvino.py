@@ -76,7 +76,7 @@ class OpenVinoBackend(CpuBackend):
             properties = {**_properties(bool(settings.get(BFLOAT16_SETTING))), "PERF_COUNT": True}
             layers = _layer_times(model, properties, image, runs)
             for loop in (node for node in model.get_ops() if node.get_type_name() == LOOP):
-                crops, *crop_shape = loop.input(0).shape
+                crops, *crop_shape = loop.input(0).get_shape()
                 crop = np.zeros((1, *crop_shape), np.float32)
                 inner = _layer_times(loop.get_body(), properties, crop, runs)
                 layers = [layer for layer in layers if layer.name != loop.get_friendly_name()]
