@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 NOBODY = 65534  # the user of that name
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what tests cache out of the user's own cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def radiographs() -> Path:
     """The folder of pydicom-data's DICOM files: RG1 is a chest, RG3 a leg, both MONOCHROME1."""

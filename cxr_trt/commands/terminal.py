@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import click
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Column, Table
 
 from cxr_trt.findings import ranked_findings
@@ -36,6 +35,8 @@ def show_markdown(text: str) -> None:
     """Print Markdown to standard output: with drawn tables on a terminal, as it is into a file or another program."""
     console = Console()
     if console.is_terminal:
+        from rich.markdown import Markdown  # here: scoring starts sooner without it
+
         console.print(Markdown(text))
     else:
         click.echo(text)

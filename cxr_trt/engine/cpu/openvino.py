@@ -16,8 +16,11 @@ import openvino
 
 from cxr_trt.engine.backend import BuildOptions, LayerTime, median_layers
 from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig, processors
+from cxr_trt.engine.cpu.openvino_cache import compiled_once
 from cxr_trt.engine.cpu.streams import StreamRunner, Streams
+from cxr_trt.engine.manifest import MANIFEST_FILE
 from cxr_trt.errors import BackendError
+from cxr_trt.hashing import hash_file
 from cxr_trt.spec import Specification
 
 ENGINE_FILE = "openvino.xml"  # with openvino.bin beside it
@@ -149,13 +152,25 @@ class OpenVinoRunner(StreamRunner):
         try:
             batch = openvino.Dimension(1, largest_part)
             self._model.reshape(openvino.PartialShape([batch, 1, *self._size]))
-            compiled = core().compile_model(self._model, "CPU", properties)
+            compiled = self._compiled_once(properties, largest_part)
             requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:
             raise BackendError(
                 f"OpenVINO cannot compile {self._ir} ({error}); build with a lower --max-batch if memory is short"
             ) from error
         return partial(_run, requests)
+
+    def _compiled_once(self, properties: Mapping[str, Any], largest_part: int) -> openvino.CompiledModel:
+        """Engines without a manifest are still being built and tuned; what is compiled of them is not kept."""
+
+        def compiled() -> openvino.CompiledModel:
+            return core().compile_model(self._model, "CPU", dict(properties))
+
+        manifest = self._ir.with_name(MANIFEST_FILE)
+        if not manifest.exists():
+            return compiled()
+        identity = {"manifest": hash_file(manifest), "largest_part": largest_part, "processors": processors()}
+        return compiled_once(core(), properties, identity, compiled)
 
     def close(self) -> None:
         super().close()

@@ -6,27 +6,28 @@ without a hash in its manifest.
 
 import hashlib
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
+
+from cxr_trt.engine.user_cache import cache_folder, read_cached, write_cached
 
 LOGGER = logging.getLogger(__name__)
 
 
 def timing_cache_path(version: str, gpu: str) -> Path:
     """The file with the timings of a TensorRT version on a GPU, which `GpuIdentity.text` names."""
-    return _cache_folder() / f"timing-{_slug(f'{version} {gpu}')}.cache"
+    return cache_folder() / f"timing-{_slug(f'{version} {gpu}')}.cache"
 
 
 def runtime_cache_path(version: str, gpu: str, plan: bytes) -> Path:
     """The file with what a TensorRT-RTX version has compiled of a plan for a GPU."""
-    return _cache_folder() / f"rtx-{_slug(f'{version} {gpu}')}-{hashlib.sha256(plan).hexdigest()[:16]}.cache"
+    return cache_folder() / f"rtx-{_slug(f'{version} {gpu}')}-{hashlib.sha256(plan).hexdigest()[:16]}.cache"
 
 
 def load_timing_cache(config: Any, path: Path) -> None:
     """Give the builder the timings of earlier builds, or an empty cache if there are none that it accepts."""
-    for content in (_read(path), b""):
+    for content in (read_cached(path), b""):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
             return
@@ -42,7 +43,7 @@ def save_timing_cache(config: Any, path: Path) -> None:
 def load_runtime_cache(runtime_config: Any, path: Path) -> Any:
     """Give an IRuntimeConfig what earlier processes compiled, and return its cache, which collects what is new."""
     cache = runtime_config.create_runtime_cache()
-    content = _read(path)
+    content = read_cached(path)
     if content and not cache.deserialize(content):
         LOGGER.info("TensorRT-RTX does not take %s, and compiles again", path)
     runtime_config.set_runtime_cache(cache)
@@ -52,30 +53,16 @@ def load_runtime_cache(runtime_config: Any, path: Path) -> Any:
 def save_runtime_cache(cache: Any, path: Path) -> None:
     """Keep what was compiled, if there is anything new."""
     content = bytes(cache.serialize())
-    if content != _read(path):
+    if content != read_cached(path):
         _write(path, content, "the next start compiles again")
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxr-trt"
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
 def _write(path: Path, content: bytes, otherwise: str) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        write_cached(path, content)
     except OSError as error:
         LOGGER.warning("the cache %s cannot be written, so %s: %s", path, otherwise, error)
