@@ -1,9 +1,11 @@
 """Pixel cells of a grey DICOM picture, and where in a cell its stored value lies (PS3.5 8.1.1)."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
@@ -78,6 +80,8 @@ class Cells:
         """float32 [H, W] or [H, W, samples] from the greys of `values`."""
         if not self._is_looked_up:
             return greys
+        with suppress(cv2.error):  # no tables for 16 bits before OpenCV 4.13, and never for cells of 12 bits, say
+            return cv2.LUT(self.pixels, greys).reshape(self.pixels.shape)  # type: ignore[return-value]
         pixels = np.empty(self.pixels.shape, np.float32)
         for top in range(0, len(pixels), LOOKUP_ROWS):
             rows = slice(top, top + LOOKUP_ROWS)
