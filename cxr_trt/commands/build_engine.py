@@ -14,12 +14,12 @@ from cxr_trt.engine.backend import Backend, BuildOptions, Compatibility
 from cxr_trt.engine.build import BuildRequest, build_bundle, check_target
 from cxr_trt.engine.choice import able_backends, check_backend, choose_backend
 from cxr_trt.engine.cpu.tuning import cpu_configs
-from cxr_trt.engine.precision_choice import choose_precision, offered_precisions
+from cxr_trt.engine.precision_choice import build_fastest, offered_precisions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
 from cxr_trt.precision import CALIBRATION_METHODS, PRECISIONS, CalibrationMethod, Precision
 from cxr_trt.precision.calibration_images import MIN_CALIBRATION_IMAGES, choose_images
-from cxr_trt.precision.planning import plan_precision
+from cxr_trt.precision.planning import has_fixed_precision, plan_precision
 from cxr_trt.views import ViewSet
 
 
@@ -148,7 +148,7 @@ def build_engine(
         if reason := backends[0].why_not_run():
             raise UsageError(f"--precision auto times engines, which cannot run here: {reason}; name a precision")
         is_calibrated = bool(calibrate) or previous_plan.precision == "int8"
-        precisions = offered_precisions(backends, is_calibrated=is_calibrated)
+        precisions = offered_precisions(backends, is_calibrated=is_calibrated, is_fixed=has_fixed_precision(graph))
     else:
         precisions = [cast(Precision, wanted or previous_plan.precision)]
         if backend_name != "auto":
@@ -188,8 +188,10 @@ def build_engine(
             )
             for plan, backend in engines
         ]
-        request = choose_precision(requests, said.append) if wanted == "auto" else requests[0]
-        manifest = build_bundle(request, output, overwrite=overwrite)
+        if wanted == "auto":
+            request, manifest = build_fastest(requests, output, said.append, overwrite=overwrite)
+        else:
+            request, manifest = requests[0], build_bundle(requests[0], output, overwrite=overwrite)
     for sentence in said:
         say(sentence)
     backend, plan = request.backend, request.plan
@@ -197,6 +199,8 @@ def build_engine(
     say(f"{output}: {engine}{graph.info.caution()}")
     if reason := backend.why_not_run():
         say(f"it cannot run here: {reason}")
+    elif not wanted and plan.precision == "fp32" and not backend.on_cpu:
+        say("other precisions may be faster on this GPU: --precision auto builds and times each")
 
 
 def _check_gpu_options(given: Mapping[str, bool], backends: Sequence[Backend]) -> None:

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,33 @@ def build_bundle(request: BuildRequest, target: Path, *, overwrite: bool = False
         UsageError: `target` exists and `overwrite` is False, or it is not a bundle, or it cannot be written.
         BackendError: the backend refuses the graph, or the engine runs here and its results differ from the graph's.
     """
+    with _new_bundle(target, overwrite) as folder:
+        manifest = _build_into(folder, request)
+        (folder / MANIFEST_FILE).write_text(manifest.to_json())
+    return manifest
+
+
+def copy_bundle(bundle: Path, manifest: Manifest, target: Path, *, overwrite: bool = False) -> None:
+    """Copy a bundle's files to `target`, complete or not at all, with a manifest that says more of how it was chosen.
+
+    Raises UsageError as `build_bundle` does.
+    """
+    with _new_bundle(target, overwrite) as folder:
+        for name in manifest.files:
+            shutil.copyfile(bundle / name, folder / name)
+        (folder / MANIFEST_FILE).write_text(manifest.to_json())
+
+
+@contextmanager
+def _new_bundle(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder for a bundle's files, which appears at `target` when the block ends without an error."""
     check_target(target, overwrite)
     target = target.resolve()
     folder = target.with_name(f".{target.name}.{os.getpid()}")
     old = folder.with_suffix(".old")
     try:
         folder.mkdir()
-        manifest = _build_into(folder, request)
-        (folder / MANIFEST_FILE).write_text(manifest.to_json())
+        yield folder
         if target.exists():
             target.rename(old)
         folder.rename(target)
@@ -75,7 +95,6 @@ def build_bundle(request: BuildRequest, target: Path, *, overwrite: bool = False
             old.rename(target)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    return manifest
 
 
 def _build_into(folder: Path, request: BuildRequest) -> Manifest:

@@ -68,6 +68,12 @@ def plan_precision(
     return plan_int8(graph, images, method, on_progress)
 
 
+def has_fixed_precision(graph: ScoringGraph) -> bool:
+    """Whether the network stays in the types that it has: no plan can be made for fp16 or int8."""
+    network = graph.network_graph
+    return not graph.holds_network if network is None else network.is_quantized or network.is_float16
+
+
 def plan_float16(graph: ScoringGraph, images: Images, on_progress: ProgressCallback) -> PrecisionPlan:
     """Measure which layers have activations that are too large for float16, on images uint8 [N, 1, height, width].
 
@@ -123,13 +129,13 @@ def plan_int8(
 def _center_crop_model(graph: ScoringGraph) -> onnx.ModelProto:
     """The network on the centre crop alone: measuring is ten times faster than on ten crops."""
     if (network := graph.network_graph) is not None:
-        if network.is_quantized or network.is_float16:
+        if has_fixed_precision(graph):
             kind = "quantized" if network.is_quantized else "float16"
             raise GraphError(f"the network is {kind} already, and stays as it is; leave out --precision")
         views: ViewSet = graph.spec.views if graph.spec.crop_size == graph.spec.image_size else "center"
         spec = replace(graph.spec, views=views)
         return build_network_graph(network, spec, {}, class_maps=False)
-    if not graph.holds_network:
+    if has_fixed_precision(graph):
         raise GraphError(
             "the graph holds another network, or is already quantized; it can only run with --precision fp32"
         )

@@ -8,10 +8,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from cxr_trt.engine.build import BuildRequest, build_bundle
+from cxr_trt.engine.build import BuildRequest
 from cxr_trt.engine.choice import CPU_BACKENDS
 from cxr_trt.engine.cpu.onnxruntime import OnnxRuntimeBackend
-from cxr_trt.engine.precision_choice import choose_precision, offered_precisions
+from cxr_trt.engine.manifest import read_manifest
+from cxr_trt.engine.precision_choice import build_fastest, offered_precisions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError
 from cxr_trt.export.scoring_graph import ScoringGraph
@@ -26,26 +27,34 @@ def graph(center_bundle):
 
 def test_int8_is_offered_to_calibrated_networks_and_fp16_not_on_cpus():
     backends = [BACKENDS[name] for name in CPU_BACKENDS]
-    without, calibrated = (offered_precisions(backends, is_calibrated=is_calibrated) for is_calibrated in (False, True))
+    without, calibrated = (
+        offered_precisions(backends, is_calibrated=is_calibrated, is_fixed=False) for is_calibrated in (False, True)
+    )
     assert without[0] == "fp32"
     assert set(without) <= {"fp32", "bf16"}
     assert calibrated == [*without, "int8"]
-    assert "fp16" in offered_precisions([BACKENDS["tensorrt-rtx"]], is_calibrated=False)
+
+
+def test_a_gpu_is_offered_all_its_precisions_and_a_network_of_fixed_types_those_that_change_no_type():
+    backends = [BACKENDS["tensorrt-rtx"]]
+    assert offered_precisions(backends, is_calibrated=False, is_fixed=False) == ["fp32", "tf32", "fp16"]
+    assert offered_precisions(backends, is_calibrated=True, is_fixed=False) == ["fp32", "tf32", "fp16", "int8"]
+    assert offered_precisions(backends, is_calibrated=True, is_fixed=True) == ["fp32", "tf32"]
 
 
 def test_the_fastest_is_taken_and_all_are_in_the_manifest_but_not_in_the_fingerprint(graph, tmp_path):
     requests = [BuildRequest(graph, BACKENDS[name]) for name in CPU_BACKENDS]
     said = []
-    chosen = choose_precision(requests, said.append)
+    chosen, manifest = build_fastest(requests, tmp_path / "chosen.cxr", said.append)
+    assert read_manifest(tmp_path / "chosen.cxr") == manifest
     labels = [f"fp32, {name}" for name in CPU_BACKENDS]
-    assert list(chosen.tried) == labels
-    seconds = {label: tried["seconds_per_xray"] for label, tried in chosen.tried.items()}
+    measured = manifest.settings["tuning"]["precision"]
+    assert list(measured) == labels
+    seconds = {label: tried["seconds_per_xray"] for label, tried in measured.items()}
     others = min(value for label, value in seconds.items() if label != labels[0])
     assert chosen.backend.name == CPU_BACKENDS[others <= 0.95 * seconds[labels[0]]]
-    assert all(tried["largest_difference"] <= 1e-4 for tried in chosen.tried.values())
+    assert all(tried["largest_difference"] <= 1e-4 for tried in measured.values())
     assert [sentence.split(":")[0] for sentence in said] == labels
-    manifest = build_bundle(chosen, tmp_path / "chosen.cxr")
-    assert manifest.settings["tuning"]["precision"] == chosen.tried
     without = {name: value for name, value in manifest.settings.items() if name != "tuning"}
     assert replace(manifest, settings=without).fingerprint == manifest.fingerprint
 
@@ -83,12 +92,13 @@ class WithAnotherBias(OnnxRuntimeBackend):
         return super().build(copy, folder, options)
 
 
-def test_an_engine_that_disagrees_is_left_out_with_the_reason(graph):
+def test_an_engine_that_disagrees_is_left_out_with_the_reason(graph, tmp_path):
     requests = [BuildRequest(graph, WithAnotherBias()), BuildRequest(graph, BACKENDS["onnxruntime"])]
     said = []
-    chosen = choose_precision(requests, said.append)
+    chosen, manifest = build_fastest(requests, tmp_path / "a.cxr", said.append)
     assert chosen.backend.name == "onnxruntime"
-    assert "wrong" not in "".join(chosen.tried)
+    assert list(manifest.settings["tuning"]["precision"]) == ["fp32, onnxruntime"]
     assert said[0].startswith("fp32, wrong is left out: nothing was written: the engine's probabilities differ")
     with pytest.raises(BackendError, match="fp32, wrong: nothing was written"):
-        choose_precision(requests[:1], said.append)
+        build_fastest(requests[:1], tmp_path / "b.cxr", said.append)
+    assert not (tmp_path / "b.cxr").exists()

@@ -12,8 +12,9 @@ from cxr_trt.engine.cpu import onnxruntime as onnxruntime_backend
 from cxr_trt.engine.cpu import openvino as openvino_backend
 from cxr_trt.engine.cpu import tuning
 from cxr_trt.engine.cpu.config import CpuConfig, cores
-from cxr_trt.engine.cpu.tuning import cpu_configs, fastest
+from cxr_trt.engine.cpu.tuning import cpu_configs
 from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.engine.timing import fastest
 from cxr_trt.errors import BackendError
 from cxr_trt.score.engine import Engine
 

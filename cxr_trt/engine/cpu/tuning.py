@@ -1,21 +1,17 @@
 """Tuning a CPU engine: several ways to use the processors are timed on the machine on which it is built."""
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cxr_trt.engine.backend import Backend, Runner
+from cxr_trt.engine.backend import Backend
 from cxr_trt.engine.cpu.config import CpuConfig, cores, processors
-from cxr_trt.export.pictures import check_pictures
+from cxr_trt.engine.timing import fastest, time_runners
 from cxr_trt.progress import ProgressCallback
 from cxr_trt.spec import Specification
 
 MAX_STREAMS = 8
-TIMED_ROUNDS = 3
-MAX_TIME_RATIO = 0.95  # another configuration is chosen only if it takes at most this share of the first one's time
 
 
 def cpu_configs(max_batch: int | None) -> list[CpuConfig]:
@@ -85,25 +81,3 @@ def time_configs(
             runners[label] = backend.open(folder, spec, {**settings, **config._asdict()})
             stack.callback(runners[label].close)
         return time_runners(runners, spec, on_progress)
-
-
-def time_runners(
-    runners: Mapping[str, Runner], spec: Specification, on_progress: Callable[[float], None]
-) -> dict[str, float]:
-    """Median seconds per X-ray of each open engine, with full batches. They take turns, after one warm-up round."""
-    picture = check_pictures(spec.image_size)[0, 0]
-    seconds: dict[str, list[float]] = {label: [] for label in runners}
-    for timed_round in range(TIMED_ROUNDS + 1):
-        for label, runner in runners.items():
-            start = time.perf_counter()
-            runner.submit([picture] * runner.max_batch, False)()
-            if timed_round > 0:
-                seconds[label].append((time.perf_counter() - start) / runner.max_batch)
-        on_progress((timed_round + 1) / (TIMED_ROUNDS + 1))
-    return {label: round(statistics.median(values), 6) for label, values in seconds.items()}
-
-
-def fastest(seconds: Mapping[str, float]) -> str:
-    """The label of the shortest time if it is at least 5 % shorter than the first one's; otherwise the first label."""
-    first, best = next(iter(seconds)), min(seconds, key=seconds.__getitem__)
-    return best if seconds[best] <= MAX_TIME_RATIO * seconds[first] else first
