@@ -6,7 +6,8 @@ from benchmarks.study import DEMO_MODEL, Result
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.markdown import markdown_table
-from cxr_trt.measure.roofline import GPU_PEAKS, Layer, arithmetic_seconds, layers, seconds
+from cxr_trt.measure.gpu_peaks import GPU_PEAKS
+from cxr_trt.measure.roofline import Layer, arithmetic_seconds, layers, seconds
 from cxr_trt.views import CROP_VIEW_SETS
 
 PACKAGES = ("onnx",)
@@ -50,8 +51,10 @@ Multiplications, and least bytes through the memory, per X-ray.
 ## Peaks
 
 Operations per second (a multiplication with its addition is two) and bytes per second, dense. The peaks were taken
-from pages that quote the data sheets, and derived from sparse peaks where the source says so; those of TF32 are about
-half of those of FP16. Check them with the data sheets before you rely on a limit.
+from pages that quote NVIDIA's documents, and derived from sparse peaks where the source says so: check them with the
+documents before you rely on a limit. Where no peak of TF32 is published, as for Jetsons, there is none here. A Jetson's
+peaks are those of its fastest power mode. Missing, because not all of their peaks were found: Orin Nano with 4 GB, AGX
+Orin Industrial and Thor T4000.
 
 {peaks}
 """
@@ -117,7 +120,11 @@ def page(result: Result) -> str:
     """The page of a result."""
     names = list(result["graphs"])
     limits = [
-        (gpu, precision, *(f"{1e3 * own[name]['limit']:.3g} ({1e3 * own[name]['arithmetic']:.2g})" for name in names))
+        (
+            gpu,
+            precision,
+            *(f"{1e3 * own[name]['limit']:.3g} ({_two_digits(1e3 * own[name]['arithmetic'])})" for name in names),
+        )
         for gpu, by_precision in result["seconds"].items()
         for precision, own in by_precision.items()
     ]
@@ -173,7 +180,11 @@ def page(result: Result) -> str:
 
 
 def _tera(operations: float | None) -> str:
-    return f"{operations / 1e12:g} T" if operations else "-"
+    return f"{operations / 1e12:.4g} T" if operations else "-"
+
+
+def _two_digits(value: float) -> str:
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _code(name: str) -> str:

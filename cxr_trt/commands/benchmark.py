@@ -18,6 +18,7 @@ from cxr_trt.commands.options import PATH, json_option, overwrite_option, worker
 from cxr_trt.commands.terminal import show_facts, show_table
 from cxr_trt.engine.backend import LayerTime
 from cxr_trt.engine.gpu.cuda import gpu
+from cxr_trt.engine.gpu.identity import BOARD_FILE, jetson_board
 from cxr_trt.engine.manifest import GRAPH_FILE
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
@@ -27,9 +28,10 @@ from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.images.decoders import Decoders, Limits, Request
 from cxr_trt.images.files import Source, find_files
 from cxr_trt.measure.cpu_peaks import measure_cpu_peaks
+from cxr_trt.measure.gpu_peaks import find_gpu
 from cxr_trt.measure.gpu_state import GpuState
 from cxr_trt.measure.machine import describe_machine, peak_memory
-from cxr_trt.measure.roofline import find_gpu, layers, seconds
+from cxr_trt.measure.roofline import layers, seconds
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
@@ -139,16 +141,17 @@ def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[
 
 def against_the_gpu(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
     """How many times as long as the roofline's least times the engine takes, on a GPU whose peaks are known."""
-    peaks = find_gpu(gpu().name)
+    first = gpu()
+    peaks = find_gpu(first.name, board=jetson_board(BOARD_FILE), multiprocessors=first.multiprocessors)
     if not peaks or engine.manifest.precision not in peaks.operations:
-        return {"gpu": gpu().name}
+        return {"gpu": first.name}
     model = _computed_graph(engine, bundle)
     limit, typed = (
         seconds(layers(model, as_typed=as_typed), peaks, engine.manifest.precision, engine.max_batch)
         for as_typed in (False, True)
     )
     return {
-        "gpu": gpu().name,
+        "gpu": peaks.name,
         "limit_not_measured": limit,
         "times_the_limit": measured / limit,
         "limit_as_typed_not_measured": typed,

@@ -1,6 +1,7 @@
 """The least time that an X-ray can take, from the graph's arithmetic and memory traffic and the device's peaks.
 
-A GPU's peaks are those that its vendor publishes, a processor's are measured (`cxr_trt.measure.cpu_peaks`).
+A GPU's peaks are those that its vendor publishes (`cxr_trt.measure.gpu_peaks`), a processor's are measured
+(`cxr_trt.measure.cpu_peaks`).
 
 This is a limit, not a measurement. It assumes one kernel for each convolution, pooling and matrix product, that
 everything between them (norms, activations, gates, crops, concatenation) is free, and that each operand passes through
@@ -12,7 +13,6 @@ convolution before them, but not into one behind them. A DenseNet normalises wha
 convolves, so each of those norms is a kernel that reads and writes.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -60,74 +60,6 @@ class Peaks(Protocol):
     def bandwidth(self) -> float:
         """Bytes per second."""
         ...
-
-
-@dataclass(frozen=True)
-class GpuPeaks:
-    """A GPU's peaks from the vendor's data sheet, without sparsity.
-
-    device: a regular expression for the name that CUDA gives it. operations: per second, by precision, as published.
-    bandwidth: bytes per second. source: where the numbers come from.
-    """
-
-    name: str
-    device: str
-    operations: dict[str, float]
-    bandwidth: float
-    source: str
-
-
-def _peaks(*, fp32: float, tf32: float | None = None, fp16: float, int8: float) -> dict[str, float]:
-    """Operations per second by precision, given in tera-operations per second; without tf32 where none is published."""
-    peaks = {"fp32": fp32, "tf32": tf32, "fp16": fp16, "int8": int8}
-    return {precision: value * 1e12 for precision, value in peaks.items() if value is not None}
-
-
-GPU_PEAKS = (
-    GpuPeaks("T4", r"\bT4\b", _peaks(fp32=8.1, fp16=65, int8=130), 320e9, "NVIDIA T4 data sheet"),
-    GpuPeaks(
-        "L4",
-        r"\bL4\b",
-        _peaks(fp32=30.3, tf32=60, fp16=121, int8=242.5),
-        300e9,
-        "NVIDIA L4 data sheet; half of its sparse peaks",
-    ),
-    GpuPeaks(
-        "A100",
-        r"\bA100-SXM4-80GB\b",
-        _peaks(fp32=19.5, tf32=156, fp16=312, int8=624),
-        2039e9,
-        "NVIDIA A100 data sheet, SXM with 80 GB",
-    ),
-    GpuPeaks(
-        "H100",
-        r"\bH100 80GB HBM3\b",
-        _peaks(fp32=67, tf32=494.5, fp16=989.5, int8=1979),
-        3350e9,
-        "NVIDIA H100 data sheet, SXM; half of its sparse peaks",
-    ),
-    GpuPeaks(
-        "B200",
-        r"\bB200\b",
-        _peaks(fp32=75, tf32=1125, fp16=2250, int8=4500),
-        7700e9,
-        "NVIDIA Blackwell data sheet, one GPU of an HGX B200; half of its sparse peaks",
-    ),
-    GpuPeaks(
-        "Orin",
-        r"\bOrin\b",
-        _peaks(fp32=5.3, fp16=42.5, int8=85),
-        204.8e9,
-        "NVIDIA Jetson AGX Orin technical brief, 64 GB, the GPU alone; half of 170 sparse INT8, a quarter for FP16",
-    ),
-    GpuPeaks(
-        "Thor",
-        r"\bThor\b",
-        _peaks(fp32=8.0, fp16=258.5, int8=517),
-        273e9,
-        "NVIDIA on Jetson T5000; half of 1,035 sparse INT8 and of 517 sparse FP16; FP32 from 2,560 cores at 1.57 GHz",
-    ),
-)
 
 
 def layers(model: onnx.ModelProto, *, as_typed: bool = False) -> list[Layer]:
@@ -187,11 +119,6 @@ def seconds(found: Iterable[Layer], peaks: Peaks, precision: str, batch: int) ->
 def arithmetic_seconds(found: Iterable[Layer], peaks: Peaks, precision: str) -> float:
     """The least seconds per X-ray for the arithmetic alone."""
     return sum(2 * layer.multiplications for layer in found) / peaks.operations[precision]
-
-
-def find_gpu(name: str) -> GpuPeaks | None:
-    """The entry for a GPU by the name that CUDA gives it, such as "NVIDIA H100 80GB HBM3"; None if there is none."""
-    return next((gpu for gpu in GPU_PEAKS if re.search(gpu.device, name)), None)
 
 
 def _for_one_image(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 
 from cxr_trt.engine.gpu import cuda
-from cxr_trt.engine.gpu.identity import GpuIdentity, power_mode, why_not_compatible
+from cxr_trt.engine.gpu.identity import GpuIdentity, jetson_board, power_mode, why_not_compatible
 
-AGX = GpuIdentity("Orin", "8.7", 16, 61, 0)
+AGX = GpuIdentity("Orin", "8.7", 16, 61, 0, "p3701-0005")
 OTHERS = {
     "an Orin Nano": replace(AGX, multiprocessors=8, memory_gib=7),
     "an Orin NX": replace(AGX, multiprocessors=8, memory_gib=15),
     "an AGX with 32 GB": replace(AGX, memory_gib=30),
     "the same AGX in another power mode": replace(AGX, power_mode=2),
+    "another board of the same size": replace(AGX, board="p3767-0001"),
     "another GPU": GpuIdentity("NVIDIA L4", "8.9", 58, 22),
     "another capability": replace(AGX, compute_capability="8.8"),
 }
@@ -27,7 +28,7 @@ def test_an_engine_opens_only_where_it_was_built(other):
 
 
 def test_both_sides_are_described():
-    assert AGX.text == "Orin (compute capability 8.7, 16 multiprocessors, 61 GiB, power mode 0)"
+    assert AGX.text == "Orin (compute capability 8.7, 16 multiprocessors, 61 GiB, power mode 0, board p3701-0005)"
     assert GpuIdentity("NVIDIA L4", "8.9").text == "NVIDIA L4 (compute capability 8.9)"
 
 
@@ -79,3 +80,14 @@ def test_a_compatible_engine_opens_on_more_gpus(compatible, here, fits):
     reason = why_not_compatible(compatible, AGX, here)
     assert (reason is None) is fits
     assert fits or reason.endswith(f"but this GPU is {here.text}")
+
+
+def test_the_board_is_read_from_the_device_tree(tmp_path):
+    file = tmp_path / "compatible"
+    assert jetson_board(file) is None
+    file.write_bytes(b"nvidia,p3768-0000+p3767-0003-super\0nvidia,p3768-0000+p3767-0003\0nvidia,tegra234\0")
+    assert jetson_board(file) == "p3767-0003"
+    file.write_bytes(b"nvidia,p3737-0000+p3701-0005\0nvidia,tegra234\0nvidia,tegra23x\0")
+    assert jetson_board(file) == "p3701-0005"
+    file.write_bytes(b"raspberrypi,5-model-b\0brcm,bcm2712\0")
+    assert jetson_board(file) is None

@@ -5,7 +5,8 @@ import onnx
 import pytest
 
 from cxr_trt.measure.cpu_peaks import measure_cpu_peaks
-from cxr_trt.measure.roofline import GPU_PEAKS, GpuPeaks, arithmetic_seconds, find_gpu, layers, seconds
+from cxr_trt.measure.gpu_peaks import GPU_PEAKS, GpuPeaks, find_gpu
+from cxr_trt.measure.roofline import arithmetic_seconds, layers, seconds
 
 GRAPH = """
 <ir_version: 9, opset_import: ["" : 18]>
@@ -113,8 +114,8 @@ DEVICES = {
     "Tesla T4": "T4",
     "NVIDIA L4": "L4",
     "NVIDIA L40S": None,
-    "Orin": "Orin",
-    "NVIDIA Thor": "Thor",
+    "Orin": None,  # several boards have this name
+    "NVIDIA Thor": None,
 }
 
 
@@ -124,10 +125,45 @@ def test_a_gpu_is_found_by_the_name_that_cuda_gives_it(name):
     assert (gpu.name if gpu else None) == DEVICES[name]
 
 
+JETSONS = {
+    ("p3767-0000", 8): "Orin NX",
+    ("p3767-0001", 8): "Orin NX",
+    ("p3767-0003", 8): "Orin Nano 8 GB",
+    ("p3767-0004", 4): None,
+    ("p3767-0005", 8): "Orin Nano 8 GB",
+    ("p3701-0000", 16): "AGX Orin 64 GB",
+    ("p3701-0004", 14): "AGX Orin 32 GB",
+    ("p3701-0005", 8): "AGX Orin 64 GB",  # in a power mode that switches half of it off
+    ("p3701-0008", 16): None,
+    (None, 8): None,
+}
+
+
+@pytest.mark.parametrize(("board", "multiprocessors"), JETSONS)
+def test_jetsons_of_one_name_are_told_apart_by_their_boards(board, multiprocessors):
+    gpu = find_gpu("Orin", board=board, multiprocessors=multiprocessors)
+    assert (gpu.name if gpu else None) == JETSONS[board, multiprocessors]
+
+
+def test_thors_are_told_apart_by_their_multiprocessors():
+    found = [find_gpu("NVIDIA Thor", multiprocessors=count) for count in (20, 12)]
+    assert [gpu and gpu.name for gpu in found] == ["Thor T5000", None]
+
+
 def test_peaks_are_ordered_and_sourced():
     for gpu in GPU_PEAKS:
         assert gpu.operations["fp32"] < gpu.operations["fp16"] < gpu.operations["int8"]
+        assert gpu.operations["int8"] == pytest.approx(2 * gpu.operations["fp16"], rel=0.01)
+        assert gpu.operations["fp32"] < gpu.operations.get("tf32", gpu.operations["fp16"]) <= gpu.operations["fp16"]
         assert gpu.source
+
+
+def test_orins_do_the_same_per_core_and_cycle():
+    """They have one architecture, so a number that was mistaken for another board's would show."""
+    orins = [gpu for gpu in GPU_PEAKS if "Orin" in gpu.name]
+    ratios = [gpu.operations["int8"] / gpu.operations["fp32"] for gpu in orins]
+    assert len(orins) == 4
+    assert ratios == pytest.approx([16] * 4, rel=0.03)
 
 
 def test_int8_multiplies_faster_here_than_float32_and_nothing_is_beyond_belief():

@@ -13,6 +13,7 @@ from typing import Any
 from cxr_trt.engine.gpu.cuda import Gpu
 
 POWER_MODE_FILE = Path("/var/lib/nvpmodel/status")  # on a Jetson; such as "pmode:0002"
+BOARD_FILE = Path("/proc/device-tree/compatible")  # on a Jetson; such as "nvidia,p3768-0000+p3767-0003"
 MEMORY_TOLERANCE = 0.1  # what the system keeps of a Jetson's memory differs a little between releases
 GIB = 1 << 30
 AMPERE = (8, 0)  # the first compute capability of that generation
@@ -23,6 +24,7 @@ class GpuIdentity:
     """The fields have the same names as in a manifest's `settings`, and are None where an older manifest lacks them.
 
     memory_gib: total memory in GiB, rounded. power_mode: the number of nvpmodel's mode; None where there is none.
+    board: the part number of a Jetson's module, such as "p3767-0003"; None where there is none, or it cannot be read.
     """
 
     gpu: str
@@ -30,12 +32,14 @@ class GpuIdentity:
     multiprocessors: int | None = None
     memory_gib: int | None = None
     power_mode: int | None = None
+    board: str | None = None
 
     @classmethod
     def of(cls, gpu: Gpu) -> "GpuIdentity":
         """The identity of a GPU of this machine. Call it inside `with gpu.current():`."""
         memory = round(gpu.memory().total / GIB)
-        return cls(gpu.name, gpu.compute_capability, gpu.multiprocessors, memory, power_mode(POWER_MODE_FILE))
+        mode, board = power_mode(POWER_MODE_FILE), jetson_board(BOARD_FILE)
+        return cls(gpu.name, gpu.compute_capability, gpu.multiprocessors, memory, mode, board)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "GpuIdentity | None":
@@ -58,6 +62,8 @@ class GpuIdentity:
             details.append(f"{self.memory_gib} GiB")
         if self.power_mode is not None:
             details.append(f"power mode {self.power_mode}")
+        if self.board is not None:
+            details.append(f"board {self.board}")
         return f"{self.gpu} ({', '.join(details)})"
 
     def why_not(self, here: "GpuIdentity") -> str | None:
@@ -95,3 +101,15 @@ def power_mode(file: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return int(found[1]) if found else None
+
+
+def jetson_board(file: Path) -> str | None:
+    """The part number of a Jetson's module, which follows that of the board that carries it; None where there is none.
+
+    Docker hides the file from containers.
+    """
+    try:
+        found = re.search(r"\+(p\d{4}-\d{4})", file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return found[1] if found else None
