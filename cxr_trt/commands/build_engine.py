@@ -14,6 +14,7 @@ from cxr_trt.engine.backend import Backend, BuildOptions, Compatibility
 from cxr_trt.engine.build import BuildRequest, build_bundle, check_target
 from cxr_trt.engine.choice import able_backends, check_backend, choose_backend
 from cxr_trt.engine.cpu.tuning import cpu_configs
+from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
 from cxr_trt.engine.precision_choice import build_fastest, offered_precisions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
@@ -57,6 +58,16 @@ from cxr_trt.views import ViewSet
     "--compatible",
     type=click.Choice(get_args(Compatibility)),
     help="TensorRT: an engine for other GPUs too, of the same compute capability or from Ampere on; it may be slower.",
+)
+@click.option(
+    "--version-compatible",
+    is_flag=True,
+    help="TensorRT: an engine that later versions of TensorRT run too; it is about 100 MB larger, and may be slower.",
+)
+@click.option(
+    "--single-xrays",
+    is_flag=True,
+    help="TensorRT: choose kernels for single X-rays too, beside those for full batches; building takes longer.",
 )
 @click.option(
     "--fast-build", is_flag=True, help="TensorRT: take the first kernels that work; the engine may be slower."
@@ -106,6 +117,8 @@ def build_engine(
     tune: bool,
     plugin: bool | None,
     compatible: Compatibility | None,
+    version_compatible: bool,
+    single_xrays: bool,
     fast_build: bool,
     memory_limit: int | None,
     wanted: str | None,
@@ -135,12 +148,16 @@ def build_engine(
     gpu_options = {
         "--plugin": bool(plugin),
         "--compatible": compatible is not None,
+        "--version-compatible": version_compatible,
+        "--single-xrays": single_xrays,
         "--fast-build": fast_build,
         "--memory-limit": memory_limit is not None,
     }
     graph, previous_plan = load_source(source, setting, view_set)
     if backend_name == "tensorrt-rtx" and compatible:
         raise UsageError("--compatible is for --backend tensorrt: engines of tensorrt-rtx run on every RTX GPU")
+    if backend_name == "tensorrt-rtx" and version_compatible:
+        raise UsageError("--version-compatible is for --backend tensorrt: tensorrt-rtx runs engines of its own version")
     if backend_name != "auto":
         _check_gpu_options(gpu_options, [BACKENDS[backend_name]])
     if wanted == "auto":
@@ -181,6 +198,8 @@ def build_engine(
                     memory_limit=memory_limit and memory_limit << 20,
                     fast_build=fast_build,
                     compatible=compatible,
+                    version_compatible=version_compatible,
+                    single_xrays=single_xrays,
                 ),
                 share_crops,
                 tuple(cpu_configs(max_batch)) if tune else (),
@@ -204,9 +223,9 @@ def build_engine(
 
 
 def _check_gpu_options(given: Mapping[str, bool], backends: Sequence[Backend]) -> None:
-    """Raise UsageError if an option that only TensorRT has was given for an engine of a CPU."""
+    """Raise UsageError if an option that only TensorRT has was given for another backend."""
     options = [option for option, is_given in given.items() if is_given]
-    if options and all(backend.on_cpu for backend in backends):
+    if options and not any(isinstance(backend, TensorRTBackend) for backend in backends):
         raise UsageError(
             f"{options[0]} is for TensorRT, but the engine is for {backends[0].name}; leave it out, or add "
             "--backend tensorrt"

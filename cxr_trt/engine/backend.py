@@ -97,6 +97,8 @@ class BuildOptions:
     memory_limit: bytes that TensorRT may use for the scratch memory of a kernel; None: what is free.
     fast_build: whether TensorRT takes the first kernels that work, instead of timing all.
     compatible: the other GPUs that a TensorRT engine shall run on; None: none.
+    version_compatible: whether later versions of TensorRT shall run the engine too.
+    single_xrays: whether TensorRT chooses kernels for single X-rays too, beside those for full batches.
     tf32: whether products of a float32 graph may be computed in TF32, by a backend that has tf32 among its precisions.
     bfloat16: whether what is not int8 may be computed in bfloat16, by a backend that has bf16 among its precisions.
     """
@@ -107,6 +109,8 @@ class BuildOptions:
     memory_limit: int | None = None
     fast_build: bool = False
     compatible: Compatibility | None = None
+    version_compatible: bool = False
+    single_xrays: bool = False
     tf32: bool = False
     bfloat16: bool = False
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from cxr_trt.calibrate.calibration import CALIBRATION_FILE
 from cxr_trt.errors import BundleError, CxrTrtError, GraphError
 from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph, load_self_contained
@@ -20,6 +22,7 @@ MANIFEST_FILE = "manifest.json"
 GRAPH_FILE = "model.onnx"  # the scoring graph is in every bundle, so that each can be rebuilt on another machine
 MAX_MANIFEST_BYTES = 1 << 20  # a typical manifest has about 2,000
 MAX_BATCH = 4096
+LATER_VERSIONS_SETTING = "version_compatible"  # in the settings of an engine that later versions of its backend run
 MANIFEST_FORMAT = 2  # to be raised when fields change their meaning
 
 
@@ -48,6 +51,12 @@ class Manifest:
         settings = {name: value for name, value in self.settings.items() if name != "tuning"}
         return f"{hash_fields({**fields, 'settings': settings})[:16]}-{self.graph.spec.sha256[:16]}"
 
+    def runs_with(self, version: str) -> bool:
+        """Whether this version of the backend runs the engine: the one that built it or, for some, any later one."""
+        if self.settings.get(LATER_VERSIONS_SETTING) is True:
+            return Version(version) >= Version(self.backend_version)
+        return version == self.backend_version
+
     def check_types(self) -> None:
         """Raise TypeError or ValueError for values that no backend should have to expect."""
         texts = (self.precision, self.backend, self.backend_version, self.graph.checkpoint_sha256)
@@ -59,6 +68,8 @@ class Manifest:
             number = self.settings.get(name, 1)
             if type(number) is not int or not 1 <= number <= MAX_BATCH:
                 raise ValueError(f"{name} is not between 1 and {MAX_BATCH}")
+        if self.settings.get(LATER_VERSIONS_SETTING) is not None:
+            Version(self.backend_version)
         if type(self.settings.get("hyper_threading", True)) is not bool:
             raise TypeError("hyper_threading is neither true nor false")
 

@@ -13,7 +13,7 @@ from cxr_trt.export.pictures import check_pictures
 from cxr_trt.spec import Specification
 
 TIMED_ROUNDS = 3
-TURNS = 2  # how often a round uses each of the runner's places for a batch in flight: once is not enough to warm it up
+TURNS = 2  # how often a round uses each of the runner's places for a batch in flight
 MAX_TIME_RATIO = 0.95  # another engine is chosen only if it takes at most this share of the first one's time
 MILLISECONDS_BELOW = 0.1  # seconds
 
@@ -24,7 +24,7 @@ def time_runners(
     """Median seconds per X-ray of each open engine, with full batches. They take turns, after one warm-up round.
 
     A runner that overlaps batches is timed with as many in flight as it takes. The warm-up round then uses each of its
-    places twice, since `cxr_trt.engine.gpu.pipeline` captures a graph the first time.
+    places twice, since `cxr_trt.engine.gpu.pipeline` captures a graph the first time and launches it the second.
     """
     picture = check_pictures(spec.image_size)[0, 0]
     seconds: dict[str, list[float]] = {label: [] for label in runners}

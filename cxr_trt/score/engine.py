@@ -54,12 +54,12 @@ class Engine(Closing):
             raise BundleError(f"{path}: made for the unknown backend {self.manifest.backend!r}; update cxr-trt")
         if reason := backend.why_not_run():
             raise BundleError(f"{path}: {reason}")
-        built, here = self.manifest.backend_version, backend.version()
+        here = backend.version()
         if reason := backend.why_not_open(self.manifest.settings):
             raise BundleError(f"{path}: {reason}; rebuild it: `cxr-trt build-engine {path} -o NEW.cxr`")
-        if built != here:
+        if not self.manifest.runs_with(here):
             raise BundleError(
-                f"{path}: built with {backend.name} {built}, but {here} is installed; "
+                f"{path}: built with {backend.name} {self.manifest.backend_version}, but {here} is installed; "
                 f"rebuild it: `cxr-trt build-engine {path} -o NEW.cxr --backend {backend.name}`"
             )
         self._runner = backend.open(path, self.spec, self.manifest.settings)

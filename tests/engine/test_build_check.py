@@ -87,7 +87,7 @@ class OneContext(SimulatedNetwork):
 
     enqueue = None
 
-    def context(self, workspace, size):
+    def context(self, workspace, size, batch=None):
         self.enqueue = self.enqueue or super().context(workspace, size).enqueue
         return SimpleNamespace(enqueue=self.enqueue, close=lambda: None)
 

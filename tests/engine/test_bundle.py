@@ -163,6 +163,17 @@ def test_another_backend_version_names_both_and_the_command(bundle):
         Engine(bundle)
 
 
+def test_a_version_compatible_engine_runs_with_later_versions_only(bundle):
+    manifest = replace(read_manifest(bundle), backend_version="10.3.0")
+    compatible = replace(manifest, settings={**manifest.settings, "version_compatible": True})
+    versions = ("10.2.9", "10.3.0", "10.16.1.11", "11.1.0")
+    assert [manifest.runs_with(version) for version in versions] == [False, True, False, False]
+    assert [compatible.runs_with(version) for version in versions] == [False, True, True, True]
+    rewritten(bundle, settings=compatible.settings, backend_version="no version")
+    with pytest.raises(BundleError, match="damaged or from another version"):
+        Engine(bundle)
+
+
 def test_an_unknown_backend_is_refused(bundle):
     rewritten(bundle, backend="coreml")
     with pytest.raises(BundleError, match="unknown backend 'coreml'"):

@@ -39,7 +39,7 @@ class TorchNetwork:
     def workspace_size(self, batch):
         return batch * (SIZE * SIZE + 64) * 4
 
-    def context(self, workspace, size):
+    def context(self, workspace, size, batch=None):
         return TorchContext(self, on_gpu(workspace, (size // 4,), "<f4"))
 
     def close(self):

@@ -49,13 +49,23 @@ def test_layers_are_shown_of_tensorrt_engines_where_there_is_a_gpu(cli, cheap_bu
     assert (result.exit_code == 2 and reason in result.stderr) if reason else json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("option", ["--plugin", "--fast-build", "--compatible ampere", "--memory-limit 100"])
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_options_of_tensorrt_are_refused_for_a_cpu(cli, cheap_bundle, tmp_path, option, backend):
+OPTIONS = ("--plugin", "--fast-build", "--compatible ampere", "--memory-limit 100", "--version-compatible")
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, "--single-xrays"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "cuda"])
+def test_options_of_tensorrt_are_refused_for_others(cli, cheap_bundle, tmp_path, option, backend):
     result = cli("build-engine", cheap_bundle, "--backend", backend, *option.split(), "-o", tmp_path / "a.cxr")
     assert result.exit_code == 2
     assert f"{option.split()[0]} is for TensorRT, but the engine is for {backend}; leave it out" in result.stderr
     assert not (tmp_path / "a.cxr").exists()
+
+
+@pytest.mark.parametrize("option", ["--compatible ampere", "--version-compatible"])
+def test_what_tensorrt_rtx_would_ignore_is_refused(cli, cheap_bundle, tmp_path, option):
+    result = cli("build-engine", cheap_bundle, "--backend", "tensorrt-rtx", *option.split(), "-o", tmp_path / "a.cxr")
+    assert result.exit_code == 2
+    assert f"{option.split()[0]} is for --backend tensorrt: " in result.stderr
 
 
 def test_verbose_shows_what_tensorrt_logs(cli, cheap_bundle, tmp_path):

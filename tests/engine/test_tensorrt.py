@@ -157,6 +157,16 @@ class TestBuild:
         profile = tensorrt.batch_profile(builder, network, 6)
         assert [tuple(shape) for shape in profile.get_shape("images")] == [(n, 1, 64, 64) for n in (1, 6, 6)]
 
+    def test_single_xrays_get_a_profile_of_their_own_if_asked_for(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
+        asked = [BuildOptions(6), BuildOptions(6, single_xrays=True), BuildOptions(1, single_xrays=True)]
+        assert [tensorrt.profile_batches(options) for options in asked] == [[6], [6, 1], [1]]
+        sizes, memory = [], []
+        for options in asked[:2]:
+            memory.append(RTX.build(graph, tmp_path, options)["activation_bytes"])
+            sizes.append((tmp_path / "engine.plan").stat().st_size)
+        assert sizes[0] < sizes[1]
+        assert memory[0] <= memory[1]  # of the larger profile, not of the last one
+
     def test_a_failed_build_gives_tensorrts_reason(self, trt: Any, graph: onnx.ModelProto) -> None:
         log = tensorrt_runtime.Log(trt)
         builder = trt.Builder(log.logger)
@@ -212,12 +222,13 @@ class TestPlugin:
             return type(backend).build(backend, *arguments)
 
         monkeypatch.setattr(backend, "build", build)
-        for option in ([], ["--no-plugin"], ["--plugin"], ["--fast-build", "--memory-limit", 64]):
+        for option in ([], ["--no-plugin"], ["--plugin"], ["--fast-build", "--memory-limit", 64, "--single-xrays"]):
             command = ("build-engine", cheap_bundle, "-o", tmp_path / "e.cxr", "--backend", "tensorrt-rtx")
             result = cli(*command, "--overwrite", *option)
             assert result.exit_code == 0, result.output
         assert [options.plugin for options in asked] == [None, False, True, None]
         assert [options.fast_build for options in asked] == [False, False, False, True]
+        assert [options.single_xrays for options in asked] == [False, False, False, True]
         assert [options.memory_limit for options in asked] == [None, None, None, 64 << 20]
 
     def test_what_is_no_plugin_library_is_refused(self, trt: Any, library: Path) -> None:
@@ -247,6 +258,9 @@ class TestPlugin:
         assert backend._plugin(graph, BuildOptions(2, plugin=False)) is None
         assert backend._plugin(paper_pooling(graph), BuildOptions(2)) is None
         assert backend._plugin(paper_pooling(graph), BuildOptions(2, plugin=True)) == chosen
+        assert backend._plugin(graph, BuildOptions(2, version_compatible=True)) is None
+        with pytest.raises(BackendError, match="leave out --plugin, or --version-compatible"):
+            backend._plugin(graph, BuildOptions(2, version_compatible=True, plugin=True))
         assert caplog.messages == []
         monkeypatch.delenv("CXR_TRT_PLUGIN")
         monkeypatch.setattr(tensorrt_plugin, "INSTALLED_PLUGIN", library.with_name("nothing"))
@@ -289,11 +303,14 @@ def test_the_options_of_a_build_reach_the_builder(trt: Any) -> None:
     builder = trt.Builder(tensorrt_runtime.Log(trt).logger)
     plain, changed = builder.create_builder_config(), builder.create_builder_config()
     tensorrt.configure(trt, plain, BuildOptions())
-    tensorrt.configure(trt, changed, BuildOptions(fast_build=True, compatible="same-capability"))
+    tensorrt.configure(
+        trt, changed, BuildOptions(fast_build=True, compatible="same-capability", version_compatible=True)
+    )
     levels = trt.HardwareCompatibilityLevel
     assert plain.profiling_verbosity == trt.ProfilingVerbosity.DETAILED  # for `inspect --layers`
     assert plain.builder_optimization_level == 3
     assert changed.builder_optimization_level == 0
+    assert [config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE) for config in (plain, changed)] == [False, True]
     # TensorRT-RTX ignores what is set, so this is all that can be said of --compatible.
     assert {"SAME_COMPUTE_CAPABILITY", "AMPERE_PLUS"} == set(tensorrt.COMPATIBILITY_LEVELS.values())
     assert set(tensorrt.COMPATIBILITY_LEVELS.values()) <= set(levels.__members__)
@@ -486,14 +503,25 @@ def backend(request: pytest.FixtureRequest) -> TensorRTBackend:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("plugin", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        BuildOptions(4, plugin=False),
+        BuildOptions(4, plugin=True),
+        BuildOptions(4, plugin=False, single_xrays=True),
+        BuildOptions(4, plugin=False, version_compatible=True),
+    ],
+    ids=["plain", "plugin", "single X-rays", "version compatible"],
+)
 def test_probabilities_and_class_maps_are_onnx_runtimes(
-    backend: TensorRTBackend, plugin: bool, graph: onnx.ModelProto, tmp_path: Path
+    backend: TensorRTBackend, options: BuildOptions, graph: onnx.ModelProto, tmp_path: Path
 ) -> None:
-    library = find_plugin() if plugin and backend.name == "tensorrt" else None
-    if plugin and library is None:
+    library = find_plugin() if options.plugin and backend.name == "tensorrt" else None
+    if options.plugin and library is None:
         pytest.skip("the plugin is not built (make plugin), or not for this backend")
-    settings = backend.build(graph, tmp_path, BuildOptions(4, plugin=plugin))
+    if options.version_compatible and backend.name != "tensorrt":
+        pytest.skip("TensorRT-RTX has no version compatible engines")
+    settings = backend.build(graph, tmp_path, options)
     assert settings["plugin"] == (library and library.settings())
     assert (tmp_path / "libcxr_trt_plugin.so").is_file() is (library is not None)
     assert backend.why_not_open(settings) is None

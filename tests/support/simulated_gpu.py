@@ -264,21 +264,24 @@ class SimulatedNetwork(Closable):
     def workspace_size(self, batch: int) -> int:
         return batch * self._workspace
 
-    def context(self, workspace: int, size: int) -> "SimulatedContext":
+    def context(self, workspace: int, size: int, batch: int | None = None) -> "SimulatedContext":
         self._gpu.call("context")
-        return SimulatedContext(self._gpu, self, workspace, size)
+        return SimulatedContext(self._gpu, self, workspace, size, batch)
 
 
 class SimulatedContext(Closable):
     """Keeps the shape and the addresses of its last run. What was captured before they changed computes nonsense."""
 
-    def __init__(self, gpu: SimulatedGpu, network: SimulatedNetwork, workspace: int, size: int) -> None:
+    def __init__(
+        self, gpu: SimulatedGpu, network: SimulatedNetwork, workspace: int, size: int, batch: int | None
+    ) -> None:
         super().__init__(gpu)
-        self._network, self._workspace, self._size = network, workspace, size
+        self._network, self._workspace, self._size, self._batch = network, workspace, size, batch
         self._state: object = None
 
     def enqueue(self, batch: int, addresses: Mapping[str, int], stream: Any) -> None:
         self._gpu.call("enqueue")
+        assert self._batch in (None, batch)
         self._network.batches.append(batch)
         given = (batch, dict(addresses))
         is_warm = self._state == given

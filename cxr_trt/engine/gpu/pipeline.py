@@ -62,8 +62,11 @@ class LoadedPlan(Protocol):
         """Bytes of memory that the activations of a batch need."""
         ...
 
-    def context(self, workspace: int, size: int) -> Context:
-        """A new context whose activations lie in the `size` bytes of device memory at `workspace`."""
+    def context(self, workspace: int, size: int, batch: int | None = None) -> Context:
+        """A new context whose activations lie in the `size` bytes of device memory at `workspace`.
+
+        It is for batches of `batch` images only, and is warmed up by one before it is captured; None means any size.
+        """
         ...
 
     def close(self) -> None: ...
@@ -174,7 +177,7 @@ class GpuRunner:
         """The context of the graph for batches of `count` images in `slot`; None if there shall be no such graph."""
         if self._uses_graphs and count in (1, self.max_batch) and count not in slot.contexts:
             with self._graphs_are_optional():
-                slot.contexts[count] = self._new_context()
+                slot.contexts[count] = self._new_context(count)
         return slot.contexts.get(count) if self._uses_graphs else None
 
     @contextlib.contextmanager

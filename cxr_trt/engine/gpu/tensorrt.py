@@ -31,6 +31,7 @@ from cxr_trt.engine.gpu.identity import GpuIdentity, capability, why_not_compati
 from cxr_trt.engine.gpu.pipeline import INPUT, GpuRunner, MultiGpuRunner
 from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, PLUGIN_FILE, Plugin, find_plugin, load_plugin, why_not_plugin
 from cxr_trt.engine.gpu.tensorrt_runtime import Log, TensorRTPlan
+from cxr_trt.engine.manifest import LATER_VERSIONS_SETTING
 from cxr_trt.errors import BackendError
 from cxr_trt.export.pooling import takes_extrema, with_extrema, without_body
 from cxr_trt.spec import Specification
@@ -107,6 +108,7 @@ class TensorRTBackend:
             "max_batch": options.max_batch,
             **(identity_of(gpu).settings if gpu and self._needs_gpu_to_build else ANY_GPU),
             **({"compatible": options.compatible} if options.compatible else {}),
+            **({LATER_VERSIONS_SETTING: True} if options.version_compatible else {}),
             "activation_bytes": log.activation_bytes,
             "plugin": plugin.settings() if plugin else None,
         }
@@ -156,7 +158,9 @@ class TensorRTBackend:
     def _load(self, gpu: cuda.Gpu, folder: Path, settings: Mapping[str, Any]) -> TensorRTPlan:
         carried = settings.get("plugin") and (folder / PLUGIN_FILE).is_file()  # older plans hold it themselves
         plugin = Plugin(folder / PLUGIN_FILE, settings["plugin"]["sha256"]) if carried else None
-        return TensorRTPlan(self._module(), gpu, (folder / ENGINE_FILE).read_bytes(), plugin)
+        holds_runtime = bool(settings.get(LATER_VERSIONS_SETTING))
+        plan = (folder / ENGINE_FILE).read_bytes()
+        return TensorRTPlan(self._module(), gpu, plan, plugin, holds_runtime=holds_runtime)
 
     def _why_no_package(self) -> str | None:
         install = install_command(self.name, driver_cuda())
@@ -180,11 +184,13 @@ class TensorRTBackend:
     def _plugin(self, graph: onnx.ModelProto, options: BuildOptions) -> Plugin | None:
         """The plugin to use. None for TensorRT-RTX, which parses the plugin's node and then aborts the process.
 
-        Unless it is asked for, none is needed where the pooling takes one maximum and one minimum. Raises BackendError
-        if it is asked for and cannot be had.
+        Unless it is asked for, none is needed where the pooling takes one maximum and one minimum, and none is used for
+        later versions, whose plugins may differ. Raises BackendError if it is asked for and cannot be had.
         """
         is_needed = options.plugin if options.plugin is not None else not takes_extrema(graph)
-        if self._package == "tensorrt_rtx" or not is_needed:
+        if options.version_compatible and options.plugin:
+            raise BackendError("a plugin is for one version of TensorRT: leave out --plugin, or --version-compatible")
+        if self._package == "tensorrt_rtx" or not is_needed or options.version_compatible:
             return None
         plugin = find_plugin()
         reason = why_not_plugin(plugin, driver_cuda()) if plugin else NOT_BUILT
@@ -216,8 +222,9 @@ class TensorRTBackend:
 
         config = builder.create_builder_config()
         configure(trt, config, options)
-        if config.add_optimization_profile(batch_profile(builder, network, options.max_batch)) < 0:
-            raise log.failure(f"{self._title} does not take batches of 1 to {options.max_batch}")
+        for batch in profile_batches(options):
+            if config.add_optimization_profile(batch_profile(builder, network, batch)) < 0:
+                raise log.failure(f"{self._title} does not take batches of 1 to {batch}")
         if gpu:
             workspace = trt.MemoryPoolType.WORKSPACE
             limit = min(config.get_memory_pool_limit(workspace), gpu.memory().free, options.memory_limit or sys.maxsize)
@@ -290,12 +297,19 @@ def configure(trt: Any, config: Any, options: BuildOptions) -> None:
         if level is None:
             raise BackendError(f"{options.compatible} engines need TensorRT 10.9 or newer: use --compatible ampere")
         config.hardware_compatibility_level = level
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.tf32:
         config.set_flag(trt.BuilderFlag.TF32)
     else:  # TensorRT's default is TF32, but float32 must really mean float32
         config.clear_flag(trt.BuilderFlag.TF32)
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # TensorRT-RTX: otherwise graphs cannot be captured
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+
+
+def profile_batches(options: BuildOptions) -> list[int]:
+    """The largest batch of each optimization profile: the first is for all sizes, the second for single images."""
+    return [options.max_batch] + [1] * (options.single_xrays and options.max_batch > 1)
 
 
 def batch_profile(builder: Any, network: Any, max_batch: int) -> Any:

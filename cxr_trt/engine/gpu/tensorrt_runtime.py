@@ -26,6 +26,7 @@ LOGGER = logging.getLogger(__name__)
 # TensorRT also reports "could not find any implementation for node" when no kernel fits into the memory.
 OUT_OF_MEMORY = re.compile(r"out.?of.?memory|(enough|sufficient)\b.*memory|implementation for node", re.IGNORECASE)
 SKIPPED_TACTIC = "Skipping tactic"
+SINGLE_PROFILE = 1  # the optimization profile for single images, in plans that have one
 NO_DRIVER = "cudaError 35"  # without a driver, TensorRT-RTX adds this after every other error
 LOWER_MAX_BATCH = (
     "; the GPU is probably short of memory: close other programs that use it, or build with a lower --max-batch"
@@ -68,7 +69,7 @@ class Log:
         if problems is not None:
             problems.append(message)
         if found := re.match(r"Total Activation Memory: (\d+)", message):
-            self.activation_bytes = int(found[1])
+            self.activation_bytes = max(int(found[1]), self.activation_bytes or 0)  # it tells each profile's
 
     def make(self, what: str, factory: Callable[[Any], Any]) -> Any:
         """Make a Builder or a Runtime, which take the logger. Raises BackendError if TensorRT fails to make it."""
@@ -105,10 +106,20 @@ def is_rtx(trt: Any) -> bool:
 class TensorRTPlan:
     """A loaded plan. See `cxr_trt.engine.gpu.pipeline.LoadedPlan`."""
 
-    def __init__(self, trt: Any, gpu: Gpu, plan: bytes, plugin: Plugin | None = None) -> None:
+    def __init__(
+        self, trt: Any, gpu: Gpu, plan: bytes, plugin: Plugin | None = None, *, holds_runtime: bool = False
+    ) -> None:
         """Load a plan, and the plugin that it needs.
 
-        Raises BackendError: the plan is from another version, or memory is short.
+        Args:
+            trt: the module `tensorrt` or `tensorrt_rtx`.
+            gpu: the GPU to run it on.
+            plan: the plan; whoever wrote it can run any code here.
+            plugin: what it needs besides.
+            holds_runtime: whether the plan brings TensorRT's lean runtime, which is code for the processor.
+
+        Raises:
+            BackendError: the plan is from another version, or memory is short.
         """
         self._log, self._trt = Log(trt), trt
         self._compiled: tuple[Any, Path] | None = None
@@ -116,9 +127,12 @@ class TensorRTPlan:
             self._runtime = self._log.make("TensorRT's runtime", trt.Runtime)
             if plugin:
                 load_plugin(plugin, self._runtime.get_plugin_registry())
+            if holds_runtime:
+                self._runtime.engine_host_code_allowed = True
             self._engine = self._log.not_none("load the plan", self._runtime.deserialize_cuda_engine(plan))
             self._context_settings = self._rtx_settings(gpu, plan) if is_rtx(trt) else self._user_managed()
         self.max_batch, *image_shape = self._engine.get_tensor_profile_shape(INPUT, 0)[2]
+        self._has_single = self._engine.num_optimization_profiles > SINGLE_PROFILE
         self._image_shape = tuple(image_shape)
         names = (self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors))
         self.tensors: Mapping[str, Tensor] = {name: self._tensor(name) for name in names}
@@ -131,12 +145,14 @@ class TensorRTPlan:
         self._log.check("take the batch", context.set_input_shape(INPUT, (batch, *self._image_shape)))
         size = int(context.update_device_memory_size_for_shapes())
         self._log.check(f"say how much memory a batch of {batch} needs", size > 0 or largest == 0)
-        return size
+        single = self._engine.get_device_memory_size_for_profile_v2(SINGLE_PROFILE) if self._has_single else 0
+        return max(size, int(single))
 
-    def context(self, workspace: int, size: int) -> "TensorRTContext":
+    def context(self, workspace: int, size: int, batch: int | None = None) -> "TensorRTContext":
         context = self._new_context()
         context.set_device_memory(workspace, size)
-        return TensorRTContext(self._log, context, self._image_shape)
+        profile = SINGLE_PROFILE if batch == 1 and self._has_single else None
+        return TensorRTContext(self._log, context, self._image_shape, profile)
 
     def layers(self) -> str:
         """The layers as JSON; their names, types and tactics as this version of TensorRT gives them."""
@@ -164,7 +180,7 @@ class TensorRTPlan:
             host.array[...] = image.reshape(-1)
             stream.upload(host.array, blocks[INPUT].pointer)
             stream.synchronize()
-            timed = stack.enter_context(closing(self.context(workspace.pointer, workspace_size)))
+            timed = stack.enter_context(closing(self.context(workspace.pointer, workspace_size, 1)))
             timed.profile(_profiler(self._trt, report))
             for _ in range(1 + runs):  # the first is slower
                 measured.append([])
@@ -226,11 +242,17 @@ def _kinds(layers: str) -> dict[str, str]:
 class TensorRTContext:
     """An execution context. See `cxr_trt.engine.gpu.pipeline.Context`."""
 
-    def __init__(self, log: Log, context: Any, image_shape: tuple[int, ...]) -> None:
+    def __init__(self, log: Log, context: Any, image_shape: tuple[int, ...], profile: int | None) -> None:
+        """`profile` is the optimization profile to use; None means the first, which a context has from the start."""
         self._log, self._context, self._image_shape = log, context, image_shape
+        self._wanted_profile = profile
 
     def enqueue(self, batch: int, addresses: Mapping[str, int], stream: Stream) -> None:
         check = self._log.check
+        if self._wanted_profile is not None:  # the first time, which is never captured
+            chosen = self._context.set_optimization_profile_async(self._wanted_profile, stream.handle)
+            check("take the profile for single X-rays", chosen)
+            self._wanted_profile = None
         check("take the batch", self._context.set_input_shape(INPUT, (batch, *self._image_shape)))
         for name, pointer in addresses.items():
             check("use a buffer", self._context.set_tensor_address(name, pointer))
