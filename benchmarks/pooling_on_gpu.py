@@ -126,7 +126,7 @@ def tensorrt_engine(maps: torch.Tensor, scores: torch.Tensor, *, with_plugin: bo
         trt: Any = import_module("tensorrt")
     except ImportError as error:
         return f"TensorRT cannot be imported: {error}"
-    from cxr_trt.engine.gpu.tensorrt import network_flags
+    from cxr_trt.engine.gpu.tensorrt_config import network_flags
     from cxr_trt.engine.gpu.tensorrt_plugin import find_plugin, load_plugin
     from cxr_trt.export.pooling import without_body
 

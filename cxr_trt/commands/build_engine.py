@@ -18,6 +18,7 @@ from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
 from cxr_trt.engine.precision_choice import build_fastest, offered_precisions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
+from cxr_trt.outputs import check_output
 from cxr_trt.precision import CALIBRATION_METHODS, PRECISIONS, CalibrationMethod, Precision
 from cxr_trt.precision.calibration_images import MIN_CALIBRATION_IMAGES, choose_images
 from cxr_trt.precision.planning import has_fixed_precision, plan_precision
@@ -74,6 +75,11 @@ from cxr_trt.views import ViewSet
 )
 @click.option("--memory-limit", type=click.IntRange(1), help="TensorRT: MiB of scratch memory for kernels.")
 @click.option(
+    "--trtexec",
+    type=PATH,
+    help="TensorRT: also write the graph that the engine is built from (.onnx), and say how trtexec builds it.",
+)
+@click.option(
     "--precision",
     "wanted",
     type=click.Choice(["auto", *PRECISIONS]),
@@ -121,6 +127,7 @@ def build_engine(
     single_xrays: bool,
     fast_build: bool,
     memory_limit: int | None,
+    trtexec: Path | None,
     wanted: str | None,
     calibrate: tuple[Path, ...],
     calibration_images: int,
@@ -141,6 +148,8 @@ def build_engine(
     """
     output = output or Path(f"{source.stem}.cxr")
     check_target(output, overwrite)
+    if trtexec:
+        check_output(trtexec, (".onnx",), overwrite=overwrite)
     if output.suffix != ".cxr":
         raise UsageError(f"{output}: the name of a bundle must end in .cxr; add it")
     if (labels or exclude) and not calibrate:
@@ -152,12 +161,15 @@ def build_engine(
         "--single-xrays": single_xrays,
         "--fast-build": fast_build,
         "--memory-limit": memory_limit is not None,
+        "--trtexec": trtexec is not None,
     }
     graph, previous_plan = load_source(source, setting, view_set)
     if backend_name == "tensorrt-rtx" and compatible:
         raise UsageError("--compatible is for --backend tensorrt: engines of tensorrt-rtx run on every RTX GPU")
     if backend_name == "tensorrt-rtx" and version_compatible:
         raise UsageError("--version-compatible is for --backend tensorrt: tensorrt-rtx runs engines of its own version")
+    if backend_name == "tensorrt-rtx" and trtexec:
+        raise UsageError("--trtexec is for --backend tensorrt: tensorrt-rtx has another program")
     if backend_name != "auto":
         _check_gpu_options(gpu_options, [BACKENDS[backend_name]])
     if wanted == "auto":
@@ -216,6 +228,9 @@ def build_engine(
     backend, plan = request.backend, request.plan
     engine = f"{backend.name} {manifest.backend_version}, {plan.precision}, {graph.spec.views}"
     say(f"{output}: {engine}{graph.info.caution()}")
+    if trtexec and isinstance(backend, TensorRTBackend):
+        model, options = request.for_backend()
+        say(f"the same with NVIDIA's program: {backend.write_for_trtexec(model, trtexec, options)}")
     if reason := backend.why_not_run():
         say(f"it cannot run here: {reason}")
     elif not wanted and plan.precision == "fp32" and not backend.on_cpu:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from cxr_trt.engine.backend import Backend, BuildOptions
 from cxr_trt.engine.build_check import check_parity
 from cxr_trt.engine.cpu.config import CpuConfig
@@ -44,6 +46,17 @@ class BuildRequest:
     cpu_configs: tuple[CpuConfig, ...] = ()
     images: Images | None = None
     tried: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def shares_crops(self) -> bool:
+        """`share_crops`, or the backend's default."""
+        return self.backend.share_crops if self.share_crops is None else self.share_crops
+
+    def for_backend(self) -> tuple[onnx.ModelProto, BuildOptions]:
+        """What the backend builds the engine from."""
+        model = self.plan.engine_graph(self.graph, self.backend, share_crops=self.shares_crops)
+        max_batch = 1 if self.graph.one_by_one else self.options.max_batch
+        return model, options_for(self.plan, self.backend, replace(self.options, max_batch=max_batch))
 
 
 def build_bundle(request: BuildRequest, target: Path, *, overwrite: bool = False) -> Manifest:
@@ -101,11 +114,8 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
     """Write every file of the bundle except the manifest, which is returned."""
     graph, backend, plan = request.graph, request.backend, request.plan
     graph.save(folder / GRAPH_FILE)
-    share_crops = backend.share_crops if request.share_crops is None else request.share_crops
-    model = plan.engine_graph(graph, backend, share_crops=share_crops)
-    max_batch = 1 if graph.one_by_one else request.options.max_batch
-    options = options_for(plan, backend, replace(request.options, max_batch=max_batch))
-    settings = {**backend.build(model, folder, options), "share_crops": share_crops, **plan.summary()}
+    model, options = request.for_backend()
+    settings = {**backend.build(model, folder, options), "share_crops": request.shares_crops, **plan.summary()}
     if plan.precision != "fp32":
         (folder / PRECISION_FILE).write_text(plan.to_json())
     if request.cpu_configs and backend.on_cpu:

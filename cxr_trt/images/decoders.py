@@ -28,6 +28,7 @@ from cxr_trt.errors import BackendError
 from cxr_trt.images.files import Source
 from cxr_trt.images.image import MAX_PIXELS, Identity
 from cxr_trt.images.preprocess import Fit
+from cxr_trt.nvtx_range import nvtx_range
 from cxr_trt.views import Size
 
 ANSWER_HEAD = struct.Struct("<II")  # an answer starts with the lengths of its JSON and its pixels, which follow
@@ -134,7 +135,8 @@ class Decoders(Closing):
         for _ in range(2):
             process = self._take()
             try:
-                answer = process.ask(request, self._wanted)
+                with nvtx_range("decode"):
+                    answer = process.ask(request, self._wanted)
             except (EOFError, OSError, ValueError, TypeError):
                 process.end()
                 with self._lock:

@@ -17,6 +17,7 @@ from cxr_trt.errors import BackendError
 from cxr_trt.images.decoders import Answer, Decoders, Limits, Request, Spares
 from cxr_trt.images.files import Source
 from cxr_trt.images.image import Identity
+from cxr_trt.nvtx_range import nvtx_range
 from cxr_trt.tables.rows import Row
 
 
@@ -151,9 +152,11 @@ def _scored(batch: list[Result], pending: Pending) -> Iterator[Result]:
         if item.image is None:
             yield item
             continue
-        probabilities = tuple(outputs.probabilities[scored].tolist())
-        maps = None if outputs.class_maps is None else outputs.class_maps[scored]
-        yield replace(item, row=replace(item.row, probabilities=probabilities), class_maps=maps)
+        with nvtx_range("postprocess"):
+            probabilities = tuple(outputs.probabilities[scored].tolist())
+            maps = None if outputs.class_maps is None else outputs.class_maps[scored]
+            result = replace(item, row=replace(item.row, probabilities=probabilities), class_maps=maps)
+        yield result
         scored += 1
 
 

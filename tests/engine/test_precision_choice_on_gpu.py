@@ -1,6 +1,7 @@
 """`--precision auto` on a GPU: a simulated one, and ONNX Runtime with the CPU in the place of CUDA."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -65,12 +66,12 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """Makes the simulated backend known in place of TensorRT."""
+    """Makes the simulated backend known in place of TensorRT, and time pass by its clock."""
 
     def simulate(latency, refused=()):
         backend = SimulatedBackend(latency, refused)
         monkeypatch.setitem(BACKENDS, "tensorrt", backend)
-        backend.name = "tensorrt"
+        monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: backend.clock))
         return backend
 
     return simulate
@@ -86,7 +87,7 @@ def assert_scores(bundle, difference):
 
 
 def test_each_precision_is_built_once_and_the_fastest_is_the_engine_that_was_timed(source, simulated, cli, tmp_path):
-    backend = simulated({"fp32": 0.01, "tf32": 0.005, "fp16": 0.0})
+    backend = simulated({"fp32": 0.4, "tf32": 0.2, "fp16": 0.1})
     bundle = tmp_path / "auto.cxr"
     done = cli("build-engine", source, "-o", bundle, "--precision", "auto")  # of which the GPU is found first
     assert done.exit_code == 0, done.stderr
@@ -96,9 +97,10 @@ def test_each_precision_is_built_once_and_the_fastest_is_the_engine_that_was_tim
     assert (manifest.precision, manifest.backend, manifest.settings["computes"]) == ("fp16", "tensorrt", "fp16")
     measured = manifest.settings["tuning"]["precision"]
     assert list(measured) == ["fp32, tensorrt", "tf32, tensorrt", "fp16, tensorrt"]
-    for label, found in measured.items():
-        assert found["seconds_per_xray"] > 0
-        assert f"{label}: {in_words(found['seconds_per_xray'])} per X-ray, probabilities differ" in done.stderr
+    seconds = {label: found["seconds_per_xray"] for label, found in measured.items()}
+    assert seconds == {"fp32, tensorrt": 0.2, "tf32, tensorrt": 0.1, "fp16, tensorrt": 0.05}  # in batches of two
+    assert "fp32, tensorrt: 0.20 s per X-ray, probabilities differ from float32 by at most" in done.stderr
+    assert "fp16, tensorrt: 50.00 ms per X-ray, probabilities differ" in done.stderr
     assert measured["fp16, tensorrt"]["largest_difference"] == manifest.settings["parity"]["largest"]
     assert measured["fp16, tensorrt"]["largest_difference"] > measured["fp32, tensorrt"]["largest_difference"]
     assert (bundle / "precision.json").is_file()
@@ -107,7 +109,7 @@ def test_each_precision_is_built_once_and_the_fastest_is_the_engine_that_was_tim
 
 def test_calibrated_int8_takes_part(source, simulated, cli, radiographs, tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "MAX_UNIT_ERROR", 1.0)  # random weights hardly tell the pictures apart
-    backend = simulated({"fp32": 0.01, "tf32": 0.005, "fp16": 0.003, "int8": 0.0})
+    backend = simulated({"fp32": 0.4, "tf32": 0.3, "fp16": 0.2, "int8": 0.1})
     xrays = tmp_path / "xrays"
     xrays.mkdir()
     picture = preprocess(decode((radiographs / "RG1_UNCR.dcm").read_bytes()).pixels, 256)
@@ -120,7 +122,7 @@ def test_calibrated_int8_takes_part(source, simulated, cli, radiographs, tmp_pat
 
 
 def test_a_precision_that_the_gpu_has_no_kernels_for_is_left_out(source, simulated, cli, tmp_path):
-    backend = simulated({"fp32": 0.0, "fp16": 0.01}, refused=("tf32",))
+    backend = simulated({"fp32": 0.1, "fp16": 0.2}, refused=("tf32",))
     done = cli("build-engine", source, "-o", tmp_path / "a.cxr", "--precision", "auto", "--backend", "tensorrt")
     assert done.exit_code == 0, done.stderr
     assert backend.built == ["fp32", "tf32", "fp16"]
@@ -129,7 +131,7 @@ def test_a_precision_that_the_gpu_has_no_kernels_for_is_left_out(source, simulat
 
 
 def test_float32_by_default_says_that_others_may_be_faster(source, simulated, cli, tmp_path):
-    simulated({"fp32": 0.0})
+    simulated({"fp32": 0.1})
     said = {
         options: cli("build-engine", source, "-o", tmp_path / f"{len(options)}.cxr", *options).stderr
         for options in ((), ("--precision", "fp32"))

@@ -18,7 +18,7 @@ from click.testing import Result
 from onnx import numpy_helper, parser
 
 from cxr_trt.engine.backend import BuildOptions
-from cxr_trt.engine.gpu import caches, tensorrt, tensorrt_plugin, tensorrt_runtime
+from cxr_trt.engine.gpu import caches, tensorrt, tensorrt_config, tensorrt_plugin, tensorrt_runtime
 from cxr_trt.engine.gpu.build_progress import BuildProgress
 from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command
 from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
@@ -29,6 +29,7 @@ from cxr_trt.export.pooling import max_min_pool_function
 from cxr_trt.spec import Specification
 
 RTX = TensorRTBackend("tensorrt_rtx")
+MODULES = (tensorrt, tensorrt_config, tensorrt_plugin, tensorrt_runtime, caches)
 
 # A scoring graph in small: 64 x 64 pixels, one convolution in place of the network, and the pooling as a function.
 SCORING_GRAPH = """
@@ -151,15 +152,15 @@ class TestBuild:
     def test_the_profile_spans_one_image_to_the_largest_batch(self, trt: Any, graph: onnx.ModelProto) -> None:
         log = tensorrt_runtime.Log(trt)
         builder = trt.Builder(log.logger)
-        network = builder.create_network(tensorrt.network_flags(trt))
+        network = builder.create_network(tensorrt_config.network_flags(trt))
         inlined = onnx.inliner.inline_local_functions(graph)
         assert trt.OnnxParser(network, log.logger).parse(inlined.SerializeToString())
-        profile = tensorrt.batch_profile(builder, network, 6)
+        profile = tensorrt_config.batch_profile(builder, network, 6)
         assert [tuple(shape) for shape in profile.get_shape("images")] == [(n, 1, 64, 64) for n in (1, 6, 6)]
 
     def test_single_xrays_get_a_profile_of_their_own_if_asked_for(self, graph: onnx.ModelProto, tmp_path: Path) -> None:
         asked = [BuildOptions(6), BuildOptions(6, single_xrays=True), BuildOptions(1, single_xrays=True)]
-        assert [tensorrt.profile_batches(options) for options in asked] == [[6], [6, 1], [1]]
+        assert [tensorrt_config.profile_batches(options) for options in asked] == [[6], [6, 1], [1]]
         sizes, memory = [], []
         for options in asked[:2]:
             memory.append(RTX.build(graph, tmp_path, options)["activation_bytes"])
@@ -294,7 +295,7 @@ def test_float32_is_float32_unless_tf32_is_asked_for(trt: Any, tf32: bool) -> No
     log = tensorrt_runtime.Log(trt)
     config = trt.Builder(log.logger).create_builder_config()
     assert config.get_flag(trt.BuilderFlag.TF32)  # TensorRT's default
-    tensorrt.configure(trt, config, BuildOptions(tf32=tf32))
+    tensorrt_config.configure(trt, config, BuildOptions(tf32=tf32))
     assert config.get_flag(trt.BuilderFlag.TF32) is tf32
     assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # or its graphs could not be captured
 
@@ -302,8 +303,8 @@ def test_float32_is_float32_unless_tf32_is_asked_for(trt: Any, tf32: bool) -> No
 def test_the_options_of_a_build_reach_the_builder(trt: Any) -> None:
     builder = trt.Builder(tensorrt_runtime.Log(trt).logger)
     plain, changed = builder.create_builder_config(), builder.create_builder_config()
-    tensorrt.configure(trt, plain, BuildOptions())
-    tensorrt.configure(
+    tensorrt_config.configure(trt, plain, BuildOptions())
+    tensorrt_config.configure(
         trt, changed, BuildOptions(fast_build=True, compatible="same-capability", version_compatible=True)
     )
     levels = trt.HardwareCompatibilityLevel
@@ -312,8 +313,8 @@ def test_the_options_of_a_build_reach_the_builder(trt: Any) -> None:
     assert changed.builder_optimization_level == 0
     assert [config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE) for config in (plain, changed)] == [False, True]
     # TensorRT-RTX ignores what is set, so this is all that can be said of --compatible.
-    assert {"SAME_COMPUTE_CAPABILITY", "AMPERE_PLUS"} == set(tensorrt.COMPATIBILITY_LEVELS.values())
-    assert set(tensorrt.COMPATIBILITY_LEVELS.values()) <= set(levels.__members__)
+    assert {"SAME_COMPUTE_CAPABILITY", "AMPERE_PLUS"} == set(tensorrt_config.COMPATIBILITY_LEVELS.values())
+    assert set(tensorrt_config.COMPATIBILITY_LEVELS.values()) <= set(levels.__members__)
 
 
 @pytest.mark.parametrize(
@@ -487,7 +488,7 @@ def test_all_that_is_used_of_tensorrt_exists(trt: Any) -> None:
         "self._context": trt.IExecutionContext,
         "context": trt.IExecutionContext,
     }
-    sources = [inspect.getsource(module) for module in (tensorrt, tensorrt_plugin, tensorrt_runtime, caches)]
+    sources = [inspect.getsource(module) for module in MODULES]
     nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
     used = {(owner, node.attr) for node in nodes if (owner := ast.unparse(node.value)) in owners}
     assert {owner for owner, _ in used} == set(owners)

@@ -3,7 +3,8 @@
 ONNX Runtime computes an engine's graph on the CPU where the GPU's stream would.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +14,31 @@ import onnx
 import onnxruntime
 from simulated_gpu import SimulatedGpu, SimulatedNetwork
 
-from cxr_trt.engine.backend import BuildOptions, LayerTime
+from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.gpu.pipeline import GpuRunner, Tensor
+from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
 from cxr_trt.errors import BackendError
 from cxr_trt.spec import Specification
 
 ENGINE_FILE = "engine.onnx"
 
 
-class SimulatedBackend:
-    """See `Backend`.
+class SimulatedBackend(TensorRTBackend):
+    """TensorRT's, but for building and opening engines.
 
     Attributes:
-        latency: seconds of each copy and computation of an engine, by the engine's precision.
+        latency: seconds that a batch takes, by the engine's precision; nobody waits for them, they only add to `clock`.
+        clock: seconds that were spent so far.
         refused: the precisions that cannot be built.
         built: the precision of every build.
         most_open: the largest number of engines that were open at the same time.
     """
 
-    name = "simulated"
     default_max_batch = 2
-    share_crops = chunk_concats = rewrite_networks = crops_in_turn = False
-    precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "int8")
-    layouts: tuple[str, ...] = ()
-    on_cpu = False
 
     def __init__(self, latency: Mapping[str, float], refused: tuple[str, ...] = ()) -> None:
-        self.latency, self.refused = latency, refused
+        super().__init__("tensorrt")
+        self.latency, self.refused, self.clock = latency, refused, 0.0
         self.built: list[str] = []
         self.most_open = self._open = 0
 
@@ -67,18 +66,17 @@ class SimulatedBackend:
         return None
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> GpuRunner:
-        gpu = SimulatedGpu(latency=self.latency[settings["computes"]])
+        gpu = SimulatedGpu()
         with gpu.current():
             network = OnnxNetwork(gpu, folder / ENGINE_FILE, settings["max_batch"])
         self._open += 1
         self.most_open = max(self.most_open, self._open)
-        network.on_close = self._closed
+        latency = self.latency[settings["computes"]]
+        network.on_compute, network.on_close = partial(self._spend, latency), self._closed
         return GpuRunner(gpu, network)
 
-    def layer_times(
-        self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
-    ) -> list[LayerTime]:
-        raise BackendError("not simulated")
+    def _spend(self, seconds: float) -> None:
+        self.clock += seconds
 
     def _closed(self) -> None:
         self._open -= 1
@@ -90,7 +88,8 @@ class OnnxNetwork(SimulatedNetwork):
     def __init__(self, gpu: SimulatedGpu, path: Path, max_batch: int) -> None:
         self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         super().__init__(gpu, max_batch, size=self._session.get_inputs()[0].shape[-1])
-        self.on_close = lambda: None
+        self.on_compute: Callable[[], None] = lambda: None
+        self.on_close: Callable[[], None] = lambda: None
         outputs = {output.name: tuple(output.shape[1:]) for output in self._session.get_outputs()}
         self.tensors = {
             "images": self.tensors["images"],
@@ -98,6 +97,7 @@ class OnnxNetwork(SimulatedNetwork):
         }
 
     def compute(self, images: npt.NDArray[np.uint8]) -> Mapping[str, npt.NDArray[np.float32]]:
+        self.on_compute()
         names = [name for name in self.tensors if name != "images"]
         return dict(zip(names, self._session.run(names, {"images": images}), strict=True))
 

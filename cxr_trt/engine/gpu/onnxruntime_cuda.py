@@ -14,6 +14,7 @@ from cxr_trt.engine.gpu.cuda_versions import NO_DRIVER, driver_cuda, install_com
 from cxr_trt.engine.onnxruntime_layers import time_layers
 from cxr_trt.errors import BackendError
 from cxr_trt.export.session import first_line
+from cxr_trt.nvtx_range import nvtx_range
 from cxr_trt.spec import Specification
 
 if TYPE_CHECKING:
@@ -117,11 +118,12 @@ class CudaRunner:
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], class_maps: bool) -> Pending:
         names = ["probabilities", "class_maps"] if class_maps else ["probabilities"]
-        future = self._thread.submit(self._session.run, names, {"images": np.stack(images)[:, None]})
+        future = self._thread.submit(self._infer, names, np.stack(images)[:, None])
 
         def collect() -> Outputs:
             try:
-                values = future.result()
+                with nvtx_range("wait"):
+                    values = future.result()
             except Exception as error:
                 raise BackendError(
                     f"ONNX Runtime failed ({first_line(error)}); build with a lower --max-batch if memory is short"
@@ -129,6 +131,10 @@ class CudaRunner:
             return Outputs(values[0], values[1] if class_maps else None)
 
         return collect
+
+    def _infer(self, names: list[str], images: npt.NDArray[np.uint8]) -> Any:
+        with nvtx_range("infer"):  # with the copies to the GPU and back
+            return self._session.run(names, {"images": images})
 
     def close(self) -> None:
         self._thread.shutdown()

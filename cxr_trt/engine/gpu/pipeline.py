@@ -19,6 +19,7 @@ import numpy.typing as npt
 from cxr_trt.engine.backend import Outputs, Pending
 from cxr_trt.engine.gpu.cuda import Block, Event, Gpu, Graph, HostBlock, Stream
 from cxr_trt.errors import BackendError
+from cxr_trt.nvtx_range import nvtx_range
 
 LOGGER = logging.getLogger(__name__)
 
@@ -123,18 +124,21 @@ class GpuRunner:
         slot = self._free.popleft()
         try:
             with self._gpu.current():
-                source = slot.arrays[INPUT][:count]
-                for target, image in zip(source, images, strict=True):
-                    target[...] = image
-                self._upload.upload(source, slot.addresses[INPUT])
-                self._upload.record(slot.uploaded)
-                self._compute.wait(slot.uploaded)
-                self._enqueue(slot, count)
-                self._compute.record(slot.computed)
-                self._download.wait(slot.computed)
-                for name in names:
-                    self._download.download(slot.addresses[name], slot.arrays[name][:count])
-                self._download.record(slot.downloaded)
+                with nvtx_range("copy"):
+                    source = slot.arrays[INPUT][:count]
+                    for target, image in zip(source, images, strict=True):
+                        target[...] = image
+                    self._upload.upload(source, slot.addresses[INPUT])
+                    self._upload.record(slot.uploaded)
+                with nvtx_range("infer"):
+                    self._compute.wait(slot.uploaded)
+                    self._enqueue(slot, count)
+                    self._compute.record(slot.computed)
+                with nvtx_range("copy"):
+                    self._download.wait(slot.computed)
+                    for name in names:
+                        self._download.download(slot.addresses[name], slot.arrays[name][:count])
+                    self._download.record(slot.downloaded)
         except BaseException:
             self._free.append(slot)  # safe, because work for the next batch in this slot follows in the same streams
             raise
@@ -147,7 +151,7 @@ class GpuRunner:
 
     def _collect(self, slot: "_Slot", count: int, names: list[str]) -> Outputs:
         self._free.append(slot)
-        with self._gpu.current():
+        with self._gpu.current(), nvtx_range("wait"):
             slot.downloaded.synchronize()
         results = [slot.arrays[name][:count].copy() for name in names]
         return Outputs(results[0], results[1] if len(results) > 1 else None)

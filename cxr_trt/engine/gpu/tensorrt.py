@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.inliner
 from packaging.version import Version
 
 from cxr_trt.engine.backend import BuildOptions, LayerTime
@@ -27,13 +26,21 @@ from cxr_trt.engine.gpu import cuda
 from cxr_trt.engine.gpu.build_progress import BuildProgress
 from cxr_trt.engine.gpu.caches import load_timing_cache, save_timing_cache, timing_cache_path
 from cxr_trt.engine.gpu.cuda_versions import driver_cuda, install_command, installed_packages, is_jetson, why_too_new
-from cxr_trt.engine.gpu.identity import GpuIdentity, capability, why_not_compatible
-from cxr_trt.engine.gpu.pipeline import INPUT, GpuRunner, MultiGpuRunner
+from cxr_trt.engine.gpu.identity import AMPERE, GpuIdentity, capability, why_not_compatible
+from cxr_trt.engine.gpu.pipeline import GpuRunner, MultiGpuRunner
+from cxr_trt.engine.gpu.tensorrt_config import (
+    batch_profile,
+    configure,
+    network_flags,
+    parsed_graph,
+    profile_batches,
+)
 from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, PLUGIN_FILE, Plugin, find_plugin, load_plugin, why_not_plugin
 from cxr_trt.engine.gpu.tensorrt_runtime import Log, TensorRTPlan
+from cxr_trt.engine.gpu.trtexec import trtexec_command
 from cxr_trt.engine.manifest import LATER_VERSIONS_SETTING
 from cxr_trt.errors import BackendError
-from cxr_trt.export.pooling import takes_extrema, with_extrema, without_body
+from cxr_trt.export.pooling import takes_extrema
 from cxr_trt.spec import Specification
 
 LOGGER = logging.getLogger(__name__)
@@ -41,8 +48,6 @@ LOGGER = logging.getLogger(__name__)
 ENGINE_FILE = "engine.plan"
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9")  # GPUs with these, and with RTX_FROM or newer, run plans of TensorRT-RTX
 RTX_FROM = (12, 0)
-TF32_FROM = (8, 0)
-COMPATIBILITY_LEVELS = {"same-capability": "SAME_COMPUTE_CAPABILITY", "ampere": "AMPERE_PLUS"}
 MIN_VERSIONS = {"tensorrt": "10.3", "tensorrt_rtx": "1.7"}
 OLD_JETPACK = ", which JetPack 6.1 brings"
 ANY_GPU = {"gpu": None, "compute_capability": None}
@@ -94,11 +99,12 @@ class TensorRTBackend:
             raise BackendError(reason)
         plugin = self._plugin(graph, options)
         gpu = cuda.gpu() if cuda.why_no_gpu() is None else None
-        if gpu and options.tf32 and capability(gpu.compute_capability) < TF32_FROM:
-            raise BackendError(
-                f"tf32 needs compute capability {'.'.join(map(str, TF32_FROM))} or newer, but this GPU is {gpu.name} "
-                f"({gpu.compute_capability}): use --precision fp32 or fp16"
-            )
+        if gpu and capability(gpu.compute_capability) < AMPERE:
+            here = f"8.0 or newer, but this GPU is {gpu.name} ({gpu.compute_capability})"
+            if options.tf32:
+                raise BackendError(f"tf32 needs compute capability {here}: use --precision fp32 or fp16")
+            if options.compatible == "ampere":
+                raise BackendError(f"--compatible ampere needs compute capability {here}: build on one of those GPUs")
         with gpu.current() if gpu else contextlib.nullcontext():
             log, plan = self._build(graph, gpu, plugin, options)
         (folder / ENGINE_FILE).write_bytes(plan)
@@ -123,6 +129,15 @@ class TensorRTBackend:
         if compatible := settings.get("compatible"):
             return why_not_compatible(compatible, built_for, here)
         return built_for.why_not(here)
+
+    def write_for_trtexec(self, graph: onnx.ModelProto, file: Path, options: BuildOptions) -> str:
+        """Write the graph that `build` gives to TensorRT, and return the command by which trtexec builds the engine.
+
+        Raises as `build` does if a plugin is asked for and cannot be had.
+        """
+        plugin = self._plugin(graph, options)
+        onnx.save(parsed_graph(graph, plugin=plugin is not None), file)
+        return trtexec_command(file, graph, options, plugin)
 
     def layers(self, folder: Path, settings: Mapping[str, Any]) -> str:
         """What a plan does layer by layer, with types and tactics, as TensorRT's engine inspector tells it in JSON."""
@@ -213,10 +228,7 @@ class TensorRTBackend:
         parser = trt.OnnxParser(network, log.logger)
         if plugin:
             load_plugin(plugin, builder.get_plugin_registry())
-            graph = without_body(graph)
-        elif takes_extrema(graph):
-            graph = with_extrema(graph)
-        if not parser.parse(onnx.inliner.inline_local_functions(graph).SerializeToString()):
+        if not parser.parse(parsed_graph(graph, plugin=plugin is not None).SerializeToString()):
             raise self._refused(parser, log)
         options.on_progress("parse", 1.0)
 
@@ -279,46 +291,3 @@ def first_reason(description: str) -> str:
     """The first line of a parser error's description that says more than that a node is invalid."""
     lines = [line for line in description.splitlines() if line.strip()] or ["no description"]
     return lines[1] if len(lines) > 1 and lines[0].startswith("Invalid Node") else lines[0]
-
-
-def network_flags(trt: Any) -> int:
-    """Strongly typed: the graph's casts decide every precision. TensorRT 11 is always so, and has no flag for it."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
-
-
-def configure(trt: Any, config: Any, options: BuildOptions) -> None:
-    """Tell a builder's configuration what the options say, and what graph capture and layer reports need."""
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if options.fast_build:
-        config.builder_optimization_level = 0
-    if options.compatible:
-        level = getattr(trt.HardwareCompatibilityLevel, COMPATIBILITY_LEVELS[options.compatible], None)
-        if level is None:
-            raise BackendError(f"{options.compatible} engines need TensorRT 10.9 or newer: use --compatible ampere")
-        config.hardware_compatibility_level = level
-    if options.version_compatible:
-        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if options.tf32:
-        config.set_flag(trt.BuilderFlag.TF32)
-    else:  # TensorRT's default is TF32, but float32 must really mean float32
-        config.clear_flag(trt.BuilderFlag.TF32)
-    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # TensorRT-RTX: otherwise graphs cannot be captured
-        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-
-
-def profile_batches(options: BuildOptions) -> list[int]:
-    """The largest batch of each optimization profile: the first is for all sizes, the second for single images."""
-    return [options.max_batch] + [1] * (options.single_xrays and options.max_batch > 1)
-
-
-def batch_profile(builder: Any, network: Any, max_batch: int) -> Any:
-    """An optimization profile for 1 to `max_batch` images, tuned for `max_batch`."""
-    shapes = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
-    if set(shapes) != {INPUT}:
-        found = ", ".join(shapes) or "none"
-        raise BackendError(f"a scoring graph has one input, `{INPUT}`, but this graph has {found}")
-    _, *image = shapes[INPUT]
-    profile = builder.create_optimization_profile()
-    profile.set_shape(INPUT, (1, *image), (max_batch, *image), (max_batch, *image))
-    return profile
