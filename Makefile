@@ -68,9 +68,12 @@ report-assets:
 plugin: .venv/base
 	$(BIN)/python plugins/build.py
 
-# A wheel with the plugin in it, for this machine's processor and the CUDA of the nvcc that is found.
-wheel: plugin
-	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+# A wheel with the plugin in it, for the CUDA of the nvcc that is found, and this machine's processor or another one:
+# make wheel PROCESSOR=aarch64
+PROCESSOR ?= $(shell uname -m)
+wheel: .venv/base
+	$(BIN)/python plugins/build.py --processor $(PROCESSOR) --output build/wheel/libcxr_trt_plugin.so
+	CXR_TRT_WHEEL_PLUGIN=$(CURDIR)/build/wheel/libcxr_trt_plugin.so $(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 build/demo.cxr: .venv/base cxr_trt/models/demo.onnx cxr_trt/spec.py $(wildcard cxr_trt/engine/*.py cxr_trt/engine/*/*.py)
 	$(BIN)/cxr-trt build-engine cxr_trt/models/demo.onnx --output $@ --overwrite

@@ -3,11 +3,15 @@
 The system's CMake, nvcc and TensorRT headers are used if they are installed. nvcc is looked up in CUDA_HOME and
 CUDA_PATH, on PATH and in /usr/local/cuda, and the headers in TENSORRT_ROOT and the system's include folders. Whatever
 is missing is downloaded from PyPI, with pinned versions, into the build folder, where it stays for the next build.
+
+For another processor than this machine's, as `make wheel PROCESSOR=aarch64` does it, this needs that processor's g++
+(Debian's g++-aarch64-linux-gnu); nvcc, and CUDA's runtime for the other processor, then always come from PyPI.
 """
 
 import argparse
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -26,13 +30,9 @@ INSTALLED = INSTALLED_PLUGIN  # where cxr-trt looks for it, also if it is instal
 CMAKE = "cmake==3.31.6"
 MIN_CMAKE = (3, 23)
 NVCC_CUDA = 13
-NVCC = (
-    "nvidia-cuda-nvcc==13.0.88",
-    "nvidia-cuda-crt==13.0.88",
-    "nvidia-nvvm==13.0.88",
-    "nvidia-cuda-runtime==13.0.96",
-    "nvidia-cuda-cccl==13.0.85",
-)
+NVCC = ("nvidia-cuda-nvcc==13.0.88", "nvidia-cuda-crt==13.0.88", "nvidia-nvvm==13.0.88")  # for this machine
+CUDA = ("nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cccl==13.0.85")  # for the processor that is built for
+PROCESSORS = ("x86_64", "aarch64")
 # This package contains the headers of TensorRT 10.14.1 (Apache-2.0); nothing else in it is used.
 HEADERS = "kernel-lens==2.0.1"
 HEADERS_SHA256 = "07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
@@ -46,20 +46,27 @@ def main() -> None:
     parser.add_argument(
         "--architectures", help="CUDA architectures in CMake's form, such as 75-real;120-virtual. Default: 7.5 to 12.0."
     )
+    parser.add_argument(
+        "--processor", choices=PROCESSORS, default=platform.machine(), help="Default: that of this machine."
+    )
     parser.add_argument("--build", type=Path, default=BUILD, help="Folder for intermediate files.")
     parser.add_argument("--output", type=Path, default=INSTALLED, help="Where to write the library.")
     options = parser.parse_args()
-    print(build(options.build, options.output, options.architectures))
+    print(build(options.build, options.output, options.architectures, options.processor))
 
 
-def build(folder: Path, output: Path, architectures: str | None = None) -> Path:
+def build(folder: Path, output: Path, architectures: str | None = None, processor: str = platform.machine()) -> Path:
     """Configure and compile in `folder`, and copy the library to `output`. This needs a C++ compiler and make."""
-    nvcc = find_nvcc() or fetch_nvcc(BUILD / "cuda")
+    is_foreign = processor != platform.machine()
+    nvcc = (
+        fetch_nvcc(BUILD / f"cuda-{processor}", processor) if is_foreign else find_nvcc() or fetch_nvcc(BUILD / "cuda")
+    )
     headers = find_headers() or fetch_headers(BUILD / "tensorrt")
     cmake = find_cmake() or fetch_cmake(BUILD / "cmake")
     print(f"CMake: {cmake}; nvcc: {nvcc}; TensorRT's headers: {headers}", flush=True)
     settings = {"CMAKE_CUDA_COMPILER": nvcc, "TENSORRT_INCLUDE_DIR": headers}
     settings |= {"CMAKE_CUDA_ARCHITECTURES": architectures} if architectures else {"NVCC": nvcc}
+    settings |= foreign_compiler(processor) if is_foreign else {}
     run(cmake, "-S", HERE, "-B", folder / "cmake-build", *(f"-D{name}={value}" for name, value in settings.items()))
     run(cmake, "--build", folder / "cmake-build", "--target", "cxr_trt_plugin")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +83,21 @@ def find_nvcc() -> Path | None:
     candidates = [*(Path(home, "bin", "nvcc") for home in homes), *([Path(on_path)] if on_path else [])]
     candidates.append(Path("/usr/local/cuda/bin/nvcc"))
     return next((nvcc for nvcc in candidates if nvcc.is_file()), None)
+
+
+def foreign_compiler(processor: str) -> dict[str, str]:
+    """CMake's settings for compiling for another processor."""
+    compiler = f"{processor}-linux-gnu-g++"
+    if shutil.which(compiler) is None:
+        raise SystemExit(
+            f"{compiler} is not installed: run apt-get install g++-{processor.replace('_', '-')}-linux-gnu"
+        )
+    return {
+        "CMAKE_SYSTEM_NAME": "Linux",
+        "CMAKE_SYSTEM_PROCESSOR": processor,
+        "CMAKE_CXX_COMPILER": compiler,
+        "CMAKE_CUDA_HOST_COMPILER": compiler,
+    }
 
 
 def find_cmake() -> Path | None:
@@ -96,10 +118,10 @@ def find_headers() -> Path | None:
     return next((folder for folder in folders if (folder / HEADER).is_file()), None)
 
 
-def fetch_nvcc(folder: Path) -> Path:
-    """Download nvcc from PyPI, which has it for CUDA 13."""
+def fetch_nvcc(folder: Path, processor: str = platform.machine()) -> Path:
+    """Download nvcc from PyPI, which has it for CUDA 13, and what its programs for a processor are linked with."""
     driver = driver_cuda()
-    if driver and driver.major < NVCC_CUDA:
+    if driver and driver.major < NVCC_CUDA and processor == platform.machine():
         raise SystemExit(
             f"the driver supports CUDA {driver}, and PyPI has nvcc for CUDA {NVCC_CUDA} only: install the toolkit of "
             f"CUDA {driver.major} and name it in CUDA_HOME"
@@ -107,6 +129,9 @@ def fetch_nvcc(folder: Path) -> Path:
     home = folder / "nvidia" / "cu13"
     if not (home / "lib64").exists():
         pip("install", "--no-deps", "--upgrade", "--target", folder, *NVCC)
+        foreign = ("--only-binary", ":all:", "--platform", f"manylinux2014_{processor}")
+        pip("install", "--no-deps", "--upgrade", "--target", folder / "runtime", *foreign, *CUDA)
+        shutil.copytree(folder / "runtime" / "nvidia", folder / "nvidia", dirs_exist_ok=True)
         for program in (home / "bin").iterdir():  # wheels do not keep all permissions
             program.chmod(0o755)
         (home / "lib64").symlink_to("lib")  # nvcc looks for libraries there

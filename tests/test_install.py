@@ -55,7 +55,8 @@ def test_the_wheel_installs_only_cxr_trt(tmp_path, with_plugin):
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, tree)
     if with_plugin:
-        (tree / "cxr_trt" / "engine" / "gpu" / "libcxr_trt_plugin.so").write_bytes(b"a library")
+        elf = b"\x7fELF" + bytes(14) + {"x86_64": b"\x3e\0", "aarch64": b"\xb7\0"}[platform.machine()]
+        (tree / "cxr_trt" / "engine" / "gpu" / "libcxr_trt_plugin.so").write_bytes(elf)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, tree]
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("*.whl")
