@@ -164,8 +164,6 @@ def test_a_graph_does_what_was_captured(gpu: cuda.Gpu) -> None:
         stream, device, host = gpu.stream(), gpu.device_block(512), gpu.host_block(512)
         host.array[:] = 0
         graph = stream.capture(lambda: stream.upload(host.array, device.pointer))
-        if graph is None:
-            pytest.skip("this adapter has no graphs")
         host.array[:] = 9  # read when the graph is launched
         graph.launch(stream)
         stream.synchronize()

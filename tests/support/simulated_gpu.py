@@ -180,10 +180,10 @@ class SimulatedStream(Closable):
         mark = event.mark
         self._work.put(lambda: None if mark.wait(10) else self.errors.append(TimeoutError()))
 
-    def capture(self, work: Work) -> "SimulatedGraph | None":
+    def capture(self, work: Work) -> "SimulatedGraph":
         self._gpu.call("capture")
         if not self._gpu.graphs:
-            return None
+            raise failed("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
         self._captured = captured = []
         try:
             work()

@@ -85,8 +85,8 @@ class Stream(Protocol):
         """Make later work in this stream wait until the event's mark is reached."""
         ...
 
-    def capture(self, work: Callable[[], None]) -> Graph | None:
-        """Record what `work` puts into this stream as a graph, without running it; None where graphs are not supported.
+    def capture(self, work: Callable[[], None]) -> Graph:
+        """Record what `work` puts into this stream as a graph, without running it.
 
         Raises what `work` raises; in that case nothing is captured.
         """

@@ -116,7 +116,7 @@ class CudaCoreStream:
     def wait(self, event: Any) -> None:
         check(self._driver, self._driver.cuStreamWaitEvent(self.handle, event.handle, 0))
 
-    def capture(self, work: Callable[[], None]) -> Graph | None:
+    def capture(self, work: Callable[[], None]) -> Graph:
         driver = self._driver
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         check(driver, driver.cuStreamBeginCapture(self.handle, mode))

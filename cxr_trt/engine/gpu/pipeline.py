@@ -171,11 +171,7 @@ class GpuRunner:
         enqueue()
         if context is not self._any_size:
             with self._graphs_are_optional():
-                graph = self._compute.capture(enqueue)
-                if graph is None:
-                    self._uses_graphs = False
-                else:
-                    slot.graphs[count] = graph
+                slot.graphs[count] = self._compute.capture(enqueue)
 
     def _graph_context(self, slot: "_Slot", count: int) -> Context | None:
         """The context of the graph for batches of `count` images in `slot`; None if there shall be no such graph."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.engine.gpu.cuda import NO_GPU, Memory, failed, free_memory
+from cxr_trt.engine.gpu.driver_graphs import DriverGraph, capture
 from cxr_trt.errors import BackendError
 
 NO_PYCUDA = "PyCUDA cannot be imported ({}): run pip install 'cxr-trt[pycuda]'"
@@ -93,9 +94,8 @@ class PyCudaStream:
     def wait(self, event: Any) -> None:
         self._stream.wait_for_event(event.event)
 
-    def capture(self, work: Callable[[], None]) -> None:
-        """Return None: PyCUDA does not support CUDA graphs."""
-        return
+    def capture(self, work: Callable[[], None]) -> DriverGraph:
+        return capture(self.handle, work)
 
     def synchronize(self) -> None:
         self._stream.synchronize()
