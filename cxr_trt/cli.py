@@ -75,15 +75,16 @@ class CommandGroup(click.Group):
             ctx.exit(130)
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+EXAMPLES = """\b
+The shipped demonstration network, in one step:
+  cxr-trt score xrays/ -o scores.csv
+A network of your own:
+  cxr-trt build-engine run/best.safetensors -o mine.cxr
+  cxr-trt score xrays/ -e mine.cxr -o scores.csv --heatmaps heatmaps/
+"""
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
 @click.version_option(package_name="cxr-trt", prog_name="cxr-trt")
 def main() -> None:
-    r"""Score chest X-rays for the findings of a network. Research use only; not a medical device.
-
-    \b
-    The shipped demonstration network, in one step:
-      cxr-trt score xrays/ -o scores.csv
-    A network of your own:
-      cxr-trt build-engine run/best.safetensors -o mine.cxr
-      cxr-trt score xrays/ -e mine.cxr -o scores.csv --heatmaps heatmaps/
-    """
+    """Score chest X-rays for the findings of a network. Research use only; not a medical device."""

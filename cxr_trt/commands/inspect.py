@@ -1,7 +1,7 @@
 """The command `cxr-trt inspect`: shows what an engine bundle is."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,8 +42,7 @@ def inspect(bundle: Path, as_json: bool, layers: bool) -> None:
             "fingerprint": manifest.fingerprint,
             "weights": f"{manifest.graph.weights}, checkpoint {manifest.graph.checkpoint_sha256[:16]}",
             "backend": f"{manifest.backend} {manifest.backend_version}, {manifest.precision}",
-            "settings": json.dumps(manifest.settings),
-            "findings": ", ".join(spec.findings),
+            "settings": _in_words(manifest.settings),
             "views": f"{spec.views}: {views}{windows}",
             "class maps": _class_maps(spec),
             "outputs": _outputs(spec),
@@ -60,6 +59,16 @@ def _layers(bundle: Path, manifest: Manifest) -> str:
     if reason := backend.why_not_run() or backend.why_not_open(manifest.settings):
         raise BackendError(f"{bundle}: {reason}")
     return backend.layers(bundle, manifest.settings)
+
+
+def _in_words(value: Any) -> str:
+    """Settings of an engine, which may hold further settings, in one line."""
+    if isinstance(value, dict):
+        parts = (f"{name.replace('_', ' ')} {_in_words(one)}" for name, one in value.items() if one not in (None, []))
+        return ", ".join(parts)
+    if isinstance(value, list):
+        return " ".join(map(_in_words, value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _class_maps(spec: Specification) -> str:

@@ -14,6 +14,7 @@ from cxr_trt.errors import UsageError
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.report.page import build_page
 from cxr_trt.report.pictures import Picture, make_pictures
+from cxr_trt.words import quantity
 
 
 @click.command()
@@ -63,17 +64,12 @@ def report(
                 table.findings, wanted, images, heatmaps, os.cpu_count() or 1, lambda: progress.advance(error=False)
             )
         if len(wanted) < len(table.cases):
-            say(f"only the {len(wanted)} X-rays with the highest scores have pictures (--pictures)")
+            say(f"only {quantity(len(wanted), 'X-ray')}, with the highest scores, have pictures (--pictures)")
     with replacing(output) as partial:
         partial.write_text(build_page(title, table, made, truth, engine), encoding="utf-8")
     reasons = Counter(picture.reason for picture in made.values() if picture.reason)
     for reason, count in reasons.items():
-        say(f"{_xrays(count)}: {reason}")
+        say(f"{quantity(count, 'X-ray')}: {reason}")
     megabytes = output.stat().st_size / 1e6
-    errors = f"{len(table.errors)} error{'s' * (len(table.errors) != 1)}"
-    say(f"{output}: {_xrays(len(table.cases))}, {errors}, {megabytes:.1f} MB")
+    say(f"{output}: {quantity(len(table.cases), 'X-ray')}, {quantity(len(table.errors), 'error')}, {megabytes:.1f} MB")
     finish(1 if reasons else 0)
-
-
-def _xrays(count: int) -> str:
-    return f"{count} X-ray{'s' * (count != 1)}"

@@ -3,7 +3,6 @@
 import json
 import shutil
 import tempfile
-from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,13 +10,11 @@ import numpy as np
 
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.auc import evaluate
-from cxr_trt.evaluate.boxes import read_boxes
-from cxr_trt.findings import same_findings
 from cxr_trt.report.cases import Cases, read_cases
 from cxr_trt.report.truth import NamedBox, Truth
 from cxr_trt.score.journal import Journal
+from cxr_trt.tables.boxes import place_boxes
 from cxr_trt.tables.labels import read_labels
-from cxr_trt.tables.matching import match
 from cxr_trt.tables.writing import CsvWriter
 
 
@@ -49,7 +46,7 @@ def read_cases_or_journal(scores: Path) -> tuple[Cases, str | None]:
 
 
 def read_truth(cases: Cases, scores: Path, labels: Path | None, boxes: Path | None) -> Truth:
-    """Read labels and boxes of cases. Raises UsageError as `read_labels` and `read_boxes` do."""
+    """Read labels and boxes of cases. Raises UsageError as `read_labels` and `place_boxes` do."""
     known, areas = _labels(cases, scores, labels) if labels else ({}, ())
     return Truth(known, _boxes(cases, scores, boxes) if boxes else {}, areas)
 
@@ -75,20 +72,13 @@ def _labels(
 
 
 def _boxes(cases: Cases, scores: Path, path: Path) -> dict[str, list[NamedBox]]:
-    boxes = read_boxes(path)
-    images = list(dict.fromkeys(box.image for box in boxes))
-    partners = match([case.path for case in cases.cases], images, scores, path)
-    names = same_findings([box.finding for box in boxes], cases.findings)
-    by_image = defaultdict(list)
-    for box in boxes:
-        if box.finding in names:
-            by_image[box.image].append((cases.findings.index(names[box.finding]), box.rectangle))
+    boxes = place_boxes(path, [case.path for case in cases.cases], scores, cases.findings).by_path
     placed: dict[str, list[NamedBox]] = {}
-    for case, partner in zip(cases.cases, partners, strict=True):
+    for case in cases.cases:
         height, width = case.size
-        if partner is not None and height and width:
+        if case.path in boxes and height and width:
             placed[case.path] = [
                 (finding, y / height, x / width, down / height, across / width)
-                for finding, (y, x, down, across) in by_image[images[partner]]
+                for finding, (y, x, down, across) in boxes[case.path]
             ]
     return placed

@@ -21,7 +21,7 @@ import numpy as np
 from cxr_trt.report.cases import Case, Cases
 from cxr_trt.report.pictures import Picture
 from cxr_trt.report.truth import Truth
-from cxr_trt.results.heatmaps import COLOUR_MAP
+from cxr_trt.results.drawing import COLOUR_MAP
 from cxr_trt.tables.rows import NOTICE
 
 DISTRIBUTION_BINS = 24

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -180,10 +181,16 @@ def test_progress_as_json_is_one_object_per_line(score, wards):
     assert (end["done"], end["total"], end["errors"], end["seconds_left"]) == (3, 3, 0, 0)
 
 
-def test_warnings_are_counted_at_the_end(score, wards):
+def test_warnings_are_counted_at_the_end(score, wards, radiographs):
+    (wards / "a" / "1.png").unlink()
     for i in range(3):
         cv2.imwrite(str(wards / "a" / f"{i}.png"), np.full((64, 64), 9, np.uint8))
-    assert "warning, 3 files: " in score("a").stderr
+    for i in range(2):
+        cv2.imwrite(str(wards / "b" / f"{i}.png"), np.full((64, 64), 9, np.uint8))
+    shown = score("a", "b").stderr
+    assert "warning: 6 files with warnings, all in the table\n" in shown
+    assert re.search(r"\nwarning: 5 files: .*almost constant", shown)
+    assert "with warnings" not in score(radiographs / "RG1_UNCR.dcm", table="one.csv").stderr
 
 
 def test_an_earlier_run_has_no_speed(score):

@@ -2,6 +2,8 @@
 
 import os
 import pty
+import re
+import shutil
 import subprocess
 import sys
 
@@ -10,11 +12,11 @@ import pytest
 
 @pytest.fixture
 def on_terminal(tmp_path):
-    """Runs a command whose standard output is a terminal of 100 columns; returns what it shows there."""
+    """Runs a command whose standard output is a terminal of so many columns; returns what it shows there."""
 
-    def run(*arguments):
+    def run(*arguments, columns=100):
         main, other = pty.openpty()
-        environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+        environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
         process = subprocess.Popen(
             [sys.executable, "-m", "cxr_trt", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
@@ -68,3 +70,25 @@ def test_quiet_leaves_the_table_alone(tables, cli):
     assert loud.stderr
     assert quiet.stderr == ""
     assert quiet.stdout == loud.stdout
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(80, 2), (120, 3), (40, 1)])
+def test_a_table_of_scores_fits_and_cuts_no_name(on_terminal, cheap_bundle, radiographs, tmp_path, columns, shown):
+    """Names of files and findings stay whole; notes stand below the table, those of all X-rays once."""
+    for name in ("00001170_046.dcm", "00001170_047.dcm"):
+        shutil.copy(radiographs / "RG3_UNCR.dcm", tmp_path / name)
+    names = [tmp_path / "00001170_046.dcm", tmp_path / "00001170_047.dcm"]
+    text = on_terminal("score", *names, "-e", cheap_bundle, columns=columns)
+    lines = re.sub(r"\x1b\[[0-9;]*m|\r", "", text).splitlines()
+    assert max(map(len, lines)) <= columns
+    (row,) = (line for line in lines if line.lstrip().startswith("00001170_046.dcm  "))
+    assert re.findall(r"\d\.\d{3} (\S+)", row) == ["Hernia", "Pleural_Thickening", "Fibrosis"][:shown]
+    assert "00001170_046.dcm: Body Part Examined EXTREMITY" in " ".join(lines)
+    assert text.count("Research use only") == 1
+    assert "│" not in text
+
+
+def test_settings_of_an_engine_are_no_json(cli, cheap_bundle):
+    text = cli("inspect", cheap_bundle).stdout
+    assert "max batch " in text
+    assert not set('{}"[]') & set(text)

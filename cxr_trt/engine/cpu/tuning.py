@@ -52,6 +52,7 @@ def tune(
     def fastest_of(what: str, candidates: Mapping[str, CpuConfig]) -> CpuConfig:
         if len(candidates) == 1:
             return next(iter(candidates.values()))
+        on_progress(f"time {what}", 0.0)  # opening the engines takes its time too
         seconds = time_configs(
             backend, folder, spec, settings, candidates, lambda done: on_progress(f"time {what}", done)
         )
@@ -94,12 +95,12 @@ def time_runners(
     picture = check_pictures(spec.image_size)[0, 0]
     seconds: dict[str, list[float]] = {label: [] for label in runners}
     for timed_round in range(TIMED_ROUNDS + 1):
-        for label, runner in runners.items():
+        for number, (label, runner) in enumerate(runners.items(), start=1):
             start = time.perf_counter()
             runner.submit([picture] * runner.max_batch, False)()
             if timed_round > 0:
                 seconds[label].append((time.perf_counter() - start) / runner.max_batch)
-        on_progress((timed_round + 1) / (TIMED_ROUNDS + 1))
+            on_progress((timed_round + number / len(runners)) / (TIMED_ROUNDS + 1))
     return {label: round(statistics.median(values), 6) for label, values in seconds.items()}
 
 
