@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cxr_trt.commands.messages import say
-from cxr_trt.commands.run import Run
+from cxr_trt.commands.run import Run, describe_model
 from cxr_trt.errors import UsageError
 from cxr_trt.hashing import hash_file
 from cxr_trt.images.files import Selection
@@ -13,7 +13,7 @@ from cxr_trt.outputs import check_output, locked, replacing
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
 from cxr_trt.tables.rows import Row
-from cxr_trt.tables.writing import TABLE_SUFFIXES, check_xlsx, write_table
+from cxr_trt.tables.writing import ENGINE_KEY, TABLE_SUFFIXES, check_xlsx, write_table
 from cxr_trt.words import quantity
 
 
@@ -94,6 +94,7 @@ def write_kept_rows(journal: Journal, run: Run, engine: Engine, output: Path, *,
             root=run.root,
             bom=bom,
             uids=uids is not None,
+            facts={ENGINE_KEY: describe_model(engine)},
         )
         journal.note_table(run.root, paths)
         journal.note_made(hash_file(partial))

@@ -182,6 +182,8 @@ def score(
             progress.advance(
                 error=result.row.error is not None, known=result.is_known, skipped=result.skipped is not None
             )
+            run.note_progress(progress)
+        run.note_progress(progress, has_ended=True)
         would_lose_scores = output is not None and output.exists() and not progress.scored
         if output and journal and not would_lose_scores:
             write_kept_rows(journal, run, engine, output, append=append, bom=bom)

@@ -29,7 +29,7 @@ def selection_options(command: Command) -> Command:
         "--files-from",
         type=click.Path(path_type=Path, allow_dash=True),
         help="A list of files, - for standard input: a name per line, such as NIH's test_list.txt, or a CSV such as "
-        "NIH's Data_Entry. With PATHS: only the files there that it names.",
+        "NIH's Data_Entry. With PATHS: only the files there that it names; another image suffix does not matter.",
     )(command)
 
 
