@@ -4,9 +4,12 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 
@@ -92,3 +95,44 @@ def test_settings_of_an_engine_are_no_json(cli, cheap_bundle):
     text = cli("inspect", cheap_bundle).stdout
     assert "max batch " in text
     assert not set('{}"[]') & set(text)
+
+
+def test_ctrl_c_leaves_the_bar_before_the_message(cheap_bundle, tmp_path):
+    """The sentence begins a line of its own, and the bar is not drawn again after it."""
+    (tmp_path / "xrays").mkdir()
+    picture = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (512, 512), np.uint8))[1].tobytes()
+    for i in range(400):
+        (tmp_path / "xrays" / f"{i:03}.png").write_bytes(picture)
+    main, other = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "cxr_trt",
+        "score",
+        tmp_path / "xrays",
+        "-e",
+        cheap_bundle,
+        "-o",
+        tmp_path / "s.csv",
+    ]
+    process = subprocess.Popen(
+        command,
+        stderr=other,
+        env={**os.environ, "COLUMNS": "80", "TERM": "xterm"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background jobs are deaf to it
+    )
+    os.close(other)
+    shown, is_stopped = b"", False
+    while True:
+        try:
+            shown += os.read(main, 4096)
+        except OSError:
+            break
+        if b" files/s" in shown and not is_stopped:
+            process.send_signal(signal.SIGINT)
+            is_stopped = True
+    os.close(main)
+    assert process.wait() == 130
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r\n", "\n")
+    assert re.search(r"\nthe rows of \d+ files? are kept in ", text)
+    assert "files/s" not in text.split("the rows of")[1]

@@ -42,7 +42,7 @@ def test_a_newcomer_gets_through(walk, cli, radiographs, cheap_bundle, network, 
     if walk.startswith("with a laptop"):
         assert "engine" in said["score the folder, with heat maps"]
         assert "(3 of them in an earlier run)" in said["the same folder once more"]
-        assert (tmp_path / "report.html").read_text().count("<canvas") == 0
+        assert '"maps":[{' in (tmp_path / "report.html").read_text()
     elif walk.startswith("with NIH"):
         assert "scored 6 of 6 files" in said["score the files of NIH's list"]
         assert "2 rows of LABELS without a score" in said["evaluate with NIH's labels"]
