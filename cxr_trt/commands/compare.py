@@ -146,7 +146,7 @@ def _score_both(
             say(f"{one.row.path}: {error}", "error")
         progress.advance(error=error is not None)
     if not paths:
-        raise UsageError(f"none of the {len(sources)} files could be read; nothing was compared")
+        raise UsageError(f"none of the {quantity(len(sources), 'file')} could be read; nothing was compared")
     own = [a.spec.findings.index(name) for name in findings]
     others = [b.spec.findings.index(name) for name in findings.values()]
     return paths, (np.array(scores[0])[:, own], np.array(scores[1])[:, others])

@@ -13,6 +13,7 @@ from cxr_trt.engine.manifest import Manifest, read_manifest
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.spec import Specification
+from cxr_trt.words import quantity
 
 
 @click.command()
@@ -83,4 +84,4 @@ def _class_maps(spec: Specification) -> str:
 
 def _outputs(spec: Specification) -> str:
     reported = "" if spec.findings == spec.network_outputs else f" of {len(spec.network_outputs)} outputs"
-    return f"{len(spec.findings)} findings{reported}, {spec.output}: {', '.join(spec.findings)}"
+    return f"{quantity(len(spec.findings), 'finding')}{reported}, {spec.output}: {', '.join(spec.findings)}"

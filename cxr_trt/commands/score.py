@@ -188,7 +188,7 @@ def score(
         if output and journal and not would_lose_scores:
             write_kept_rows(journal, run, engine, output, append=append, bom=bom)
     if would_lose_scores:
-        raise UsageError(f"none of the {progress.done} files could be scored; {output} was left as it is")
+        raise UsageError(f"none of the {quantity(progress.done, 'file')} could be scored; {output} was left as it is")
     _summarise(progress, run, output, writers)
     if json_path:
         with replacing(json_path) as partial:
