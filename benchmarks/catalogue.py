@@ -38,6 +38,12 @@ _ALL = (
         "2 minutes",
     ),
     Study(
+        "walks",
+        "How long newcomers wait, command by command of the guides.",
+        "PyTorch, ChestX-ray14",
+        "15 minutes",
+    ),
+    Study(
         "rewrites", "What each rewrite of the graph brings on the CPU backends.", "the base dependencies", "5 minutes"
     ),
     Study("sizes", "How large engines are in each precision.", "tensorrt-rtx for its rows", "2 minutes"),

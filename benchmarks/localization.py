@@ -20,7 +20,6 @@ from benchmarks.tools.networks import load_network
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
-from cxr_trt.evaluate.boxes import Box, read_boxes
 from cxr_trt.evaluate.localization import Accuracy, Localization, hits, localize, shown, to_json, to_markdown
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.findings import FINDINGS
@@ -31,6 +30,7 @@ from cxr_trt.model.network import Network
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
 from cxr_trt.spec import Specification
+from cxr_trt.tables.boxes import Box, read_boxes
 
 PACKAGES = ("onnxruntime", "openvino", "torch")
 CLASS_MAPS = "class maps, ten crops"

@@ -13,6 +13,9 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cxr_trt.errors import BackendError
+from cxr_trt.platforms import why_not_here
+
 if TYPE_CHECKING:
     from cxr_trt.api import Engine, Outputs, Result, Row, Score, Scores, decode, find_files, preprocess, score_files
 
@@ -27,4 +30,6 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if reason := why_not_here():
+        raise BackendError(reason)
     return getattr(import_module("cxr_trt.api"), name)

@@ -7,7 +7,6 @@ was written; 2 if no file could be scored, or for a mistake in the call or its i
 stopped by SIGTERM.
 """
 
-import sys
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +15,7 @@ import click
 from cxr_trt.commands.messages import say
 from cxr_trt.commands.signals import stoppable
 from cxr_trt.errors import CxrTrtError
+from cxr_trt.platforms import why_not_here
 
 COMMANDS = {
     "doctor": "Show what this machine can build and run.",
@@ -52,8 +52,8 @@ class CommandGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        if sys.platform != "linux":
-            say(f"cxr-trt runs on Linux only, and this is {sys.platform}; use WSL 2 or a Linux container", "error")
+        if reason := why_not_here():
+            say(reason, "error")
             ctx.exit(2)
         try:
             with stoppable():
@@ -75,15 +75,16 @@ class CommandGroup(click.Group):
             ctx.exit(130)
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+EXAMPLES = """\b
+The shipped demonstration network, in one step:
+  cxr-trt score xrays/ -o scores.csv
+A network of your own:
+  cxr-trt build-engine run/best.safetensors -o mine.cxr
+  cxr-trt score xrays/ -e mine.cxr -o scores.csv --heatmaps heatmaps/
+"""
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
 @click.version_option(package_name="cxr-trt", prog_name="cxr-trt")
 def main() -> None:
-    r"""Score chest X-rays for the findings of a network. Research use only; not a medical device.
-
-    \b
-    The shipped demonstration network, in one step:
-      cxr-trt score xrays/ -o scores.csv
-    A network of your own:
-      cxr-trt build-engine run/best.safetensors -o mine.cxr
-      cxr-trt score xrays/ -e mine.cxr -o scores.csv --heatmaps heatmaps/
-    """
+    """Score chest X-rays for the findings of a network. Research use only; not a medical device."""

@@ -63,6 +63,21 @@ def locked(path: Path, protected: Path | None = None) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of this file."""
+    if not path.is_file():
+        return False
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
+
+
 @contextmanager
 def replacing(path: Path, partial: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path to write to; it replaces `path` if the body succeeds and is removed if it fails.

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from cxr_trt.findings import FINDINGS
 from cxr_trt.tables.nih import IMAGE, LABELS, PATIENT, nih_labels
+from cxr_trt.words import quantity
 from train.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -144,7 +145,8 @@ def find_images(folder: Path, names: Iterable[str]) -> list[Path]:
         else:
             missing.append(name)
     if missing:
-        raise DataError(f"{folder}: {len(missing)} images are missing, the first is {missing[0]}; download them again")
+        count = quantity(len(missing), "image")
+        raise DataError(f"{folder}: {count} missing, the first is {missing[0]}; download them again")
     return paths
 
 

@@ -32,6 +32,7 @@ from cxr_trt.calibrate.fit import (
 from cxr_trt.errors import BundleError
 from cxr_trt.findings import CALIBRATED_SUFFIX, POSITIVE_SUFFIX
 from cxr_trt.hashing import hash_fields, to_hashed_json
+from cxr_trt.words import quantity
 
 CALIBRATION_FILE = "calibration.json"
 MAX_CALIBRATION_BYTES = 16 << 20
@@ -85,7 +86,7 @@ class Calibration:
         return hash_fields(self._fields())[:16]
 
     def summary(self) -> str:
-        fitted = f"{len(self.fits)} of {len(self.findings)} findings on {self.images} images"
+        fitted = f"{len(self.fits)} of {len(self.findings)} findings on {quantity(self.images, 'image')}"
         return f"{self.fingerprint}, {fitted}, {self.method}; thresholds for {self.goal}"
 
     @property

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cxr_trt.words import quantity
+
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
 
@@ -160,9 +162,9 @@ def choose_threshold(scores: npt.NDArray[np.float32], labels: Booleans, goal: Th
 def why_not_fit(scores: Floats, labels: Booleans) -> str | None:
     """The reason why scores [N] and labels [N] cannot be fitted; None if they can."""
     positives, negatives = int(labels.sum()), int((~labels).sum())
-    for count, what in ((positives, "positives"), (negatives, "negatives")):
+    for count, what in ((positives, "positive"), (negatives, "negative")):
         if count < MIN_CASES:
-            return f"{count} {what}, and a fit needs {MIN_CASES}"
+            return f"{quantity(count, what)}, and a fit needs {MIN_CASES}"
     if np.ptp(scores) == 0:
         return "all scores are equal"
     if (slope := fit_platt(scores, labels).slope) <= 0:

@@ -36,6 +36,7 @@ from cxr_trt.outputs import check_output, replacing
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
 from cxr_trt.tables.writing import write_table
+from cxr_trt.words import quantity
 
 TIME_PERCENTILES = (95, 99)
 SHOWN_LAYERS = 15
@@ -124,7 +125,7 @@ def from_files(engine: Engine, sources: Sequence[Source], workers: int) -> dict[
         write_table(Path(folder, "scores.csv"), ".csv", rows, engine.spec)
         to_table = time.perf_counter() - start
     if all(row.error for row in rows):
-        raise UsageError(f"none of the {len(rows)} files could be read; there is nothing to measure")
+        raise UsageError(f"none of the {quantity(len(rows), 'file')} could be read; there is nothing to measure")
     start = time.perf_counter()
     with Decoders(workers, engine.spec.image_size, Limits(), engine.spec.fit) as decoders:
         for _ in decoders.map((Request(source) for source in sources), workers + engine.max_batch):

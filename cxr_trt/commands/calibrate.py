@@ -18,6 +18,7 @@ from cxr_trt.findings import listed
 from cxr_trt.markdown import markdown_table
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.tables.labels import LabelledScores, read_labelled_scores
+from cxr_trt.words import quantity
 
 
 @click.command()
@@ -75,10 +76,10 @@ def calibrate(
     for name, reason in calibration.left_out.items():
         say(f"not fitted: {name}: {reason}")
     say(str(matched.matching))
-    for count, what in ((matched.errors, "could not be scored"), (matched.unlabelled, "are not in LABELS")):
+    for count, reason in ((matched.errors, "could not be scored"), (matched.unlabelled, "not in LABELS")):
         if count:
-            say(f"{count} rows of SCORES were left out: they {what}")
-    finish(1 if matched.errors or matched.unlabelled else 0)
+            say(f"{quantity(count, 'row')} of SCORES left out: {reason}")
+    finish(1 if matched.errors else 0)
 
 
 def _goal(sensitivity: float | None, specificity: float | None) -> ThresholdGoal:

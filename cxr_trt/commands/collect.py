@@ -9,13 +9,14 @@ import click
 from cxr_trt.calibrate.calibration import parse_calibration
 from cxr_trt.cluster.listing import FileList
 from cxr_trt.cluster.parts import ENGINE_KEY, SKIPPED_KEY, missing_parts, part_facts, part_path, rows_of_part
-from cxr_trt.commands.messages import file_count, message_options, say
+from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, finish, overwrite_option
 from cxr_trt.errors import GraphError, UsageError
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.spec import Specification
 from cxr_trt.tables.rows import Row
 from cxr_trt.tables.writing import CALIBRATION_KEY, SPECIFICATION_KEY, TABLE_SUFFIXES, check_xlsx, write_table
+from cxr_trt.words import quantity
 
 MAX_NAMED_SHARDS = 20
 
@@ -68,8 +69,8 @@ def collect(parts: Path, list_folder: Path, output: Path | None, overwrite: bool
         say(f"table: {output}")
     skipped = sum(int(fact[SKIPPED_KEY]) for fact in facts)
     say(
-        f"scored {counter.rows - counter.errors} of {file_count(files.files)} in {len(here)} of {files.shards} shards, "
-        f"errors: {counter.errors}, skipped: {skipped}"
+        f"scored {counter.rows - counter.errors} of {quantity(files.files, 'file')} "
+        f"in {len(here)} of {quantity(files.shards, 'shard')}, errors: {counter.errors}, skipped: {skipped}"
     )
     finish(2 if missing else 1 if counter.errors else 0)
 

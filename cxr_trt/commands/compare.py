@@ -32,6 +32,7 @@ from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
 from cxr_trt.tables.labels import Labels, read_labels
 from cxr_trt.views import ViewSet
+from cxr_trt.words import quantity
 
 
 @click.command()
@@ -145,7 +146,7 @@ def _score_both(
             say(f"{one.row.path}: {error}", "error")
         progress.advance(error=error is not None)
     if not paths:
-        raise UsageError(f"none of the {len(sources)} files could be read; nothing was compared")
+        raise UsageError(f"none of the {quantity(len(sources), 'file')} could be read; nothing was compared")
     own = [a.spec.findings.index(name) for name in findings]
     others = [b.spec.findings.index(name) for name in findings.values()]
     return paths, (np.array(scores[0])[:, own], np.array(scores[1])[:, others])
@@ -159,7 +160,7 @@ def _with_areas(
     rows = [partner for partner in partners if partner is not None]
     say(str(truth.matching(paths, partners)))
     if len(kept) < len(paths):
-        say(f"{len(paths) - len(kept)} images have no labels and do not count for the AUC")
+        say(f"{quantity(len(paths) - len(kept), 'image')} without labels, not in the AUC")
     patients = [truth.patients[row] for row in rows] if truth.patients else rows
     compared = list(comparison.rank_correlation)
     columns = [compared.index(name) for name in truth.findings]

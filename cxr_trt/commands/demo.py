@@ -41,6 +41,7 @@ def _build(bundle: Path) -> None:
     say(f"building it once, into {bundle} (about a minute)")
     graph = ScoringGraph.load(DEMO_MODEL)
     backend = choose_backend("auto", FLOAT32, graph, say)
+    say("trying what is fastest on this CPU (about 20 s)")
     with PhaseProgress() as progress:
         options = BuildOptions(backend.default_max_batch, progress)
         request = BuildRequest(graph, backend, FLOAT32, options, cpu_configs=tuple(cpu_configs(None)))

@@ -19,6 +19,7 @@ from cxr_trt.evaluate.curves import PLOT_SUFFIXES, check_plots, save_curves
 from cxr_trt.findings import listed
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.tables.labels import LabelledScores, read_labelled_scores
+from cxr_trt.words import quantity
 
 
 @click.command()
@@ -79,7 +80,7 @@ def evaluate(
         content["localization"] = localization.to_json(found.localization)
         show_markdown("\n" + localization.to_markdown(found.localization))
         if found.without_scores:
-            say(f"{found.without_scores} boxes were left out: their images were not scored")
+            say(f"{quantity(found.without_scores, 'box')} left out, on images that were not scored")
         if found.other_findings:
             others = listed(found.other_findings)
             say(f"boxes of findings that SCORES lacks were left out: {others}")
@@ -96,25 +97,27 @@ def evaluate(
 
 def _remarks(evaluation: Evaluation, matched: LabelledScores) -> list[str]:
     resampled = (
-        f"{evaluation.patients} patients" if matched.patients is not None else "images, as there is no patient_id"
+        quantity(evaluation.patients, "patient")
+        if matched.patients is not None
+        else "images, as there is no patient_id"
     )
-    resamples = f"{evaluation.resamples} resamples of {resampled}, seed {evaluation.seed}"
-    remarks = [f"{evaluation.images} images; intervals from {resamples}", str(matched.matching)]
+    resamples = f"{quantity(evaluation.resamples, 'resample')} of {resampled}, seed {evaluation.seed}"
+    remarks = [f"{quantity(evaluation.images, 'image')}; intervals from {resamples}", str(matched.matching)]
     if matched.findings_without_labels:
         remarks.append(f"not evaluated, because LABELS lacks them: {listed(matched.findings_without_labels)}")
     if evaluation.left_out:
         remarks.append(f"not in the mean, without positives or without negatives: {', '.join(evaluation.left_out)}")
     if evaluation.mean_resamples < evaluation.resamples:
         remarks.append(
-            f"the interval of the mean is from the {evaluation.mean_resamples} resamples in which all findings occur"
+            f"the interval of the mean is from the {quantity(evaluation.mean_resamples, 'resample')} with all findings"
         )
     for count, what in (
-        (matched.errors, "rows of SCORES were left out: their files could not be scored"),
-        (matched.unlabelled, "rows of SCORES were left out: they are not in LABELS"),
-        (matched.unscored, "rows of LABELS have no score"),
+        (matched.errors, "of SCORES left out: could not be scored"),
+        (matched.unlabelled, "of SCORES left out: not in LABELS"),
+        (matched.unscored, "of LABELS without a score"),
     ):
         if count:
-            remarks.append(f"{count} {what}")
+            remarks.append(f"{quantity(count, 'row')} {what}")
     return remarks
 
 

@@ -11,6 +11,7 @@ from cxr_trt.commands.sources import export_and_verify, export_library_checkpoin
 from cxr_trt.errors import UsageError
 from cxr_trt.outputs import check_output, replacing
 from cxr_trt.views import ViewSet
+from cxr_trt.words import quantity
 
 if TYPE_CHECKING:
     from cxr_trt.model.families import Library
@@ -67,7 +68,7 @@ def export(
     origin = network.name if is_onnx else "PyTorch"
     with replacing(output) as partial:
         exported.graph.save(partial)
-    agreement = f"agrees with {origin} on {exported.checked} images to {exported.difference:.1e}"
+    agreement = f"agrees with {origin} on {quantity(exported.checked, 'image')} to {exported.difference:.1e}"
     say(f"{output}: {agreement}{exported.graph.info.caution()}")
     if not exported.graph.has_class_maps:
         say(

@@ -1,7 +1,7 @@
 """The command `cxr-trt inspect`: shows what an engine bundle is."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +13,7 @@ from cxr_trt.engine.manifest import Manifest, read_manifest
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.spec import Specification
+from cxr_trt.words import quantity
 
 
 @click.command()
@@ -42,8 +43,7 @@ def inspect(bundle: Path, as_json: bool, layers: bool) -> None:
             "fingerprint": manifest.fingerprint,
             "weights": f"{manifest.graph.weights}, checkpoint {manifest.graph.checkpoint_sha256[:16]}",
             "backend": f"{manifest.backend} {manifest.backend_version}, {manifest.precision}",
-            "settings": json.dumps(manifest.settings),
-            "findings": ", ".join(spec.findings),
+            "settings": _in_words(manifest.settings),
             "views": f"{spec.views}: {views}{windows}",
             "class maps": _class_maps(spec),
             "outputs": _outputs(spec),
@@ -62,6 +62,16 @@ def _layers(bundle: Path, manifest: Manifest) -> str:
     return backend.layers(bundle, manifest.settings)
 
 
+def _in_words(value: Any) -> str:
+    """Settings of an engine, which may hold further settings, in one line."""
+    if isinstance(value, dict):
+        parts = (f"{name.replace('_', ' ')} {_in_words(one)}" for name, one in value.items() if one not in (None, []))
+        return ", ".join(parts)
+    if isinstance(value, list):
+        return " ".join(map(_in_words, value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
 def _class_maps(spec: Specification) -> str:
     if spec.pooling:
         pooling = spec.pooling
@@ -74,4 +84,4 @@ def _class_maps(spec: Specification) -> str:
 
 def _outputs(spec: Specification) -> str:
     reported = "" if spec.findings == spec.network_outputs else f" of {len(spec.network_outputs)} outputs"
-    return f"{len(spec.findings)} findings{reported}, {spec.output}: {', '.join(spec.findings)}"
+    return f"{quantity(len(spec.findings), 'finding')}{reported}, {spec.output}: {', '.join(spec.findings)}"

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cxr_trt.commands.messages import file_count, say
-from cxr_trt.commands.run import Run
+from cxr_trt.commands.messages import say
+from cxr_trt.commands.run import Run, describe_model
 from cxr_trt.errors import UsageError
 from cxr_trt.hashing import hash_file
 from cxr_trt.images.files import Selection
@@ -13,7 +13,8 @@ from cxr_trt.outputs import check_output, locked, replacing
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
 from cxr_trt.tables.rows import Row
-from cxr_trt.tables.writing import TABLE_SUFFIXES, check_xlsx, write_table
+from cxr_trt.tables.writing import ENGINE_KEY, TABLE_SUFFIXES, check_xlsx, write_table
+from cxr_trt.words import quantity
 
 
 def check_table_options(output: Path | None, *, append: bool, bom: bool) -> None:
@@ -51,8 +52,8 @@ def beside_known_rows(
     lost = [path for path in known if path not in named and path.exists()]
     if lost:
         raise UsageError(
-            f"{output} has the rows of {file_count(len(lost))} not named now, such as {lost[0]}; add --append to keep "
-            "them, or --overwrite to leave them out"
+            f"{output} has the rows of {quantity(len(lost), 'file')} not named now, such as {lost[0]}; add "
+            "--append to keep them, or --overwrite to leave them out"
         )
     return selection
 
@@ -72,7 +73,7 @@ def reporting_kept_rows(journal: Journal | None) -> Iterator[None]:
         yield
     except BaseException:
         if journal:
-            kept = f"the rows of {file_count(journal.count())} are kept in {journal.path}"
+            kept = f"the rows of {quantity(journal.count(), 'file')} are kept in {journal.path}"
             say(f"{kept}; the same command again continues from there")
         raise
 
@@ -93,6 +94,7 @@ def write_kept_rows(journal: Journal, run: Run, engine: Engine, output: Path, *,
             root=run.root,
             bom=bom,
             uids=uids is not None,
+            facts={ENGINE_KEY: describe_model(engine)},
         )
         journal.note_table(run.root, paths)
         journal.note_made(hash_file(partial))

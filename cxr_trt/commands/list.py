@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 
 from cxr_trt.cluster.listing import FileList, write_list
-from cxr_trt.commands.messages import file_count, message_options, say
+from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, overwrite_option
 from cxr_trt.commands.selection import choose_files, selection_options
 from cxr_trt.images.files import counted
+from cxr_trt.words import quantity
 
 
 @click.command()
@@ -37,6 +38,6 @@ def list(
     selection = choose_files(paths, files_from, exclude, limit)
     total = write_list(selection, output, shard, overwrite=overwrite)
     shards = FileList.open(output).shards
-    say(f"{output}: {file_count(len(selection.sources))} in {shards} shard{'s' * (shards != 1)}, {total / 1e6:.1f} MB")
+    say(f"{output}: {quantity(len(selection.sources), 'file')} in {quantity(shards, 'shard')}, {total / 1e6:.1f} MB")
     if selection.skipped:
         say(f"left out: {counted(selection.skipped)}")

@@ -79,11 +79,6 @@ def say(text: str, level: Level = "info") -> None:
     current().say(text, level)
 
 
-def file_count(count: int) -> str:
-    """A number of files in words: "1 file", "12 files"."""
-    return f"{count} file{'s' * (count != 1)}"
-
-
 def message_options(command: Command) -> Command:
     """Add --quiet, --verbose, --log and --progress."""
     for option in (

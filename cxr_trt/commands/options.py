@@ -34,52 +34,6 @@ def resampling_options(command: Command) -> Command:
     )(command)
 
 
-def heatmap_options(command: Command) -> Command:
-    """Add the options that say which heat maps are drawn, and how."""
-    for option in (
-        click.option(
-            "--full-size",
-            is_flag=True,
-            help="Draw heat maps in the X-ray's own size. Default: at most 768 pixels on the longer side.",
-        ),
-        click.option(
-            "--raw-maps", is_flag=True, help="With --heatmaps: also save the class maps of all findings in maps.npz."
-        ),
-        click.option(
-            "--heatmap-format",
-            type=click.Choice(["png", "jpeg"]),
-            default="png",
-            show_default=True,
-            help="JPEG takes less disk.",
-        ),
-        click.option(
-            "--heatmap-range",
-            type=(float, float),
-            metavar="LOW HIGH",
-            help="One colour scale for all heat maps, in units of the class maps. Default: each from its median to its "
-            "largest value.",
-        ),
-        click.option(
-            "--findings", "shown_findings", multiple=True, metavar="NAME", help="Draw heat maps of these findings only."
-        ),
-        click.option(
-            "--heatmaps-above",
-            type=click.FloatRange(0, 1),
-            metavar="SCORE",
-            help="Draw heat maps only of findings with at least this score.",
-        ),
-        click.option(
-            "--top",
-            type=click.IntRange(1),
-            default=3,
-            show_default=True,
-            help="How many findings per X-ray get a heat map, at most.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 def graph_options(command: Command) -> Command:
     """Add the options of commands that may start from a checkpoint."""
     command = click.option(

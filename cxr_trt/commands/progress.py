@@ -79,7 +79,7 @@ class FileProgress(Closing):
 
     def _show_line(self) -> None:
         if self._messages.progress == "json":
-            self._messages.event("progress", **self._numbers())
+            self._messages.event("progress", **self.numbers())
         else:
             print(
                 ", ".join(filter(None, (f"{self.done} of {self.total} files", self._note()))),
@@ -87,7 +87,8 @@ class FileProgress(Closing):
                 flush=True,
             )
 
-    def _numbers(self) -> dict[str, int | float | None]:
+    def numbers(self) -> dict[str, int | float | None]:
+        """How far it is, as plain values."""
         left = self.seconds_left
         return {
             "done": self.done,
@@ -106,7 +107,7 @@ class FileProgress(Closing):
     def close(self) -> None:
         self._bar.stop()
         if self._has_lines and self._messages.progress == "json":
-            self._messages.event("end", **self._numbers())
+            self._messages.event("end", **self.numbers())
 
 
 def in_words(seconds: float) -> str:

@@ -12,8 +12,9 @@ from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.report_inputs import read_cases_or_journal, read_truth
 from cxr_trt.errors import UsageError
 from cxr_trt.outputs import check_output, replacing
-from cxr_trt.report.page import build_page
+from cxr_trt.report.page import build_page, is_report
 from cxr_trt.report.pictures import Picture, make_pictures
+from cxr_trt.words import quantity
 
 
 @click.command()
@@ -46,34 +47,32 @@ def report(
 ) -> None:
     """Show SCORES, a table of `cxr-trt score`, as one HTML page that works offline.
 
-    While the table is not there yet, the page shows the rows that its run has made so far.
+    While its run is going on, the page shows the rows that there are so far, and how far the run is. A page of this
+    command is replaced without being asked.
     """
-    check_output(output, (".html",), overwrite=overwrite)
+    check_output(output, (".html",), overwrite=overwrite or is_report(output))
     if heatmaps and not images:
         raise UsageError("--heatmaps needs --images too, as heat maps are drawn over the pictures")
     if heatmaps and not heatmaps.is_dir():
         raise UsageError(f"{heatmaps}: no such folder; make it with `cxr-trt score --heatmaps {heatmaps} --raw-maps`")
-    table, engine = read_cases_or_journal(scores)
+    table, origin = read_cases_or_journal(scores)
     truth = read_truth(table, scores, labels, boxes)
     made: dict[str, Picture] = {}
     if images:
         wanted = sorted(table.cases, key=lambda case: max(case.scores), reverse=True)[:pictures]
         with FileProgress(len(wanted)) as progress:
-            made = make_pictures(
-                table.findings, wanted, images, heatmaps, os.cpu_count() or 1, lambda: progress.advance(error=False)
-            )
+            boxed = {path: {box[0] for box in boxes} for path, boxes in truth.boxes.items()}
+            workers, advance = os.cpu_count() or 1, lambda: progress.advance(error=False)
+            made = make_pictures(table.findings, wanted, images, heatmaps, boxed, workers, advance)
         if len(wanted) < len(table.cases):
-            say(f"only the {len(wanted)} X-rays with the highest scores have pictures (--pictures)")
+            say(f"only {quantity(len(wanted), 'X-ray')}, with the highest scores, have pictures (--pictures)")
     with replacing(output) as partial:
-        partial.write_text(build_page(title, table, made, truth, engine), encoding="utf-8")
+        partial.write_text(build_page(title, table, made, truth, origin.engine, origin.state), encoding="utf-8")
+    if origin.state:
+        say(origin.state)
     reasons = Counter(picture.reason for picture in made.values() if picture.reason)
     for reason, count in reasons.items():
-        say(f"{_xrays(count)}: {reason}")
+        say(f"{quantity(count, 'X-ray')}: {reason}")
     megabytes = output.stat().st_size / 1e6
-    errors = f"{len(table.errors)} error{'s' * (len(table.errors) != 1)}"
-    say(f"{output}: {_xrays(len(table.cases))}, {errors}, {megabytes:.1f} MB")
+    say(f"{output}: {quantity(len(table.cases), 'X-ray')}, {quantity(len(table.errors), 'error')}, {megabytes:.1f} MB")
     finish(1 if reasons else 0)
-
-
-def _xrays(count: int) -> str:
-    return f"{count} X-ray{'s' * (count != 1)}"

@@ -1,11 +1,13 @@
 """What happened in a run of `cxr-trt score`: rows for the journal, the screen and the summary."""
 
 import json
+import math
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from cxr_trt.commands.progress import FileProgress
@@ -16,16 +18,26 @@ from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import Result
 from cxr_trt.tables.rows import NOTICE, Row
 from cxr_trt.tables.uids import UidColumns
+from cxr_trt.tables.writing import ENGINE_KEY
+from cxr_trt.words import quantity
 
 MAX_SHOWN_ROWS = 50
 MAX_SHOWN_ERRORS = 20
 MAX_SHOWN_WARNINGS = 5
+SECONDS_BETWEEN_NOTES = 2  # on how far a run is, in its journal
+PROGRESS_KEY = "progress"  # of that note
 
 
 def describe(engine: Engine) -> str:
     """Software, precision and views of an engine."""
     manifest = engine.manifest
     return f"{manifest.backend} {manifest.backend_version}, {manifest.precision}, {engine.spec.views}"
+
+
+def describe_model(engine: Engine) -> str:
+    """Software, precision and views of an engine, and which weights it has."""
+    graph = engine.manifest.graph
+    return f"{describe(engine)}, {graph.weights} weights of checkpoint {graph.checkpoint_sha256[:16]}"
 
 
 class Sample:
@@ -55,6 +67,8 @@ class Run:
         self._engine, self._journal, self._writers, self._sources = engine, journal, writers, selection.sources
         self.skipped, self._skipped_paths = Counter(selection.skipped), set[str]()
         self._warnings: Counter[str] = Counter()
+        self._doubted = 0
+        self._last_note = -math.inf
         self._common_warnings = set(engine.warnings)
         self.root, self.uids = selection.root, uids
         self._artifacts_key = "; ".join(writer.artifacts_key for writer in writers) or None
@@ -62,7 +76,7 @@ class Run:
         if journal:
             journal.note_fact("findings", json.dumps(engine.spec.findings))
             journal.note_fact("fingerprint", engine.fingerprint)
-            journal.note_fact("engine", describe(engine))
+            journal.note_fact(ENGINE_KEY, describe_model(engine))
             for writer in writers:
                 journal.note_made(str(writer.folder.resolve()))
 
@@ -89,19 +103,31 @@ class Run:
             self.skipped[result.skipped] += 1
             self._skipped_paths.add(result.row.path)
             return
-        self._warnings.update(re.sub(r"(?<![A-Za-z])\d+(\.\d+)?", "#", warning) for warning in result.row.warnings)
+        self._warnings.update(_kind(warning) for warning in result.row.warnings)
+        self._doubted += any(warning not in self._common_warnings for warning in result.row.warnings)
         if self._journal and not result.is_known:
             self._journal.add(result.row, self._artifacts_key)
         self.rows.add(result.row)
         if result.row.error:
             self.errors.add(result.row)
 
+    def note_progress(self, progress: FileProgress, *, has_ended: bool = False) -> None:
+        """Write into the journal how far the run is, at most every SECONDS_BETWEEN_NOTES, for `cxr-trt report`."""
+        now = time.monotonic()
+        if self._journal and (has_ended or now - self._last_note >= SECONDS_BETWEEN_NOTES):
+            self._last_note = now
+            at = datetime.now().astimezone().isoformat(timespec="seconds")
+            self._journal.note_fact(PROGRESS_KEY, json.dumps({**progress.numbers(), "at": at, "has_ended": has_ended}))
+
     def warnings(self) -> list[str]:
-        """How many files have a warning of their own, a sentence for each of the most frequent."""
-        own = Counter({text: n for text, n in self._warnings.items() if text not in self._common_warnings})
-        return [
-            f"warning, {count} file{'s' * (count != 1)}: {text}" for text, count in own.most_common(MAX_SHOWN_WARNINGS)
-        ]
+        """How many files have warnings of their own, and the most frequent ones, a sentence each."""
+        common = set(map(_kind, self._common_warnings))
+        own = Counter({kind: count for kind, count in self._warnings.items() if kind not in common}).most_common()
+        if not own:
+            return []
+        shown = [f"{quantity(count, 'file')}: {kind}" for kind, count in own[:MAX_SHOWN_WARNINGS]]
+        more = [f"and {quantity(len(own) - len(shown), 'more kind')} of warnings"] if len(own) > len(shown) else []
+        return [f"{quantity(self._doubted, 'file')} with warnings, all in the table", *shown, *more]
 
     def summary(self, progress: FileProgress) -> dict[str, Any]:
         """Plain values for a JSON file. Warnings are counted by kind: their numbers are left out."""
@@ -116,3 +142,8 @@ class Run:
             "root": self.root,
             "notice": NOTICE,
         }
+
+
+def _kind(warning: str) -> str:
+    """A warning without its numbers, which differ from file to file."""
+    return re.sub(r"(?<![A-Za-z])\d+(\.\d+)?", "#", warning)

@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
+from cxr_trt.commands.heatmap_options import heatmap_options
 from cxr_trt.commands.kept_rows import (
     beside_known_rows,
     check_one_engine,
@@ -16,9 +17,16 @@ from cxr_trt.commands.kept_rows import (
     reporting_kept_rows,
     write_kept_rows,
 )
-from cxr_trt.commands.messages import file_count, message_options, say
-from cxr_trt.commands.options import PATH, finish, heatmap_options, overwrite_option, workers_option
+from cxr_trt.commands.messages import message_options, say
+from cxr_trt.commands.options import PATH, finish, overwrite_option, workers_option
 from cxr_trt.commands.progress import FileProgress
+from cxr_trt.commands.result_files import (
+    announce_heatmaps,
+    check_heatmap_options,
+    check_result_folders,
+    check_result_options,
+    result_writers,
+)
 from cxr_trt.commands.run import Run, describe
 from cxr_trt.commands.score_list import WHOLE, Part, PartType, check_options, is_list, score_list
 from cxr_trt.commands.selection import choose_files, selection_options
@@ -27,15 +35,15 @@ from cxr_trt.errors import UsageError
 from cxr_trt.images.decoders import Limits, Spares
 from cxr_trt.images.files import Selection, Source, counted
 from cxr_trt.outputs import check_output, replacing
-from cxr_trt.results.dicom.writer import DicomResultWriter, check_highdicom
-from cxr_trt.results.heatmaps import HeatmapFormat, HeatmapLook, HeatmapWriter
-from cxr_trt.results.writer import ResultWriter, check_result_folder, write_results
+from cxr_trt.results.heatmaps import HeatmapLook, HeatmapWriter
+from cxr_trt.results.writer import ResultWriter, write_results
 from cxr_trt.score.engine import Engine
-from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import default_workers, score_files
+from cxr_trt.tables.boxes import PlacedBoxes, place_boxes
 from cxr_trt.tables.rows import Row
 from cxr_trt.tables.uids import UidColumns
 from cxr_trt.tables.writing import standard_output
+from cxr_trt.words import quantity
 
 DICOM_SUFFIXES = (".dcm", ".dicom", "")
 
@@ -103,12 +111,9 @@ def score(
     pseudonyms: Path | None,
     dry_run: bool,
     heatmaps: Path | None,
-    heatmaps_above: float | None,
-    shown_findings: tuple[str, ...],
-    heatmap_range: tuple[float, float] | None,
-    heatmap_format: HeatmapFormat,
+    look: HeatmapLook,
+    boxes: Path | None,
     dicom_results: Path | None,
-    top: int,
     raw_maps: bool,
     full_size: bool,
     part: Part | None,
@@ -129,7 +134,8 @@ def score(
     if part:
         raise UsageError("--part is for a list of files: name one that `cxr-trt list` made")
     check_table_options(output, append=append, bom=bom)
-    _check_result_options(heatmaps, dicom_results, raw_maps=raw_maps, full_size=full_size)
+    check_heatmap_options(heatmaps, look, boxes, raw_maps=raw_maps)
+    check_result_options(heatmaps, dicom_results, full_size=full_size)
     uid_columns = _uid_columns(uids=uids, key_file=pseudonyms)
     if json_path:
         check_output(json_path, (".json",), overwrite=True)
@@ -142,17 +148,17 @@ def score(
         journal = stack.enter_context(open_journal(output, fresh=fresh, overwrite=overwrite)) if output else None
         if journal and output:
             selection = beside_known_rows(journal, selection, output, append=append, overwrite=overwrite)
-        _check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
+        check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
         workers = workers or default_workers(selection.sources)
         spares = stack.enter_context(_started_decoders(selection.sources, workers))
         engine = stack.enter_context(_open_engine(bundle))
         if journal and append:
             check_one_engine(journal, engine)
-        look = HeatmapLook(top, heatmaps_above, shown_findings, heatmap_range, heatmap_format)
-        writers = _result_writers(engine, heatmaps, dicom_results, look, raw_maps=raw_maps, full_size=full_size)
+        placed = _placed_boxes(boxes, selection, engine) if boxes else None
+        writers = result_writers(engine, heatmaps, dicom_results, look, placed, raw_maps=raw_maps, full_size=full_size)
         findings, calibration = engine.spec.findings, engine.calibration
         stream = None if output or table else standard_output(findings, calibration, uids=uid_columns is not None)
-        _announce(engine, selection)
+        _announce(engine, selection, writers)
         run = Run(engine, journal, writers, selection, uid_columns)
         if not run.known_row(selection.sources[0].name):
             engine.prepare(len(selection.sources))  # while the decoders start
@@ -176,11 +182,13 @@ def score(
             progress.advance(
                 error=result.row.error is not None, known=result.is_known, skipped=result.skipped is not None
             )
+            run.note_progress(progress)
+        run.note_progress(progress, has_ended=True)
         would_lose_scores = output is not None and output.exists() and not progress.scored
         if output and journal and not would_lose_scores:
             write_kept_rows(journal, run, engine, output, append=append, bom=bom)
     if would_lose_scores:
-        raise UsageError(f"none of the {progress.done} files could be scored; {output} was left as it is")
+        raise UsageError(f"none of the {quantity(progress.done, 'file')} could be scored; {output} was left as it is")
     _summarise(progress, run, output, writers)
     if json_path:
         with replacing(json_path) as partial:
@@ -191,34 +199,10 @@ def score(
     finish(2 if not progress.scored else 1 if is_incomplete else 0)
 
 
-def _check_result_options(
-    heatmaps: Path | None, dicom_results: Path | None, *, raw_maps: bool, full_size: bool
-) -> None:
-    if raw_maps and not heatmaps:
-        raise UsageError("--raw-maps saves class maps beside heat maps; add --heatmaps FOLDER")
-    if full_size and not (heatmaps or dicom_results):
-        raise UsageError("--full-size is about heat maps; add --heatmaps FOLDER")
-    if heatmaps and dicom_results and _overlap(heatmaps, dicom_results):
-        raise UsageError(
-            f"{dicom_results} and {heatmaps} overlap, but only DICOM results may carry patients' identifiers; "
-            "choose another --dicom-results"
-        )
-    if dicom_results:
-        check_highdicom()
-
-
 def _uid_columns(*, uids: bool, key_file: Path | None) -> UidColumns | None:
     if uids and key_file:
         raise UsageError("--uids and --pseudonyms exclude each other: columns hold the UIDs or their pseudonyms")
     return UidColumns.with_key_file(key_file) if key_file else UidColumns() if uids else None
-
-
-def _check_result_folders(
-    folders: Iterable[Path | None], scored: Sequence[Path], journal: Journal | None, *, overwrite: bool
-) -> None:
-    for folder in filter(None, folders):
-        is_ours = journal is not None and journal.has_made(str(folder.resolve()))
-        check_result_folder(folder, scored, overwrite=overwrite or is_ours)
 
 
 def _started_decoders(sources: Sequence[Source], workers: int) -> Spares:
@@ -226,31 +210,6 @@ def _started_decoders(sources: Sequence[Source], workers: int) -> Spares:
     first = sources[:workers]
     dicom = any(source.path.suffix.lower() in DICOM_SUFFIXES for source in first)
     return Spares(len(first), workers, Limits(), dicom=dicom)
-
-
-def _result_writers(
-    engine: Engine,
-    heatmaps: Path | None,
-    dicom_results: Path | None,
-    look: HeatmapLook,
-    *,
-    raw_maps: bool,
-    full_size: bool,
-) -> list[ResultWriter]:
-    if heatmaps and not engine.has_class_maps:
-        raise UsageError(
-            "--heatmaps: this engine gives no class maps, which heat maps are made of; leave the option out"
-        )
-    writers: list[ResultWriter] = []
-    if heatmaps:
-        writers.append(HeatmapWriter(heatmaps, engine.spec, look, raw_maps=raw_maps, full_size=full_size))
-    if dicom_results:
-        writers.append(
-            DicomResultWriter(
-                dicom_results, engine.spec, look.top, full_size=full_size, class_maps=engine.has_class_maps
-            )
-        )
-    return writers
 
 
 def _open_engine(bundle: Path | None) -> Engine:
@@ -265,10 +224,15 @@ def _open_engine(bundle: Path | None) -> Engine:
     return demo_engine()
 
 
+def _placed_boxes(boxes: Path, selection: Selection, engine: Engine) -> PlacedBoxes:
+    names = [source.name for source in selection.sources]
+    return place_boxes(boxes, names, "the X-rays", engine.spec.findings)
+
+
 def _list(selection: Selection) -> None:
     for source in selection.sources:
         click.echo(source.name)
-    say(f"would score {file_count(len(selection.sources))} of {selection.root}")
+    say(f"would score {quantity(len(selection.sources), 'file')} of {selection.root}")
     if selection.skipped:
         say(f"would skip: {counted(selection.skipped)}")
 
@@ -277,24 +241,27 @@ def _say_row(row: Row) -> None:
     say(f"{row.path}: {row.error or 'scored'}" + "".join(f"; {warning}" for warning in row.warnings), "detail")
 
 
-def _announce(engine: Engine, selection: Selection) -> None:
+def _announce(engine: Engine, selection: Selection, writers: Sequence[ResultWriter]) -> None:
     say(
-        f"scoring {file_count(len(selection.sources))}: {describe(engine)}, engine {engine.fingerprint}"
+        f"scoring {quantity(len(selection.sources), 'file')}: {describe(engine)}, engine {engine.fingerprint}"
         + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else "")
     )
     for warning in engine.warnings:
         say(warning, "warning")
+    for writer in writers:
+        if isinstance(writer, HeatmapWriter):
+            announce_heatmaps(writer, len(selection.sources))
 
 
 def _summarise(progress: FileProgress, run: Run, output: Path | None, writers: Sequence[ResultWriter]) -> None:
     errors = run.errors
     earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
     speed = f", {progress.files_per_second:.2f} files/s" if progress.done > progress.known else ""
-    say(f"scored {progress.scored} of {file_count(progress.done)}{earlier}{speed}")
+    say(f"scored {progress.scored} of {quantity(progress.done, 'file')}{earlier}{speed}")
     if run.skipped:
         say(f"skipped, not X-rays: {counted(run.skipped)}")
     for sentence in run.warnings():
-        say(sentence)
+        say(sentence, "warning")
     for row in errors.kept:
         say(f"{row.path}: {row.error}", "error")
     if errors.total > len(errors.kept):
@@ -304,8 +271,3 @@ def _summarise(progress: FileProgress, run: Run, output: Path | None, writers: S
     for writer in writers:
         for sentence in writer.summary():
             say(sentence)
-
-
-def _overlap(one: Path, other: Path) -> bool:
-    one, other = one.resolve(), other.resolve()
-    return one.is_relative_to(other) or other.is_relative_to(one)

@@ -10,13 +10,14 @@ from click.core import ParameterSource
 from cxr_trt.cluster.listing import LIST_FILE, FileList
 from cxr_trt.cluster.parts import missing_parts, part_path
 from cxr_trt.cluster.scoring import score_shards
-from cxr_trt.commands.messages import file_count, say
+from cxr_trt.commands.messages import say
 from cxr_trt.commands.options import finish
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.run import describe
 from cxr_trt.errors import UsageError
 from cxr_trt.outputs import check_folder
 from cxr_trt.score.engine import Engine
+from cxr_trt.words import quantity
 
 OPTIONS_OF_A_LIST = ("paths", "bundle", "output", "part", "workers", "overwrite")
 
@@ -79,7 +80,10 @@ def score_list(
     shards = [shard for shard in mine if shard in missing]
     sizes = files.shard_sizes()
     total = sum(sizes[shard] for shard in shards)
-    say(f"scoring {file_count(total)} in {len(shards)} of {len(mine)} shards: {describe(engine)}, {engine.fingerprint}")
+    say(
+        f"scoring {quantity(total, 'file')} in {len(shards)} of {quantity(len(mine), 'shard')}: {describe(engine)}, "
+        f"{engine.fingerprint}"
+    )
     for warning in engine.warnings:
         say(warning, "warning")
     with FileProgress(total) as progress:
@@ -87,5 +91,5 @@ def score_list(
             if result.row.error:
                 say(f"{result.row.path}: {result.row.error}", "error")
             progress.advance(error=result.row.error is not None, skipped=result.skipped is not None)
-    say(f"scored {progress.scored} of {file_count(total)}; parts: {output}")
+    say(f"scored {progress.scored} of {quantity(total, 'file')}; parts: {output}")
     finish(0 if not progress.errors else 2 if not progress.scored else 1)

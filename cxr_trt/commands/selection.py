@@ -13,6 +13,7 @@ import click
 from cxr_trt.commands.messages import say
 from cxr_trt.errors import UsageError
 from cxr_trt.images.files import Selection, find_files
+from cxr_trt.words import quantity
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,7 +30,7 @@ def selection_options(command: Command) -> Command:
         "--files-from",
         type=click.Path(path_type=Path, allow_dash=True),
         help="A list of files, - for standard input: a name per line, such as NIH's test_list.txt, or a CSV such as "
-        "NIH's Data_Entry. With PATHS: only the files there that it names.",
+        "NIH's Data_Entry. With PATHS: only the files there that it names; another image suffix does not matter.",
     )(command)
 
 
@@ -54,7 +55,8 @@ def choose_files(
                     f"{files_from}: names no file of {paths[0]} (its first is {names[0]!r}); name their folder"
                 )
             if len(selection.sources) < len(names):
-                say(f"{files_from}: {len(names)} names, {len(selection.sources)} files of them found", "warning")
+                found = quantity(len(selection.sources), "file")
+                say(f"{files_from}: {quantity(len(names), 'name')}, {found} of them found", "warning")
         else:
             selection = find_files(names, exclude=exclude)
     return replace(selection, sources=selection.sources[:limit])

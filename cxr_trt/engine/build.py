@@ -137,11 +137,14 @@ def _parity(folder: Path, request: BuildRequest, settings: Mapping[str, Any]) ->
     graph, images = request.graph, request.images
     built_in = slice(1 if request.backend.on_cpu else None)  # on a GPU, batches must differ: see `check_parity`
     checked = check_pictures(graph.spec.image_size)[built_in] if images is None else images[:MAX_CHECK_IMAGES]
+    request.options.on_progress("compare with the scoring graph", 0.0)
     runner = request.backend.open(folder, graph.spec, settings)
     try:
-        return asdict(check_parity(runner, graph.model, checked, _computed_precision(request)))
+        parity = check_parity(runner, graph.model, checked, _computed_precision(request))
     finally:
         runner.close()
+    request.options.on_progress("compare with the scoring graph", 1.0)
+    return asdict(parity)
 
 
 def _computed_precision(request: BuildRequest) -> Precision:

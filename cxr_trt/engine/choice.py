@@ -16,6 +16,7 @@ from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.findings import listed
 from cxr_trt.precision import Precision
 from cxr_trt.precision.plan import PrecisionPlan
 from cxr_trt.spec import Specification
@@ -72,6 +73,7 @@ def choose_backend(name: str, plan: PrecisionPlan, graph: ScoringGraph, say: Cal
             for backend in able
             if "bf16" in backend.precisions
         }
+    say(f"timing {listed([*timed, *others])} on this machine")
     timings = time_engines({**timed, **others}, graph.spec, TIMED_RUNS)
     seconds = {label: min(values) for label, values in timings.items()}
     say(", ".join(f"{label} takes {value:.2f} s per X-ray" for label, value in seconds.items()))

@@ -29,13 +29,13 @@ def time_runners(
     picture = check_pictures(spec.image_size)[0, 0]
     seconds: dict[str, list[float]] = {label: [] for label in runners}
     for timed_round in range(TIMED_ROUNDS + 1):
-        for label, runner in runners.items():
+        for number, (label, runner) in enumerate(runners.items(), start=1):
             count = 1 if runner.in_flight == 1 else TURNS * runner.in_flight
             start = time.perf_counter()
             _run_batches(runner, [picture] * runner.max_batch, count)
             if timed_round > 0:
                 seconds[label].append((time.perf_counter() - start) / (count * runner.max_batch))
-        on_progress((timed_round + 1) / (TIMED_ROUNDS + 1))
+            on_progress((timed_round + number / len(runners)) / (TIMED_ROUNDS + 1))
     return {label: round(statistics.median(values), 6) for label, values in seconds.items()}
 
 

@@ -1,7 +1,5 @@
 """Comparing boxes that radiologists drew with the class maps of `cxr-trt score --heatmaps FOLDER --raw-maps`."""
 
-import csv
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,24 +8,12 @@ import numpy as np
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.localization import Localization, hits, localize
 from cxr_trt.findings import listed, same_findings
-from cxr_trt.geometry import Rectangle, strongest_region
+from cxr_trt.geometry import strongest_region
 from cxr_trt.results.raw_maps import read_raw_maps
+from cxr_trt.tables.boxes import check_within, read_boxes
 from cxr_trt.tables.labels import read_labels
 from cxr_trt.tables.matching import match
 from cxr_trt.tables.reading import read_findings, read_paths
-
-BOX_COLUMNS = ("image", "finding", "x", "y", "width", "height")
-NIH_FIRST_COLUMN = "Image Index"  # in BBox_List_2017.csv, whose header names fewer columns than its rows have
-NIH_FINDING_NAMES = {"Infiltrate": "Infiltration"}
-MAX_OVERHANG = 1.0  # pixels by which a box may reach beyond its X-ray, because of rounding
-
-
-class Box(NamedTuple):
-    """A box of one finding on one image, in pixels of the image's file."""
-
-    image: str
-    finding: str
-    rectangle: Rectangle
 
 
 class BoxEvaluation(NamedTuple):
@@ -40,52 +26,6 @@ class BoxEvaluation(NamedTuple):
     localization: Localization
     without_scores: int
     other_findings: tuple[str, ...]
-
-
-def read_boxes(path: Path) -> list[Box]:
-    """Read a CSV with the columns image, finding, x, y, width and height, or NIH's BBox_List_2017.csv.
-
-    Raises:
-        UsageError: it cannot be read, or a row has an invalid box.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            header, *rows = csv.reader(stream)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such table") from error
-    except (OSError, ValueError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read as a table of boxes ({error}); give a .csv file") from error
-    if header[:1] == [NIH_FIRST_COLUMN]:
-        places = list(range(len(BOX_COLUMNS)))
-    elif missing := [name for name in BOX_COLUMNS if name not in header]:
-        raise UsageError(f"{path}: has no column {', '.join(missing)}; it needs {', '.join(BOX_COLUMNS)}")
-    else:
-        places = [header.index(name) for name in BOX_COLUMNS]
-    return [_box([row[place] for place in places], path) for row in rows if len(row) > max(places)]
-
-
-def _box(cells: list[str], path: Path) -> Box:
-    image, finding, *texts = cells
-    finding = NIH_FINDING_NAMES.get(finding, finding)
-    try:
-        x, y, width, height = map(float, texts)
-    except ValueError:
-        width = height = x = y = math.nan
-    if not (width > 0 and height > 0 and math.isfinite(x + y + width + height)):
-        raise UsageError(
-            f"{path}: the box of {finding} on {image!r} is {', '.join(texts)}; its width and height must be above 0"
-        )
-    return Box(image, finding, Rectangle(y, x, height, width))
-
-
-def check_within(box: Box, size: tuple[int, int], path: Path) -> None:
-    """Raise UsageError if a box reaches beyond its X-ray, which means that it was drawn in another size of the file."""
-    y, x, height, width = box.rectangle
-    if min(x, y) < -MAX_OVERHANG or x + width > size[1] + MAX_OVERHANG or y + height > size[0] + MAX_OVERHANG:
-        raise UsageError(
-            f"{path}: the box of {box.finding} on {box.image!r} reaches beyond its {size[1]} x {size[0]} "
-            "pixels; give boxes in pixels of the files that were scored"
-        )
 
 
 def localize_boxes(scores: Path, labels: Path, boxes: Path, folder: Path, resamples: int, seed: int) -> BoxEvaluation:

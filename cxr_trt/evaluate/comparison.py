@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from cxr_trt.evaluate.auc import Floats, bootstrap, interval, roc_auc
 from cxr_trt.markdown import markdown_table
+from cxr_trt.words import quantity
 
 MAX_NAMED_IMAGES = 5
 
@@ -134,7 +135,7 @@ def _ranks(values: Floats) -> Floats:
 def to_markdown(comparison: Comparison) -> str:
     """Two tables: the largest differences of the probabilities, and a row per finding."""
     summary = (
-        f"{comparison.images} images, probabilities differ by {comparison.max_abs_diff:.2e} at most and "
+        f"{quantity(comparison.images, 'image')}, probabilities differ by {comparison.max_abs_diff:.2e} at most and "
         f"{comparison.mean_abs_diff:.2e} on average. They differ most in:"
     )
     largest = markdown_table(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.auc import Area, Evaluation, Floats
 from cxr_trt.outputs import replacing
+from cxr_trt.words import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +74,9 @@ def draw(scores: Floats, labels: npt.NDArray[np.bool_], evaluation: Evaluation) 
             panel.plot(*roc_curve(scores[:, column], labels[:, column]), color="tab:blue")
         set_panel_title(panel, name, _caption(area))
     mean = "" if evaluation.mean_auc is None else f", mean AUC {evaluation.mean_auc:.4f}"
-    figure.suptitle(f"{evaluation.images} images, {evaluation.patients} patients{mean}", fontsize=11)
+    figure.suptitle(
+        f"{quantity(evaluation.images, 'image')}, {quantity(evaluation.patients, 'patient')}{mean}", fontsize=11
+    )
     figure.supxlabel("false positive rate", fontsize=10)
     figure.supylabel("true positive rate", fontsize=10)
     return figure

@@ -16,6 +16,7 @@ from cxr_trt.evaluate.curves import panel_figure, set_panel_title
 from cxr_trt.markdown import markdown_table
 from cxr_trt.outputs import replacing
 from cxr_trt.tables.labels import LabelledScores
+from cxr_trt.words import quantity
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -140,9 +141,9 @@ def draw(matched: LabelledScores) -> "Figure":
         set_panel_title(panel, name, f"error {result.before:.3f}{after}")
     panels[0].legend(handles.values(), handles, loc="upper left", fontsize=7, frameon=False)
     fitted, mean_before, mean_after = means(results)
-    findings = f"{fitted} finding{'s' * (fitted != 1)}"
+    findings = quantity(fitted, "finding")
     change = f", mean calibration error of {findings} {mean_before:.3f} → {mean_after:.3f}" if fitted else ""
-    figure.suptitle(f"{len(matched.scores)} images{change}", fontsize=11)
+    figure.suptitle(f"{quantity(len(matched.scores), 'image')}{change}", fontsize=11)
     figure.supxlabel("mean probability", fontsize=10)
     figure.supylabel("share of positives", fontsize=10)
     return figure

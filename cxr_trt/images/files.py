@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
@@ -51,9 +51,18 @@ class Selection:
     root: str
 
     def listed(self, names: Collection[str]) -> "Selection":
-        """Only the files that a list names, by their name here or by their file name alone. May be empty."""
-        wanted = set(names)
-        kept = [source for source in self.sources if not wanted.isdisjoint((source.name, PurePath(source.name).name))]
+        """Only the files that a list names: by their name here, by their file name, or by it without image suffix.
+
+        A name that a file has is not taken for one of another suffix. The result may be empty.
+        """
+        own = {name for source in self.sources for name in (source.name, PurePath(source.name).name)}
+        stems = {file_stem(name) for name in names if name not in own}
+        wanted = own.intersection(names)
+        kept = [
+            source
+            for source in self.sources
+            if not wanted.isdisjoint((source.name, PurePath(source.name).name)) or file_stem(source.name) in stems
+        ]
         return replace(self, sources=tuple(kept))
 
     def relative_to(self, root: str) -> "Selection":
@@ -117,6 +126,12 @@ def _common_folder(folders: Sequence[str]) -> str:
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(name, pattern) or fnmatch(PurePath(name).name, pattern) for pattern in patterns)
+
+
+def file_stem(name: str) -> str:
+    """The file name in a path of a table, without the suffix of an image."""
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
 
 
 def counted(kinds: Mapping[str, int]) -> str:

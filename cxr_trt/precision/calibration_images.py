@@ -17,6 +17,7 @@ from cxr_trt.images.files import Source, find_files
 from cxr_trt.spec import Specification
 from cxr_trt.tables.labels import Labels, read_labels
 from cxr_trt.tables.matching import match
+from cxr_trt.words import quantity
 
 MIN_CALIBRATION_IMAGES = 16
 
@@ -56,15 +57,15 @@ def choose_images(
     left_out = []
     if exclude:
         kept = _without_patients(sources, read_labels(exclude, ()), read_labels(labels, ()) if labels else None)
-        left_out.append(f"{len(sources) - len(kept)} images of {exclude} were left out of the calibration")
+        left_out.append(f"{quantity(len(sources) - len(kept), 'image')} of {exclude} left out of the calibration")
         sources = kept
     order = np.random.default_rng(seed).permutation(len(sources))
-    problems: dict[str, int] = {"could not be read": 0, "do not look like chest X-rays": 0}
+    problems: dict[str, int] = {"could not be read": 0, "not like a chest X-ray": 0}
     with Decoders(os.cpu_count() or 1, spec.image_size, Limits(), spec.fit) as decoders:
         requests = (Request(sources[i]) for i in order)
         answers = (answer for _, answer in decoders.map(requests, 2 * (os.cpu_count() or 1)))
         chosen = list(islice(_usable(answers, problems), count))
-    left_out += [f"{number} images {problem}" for problem, number in problems.items() if number]
+    left_out += [f"{quantity(number, 'image')} left out: {problem}" for problem, number in problems.items() if number]
     if len(chosen) < MIN_CALIBRATION_IMAGES:
         reasons = f" ({'; '.join(left_out)})" if left_out else ""
         raise UsageError(

@@ -10,10 +10,11 @@ import html
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,10 +22,14 @@ import numpy as np
 from cxr_trt.report.cases import Case, Cases
 from cxr_trt.report.pictures import Picture
 from cxr_trt.report.truth import Truth
-from cxr_trt.results.heatmaps import COLOUR_MAP
+from cxr_trt.results.drawing import COLOUR_MAP
 from cxr_trt.tables.rows import NOTICE
+from cxr_trt.words import quantity
 
 DISTRIBUTION_BINS = 24
+WIDE_FACT = 40  # characters
+GENERATOR = '<meta name="generator" content="cxr-trt report">'
+HEAD_BYTES = 512  # of a page, with its generator
 NO_TRUTH = Truth()
 MAPS_HINT = "Point at a picture, or move to it with Tab and the arrow keys, to see the heat map of its finding."
 NO_MAPS_HINT = (
@@ -40,6 +45,7 @@ def build_page(
     pictures: Mapping[str, Picture],
     truth: Truth = NO_TRUTH,
     engine: str | None = None,
+    state: str | None = None,
 ) -> str:
     """Make the whole page.
 
@@ -48,7 +54,8 @@ def build_page(
         table: the cases and errors to show.
         pictures: pictures of any of the cases, by path.
         truth: labels and boxes of any of the cases.
-        engine: software, precision and views of the engine, if known.
+        engine: what the engine is, in words, if known.
+        state: how far the run is whose cases these are, if there is no table of it yet.
     """
     library, script = _asset("tabulator/tabulator.min.js"), _asset("page.js")
     scripts = " ".join(f"'sha256-{_digest(text)}'" for text in (library, script))
@@ -56,9 +63,11 @@ def build_page(
     largest_score = math.ceil(10 * float(scores.max(initial=0.1))) / 10
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {scripts}",
+        "generator": GENERATOR,
         "title": html.escape(title),
         "styles": _asset("tabulator/tabulator_simple.min.css") + _asset("page.css"),
         "notice": html.escape("; ".join((NOTICE, *table.common_warnings))),
+        "state": f'<p class="state" role="status">{html.escape(state)}</p>' if state else "",
         "facts": _facts(table, pictures, truth, engine),
         "largest": f"{largest_score:g}",
         "distributions": "".join(
@@ -75,6 +84,15 @@ def build_page(
         "script": script,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a page that `build_page` made."""
+    try:
+        with path.open("rb") as stream:
+            return GENERATOR.encode() in stream.read(HEAD_BYTES)
+    except OSError:
+        return False
 
 
 def _asset(name: str) -> str:
@@ -97,11 +115,21 @@ def _facts(table: Cases, pictures: Mapping[str, Picture], truth: Truth, engine: 
         "with a picture on this page": f"{with_picture:,}",
         "engine": ", ".join(filter(None, (engine, *table.engines))) or "unknown",
         **({"with labels": f"{len(truth.labels):,}"} if truth.labels else {}),
+        **({"with boxes": f"{len(truth.boxes):,}"} if truth.boxes else {}),
+        **_mean_area(truth),
         "calibration": ", ".join(table.calibrations) or "none: the scores are not calibrated",
     }
-    return "".join(
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items()
-    )
+    return "".join(_fact(name, value) for name, value in facts.items())
+
+
+def _fact(name: str, value: str) -> str:
+    wide = ' class="wide"' if len(value) > WIDE_FACT else ""
+    return f"<div{wide}><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+
+
+def _mean_area(truth: Truth) -> dict[str, str]:
+    areas = [area for area in truth.areas if area is not None]
+    return {f"mean AUC of {quantity(len(areas), 'finding')}": f"{sum(areas) / len(areas):.3f}"} if areas else {}
 
 
 def _distribution(
@@ -142,9 +170,10 @@ def _errors(table: Cases) -> str:
         for path, reason in table.errors
     )
     return (
-        f'<section aria-labelledby="errors-title"><h2 id="errors-title">Errors</h2><p class="hint">{len(table.errors)} '
-        'files could not be scored.</p><table class="errors"><thead><tr><th scope="col">File</th>'
-        f'<th scope="col">Reason</th></tr></thead><tbody>{rows}</tbody></table></section>'
+        '<section aria-labelledby="errors-title"><h2 id="errors-title">Errors</h2>'
+        f'<p class="hint">{quantity(len(table.errors), "file")} could not be scored.</p>'
+        '<table class="errors"><thead><tr><th scope="col">File</th><th scope="col">Reason</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></section>"
     )
 
 
@@ -156,9 +185,20 @@ def _data(table: Cases, pictures: Mapping[str, Picture], truth: Truth) -> str:
         "warnings": [name for name, _ in table.warnings.most_common()],
         "palette": base64.b64encode(palette.tobytes()).decode(),
         "labelled": bool(truth.labels),
+        "scales": _common_scales(len(table.findings), pictures.values()),
         "cases": [_case(case, pictures.get(case.path), bool(table.calibrations), truth) for case in table.cases],
     }
     return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _common_scales(findings: int, pictures: Iterable[Picture]) -> list[tuple[float, float] | None]:
+    """For each finding, the colours for all its maps: from the median of their medians to their largest value."""
+    maps = [item for picture in pictures for item in picture.fields.get("maps", ())]
+    own = [[item for item in maps if item["finding"] == finding] for finding in range(findings)]
+    return [
+        (float(np.median([item["median"] for item in some])), max(item["high"] for item in some)) if some else None
+        for some in own
+    ]
 
 
 def _case(case: Case, picture: Picture | None, has_calibration: bool, truth: Truth) -> dict[str, object]:

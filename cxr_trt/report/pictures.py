@@ -1,7 +1,7 @@
 """Pictures and maps of the cases of a report, small enough to be embedded in the page."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def make_pictures(
     cases: Sequence[Case],
     images: Sequence[Path],
     heatmaps: Path | None,
+    boxed: Mapping[str, Collection[int]],
     workers: int,
     advance: Callable[[], None],
 ) -> dict[str, Picture]:
@@ -44,6 +45,7 @@ def make_pictures(
         cases: the cases that are to have pictures.
         images: the folders and files that were scored.
         heatmaps: the folder of `cxr-trt score --heatmaps FOLDER --raw-maps`, if there is one.
+        boxed: by path, indices of findings whose maps are wanted too, beside those with the highest scores.
         workers: number of decoding processes.
         advance: called after each file.
 
@@ -67,12 +69,14 @@ def make_pictures(
         requests = (Request(Source(source.path, source.name)) for _, source in wanted)
         for request, answer in decoders.map(requests, 2 * workers):
             case = by_name[request.source.name]
-            pictures[case.path] = _picture(findings, case, answer, heatmaps)
+            pictures[case.path] = _picture(findings, case, answer, heatmaps, boxed.get(case.path, ()))
             advance()
     return pictures
 
 
-def _picture(findings: tuple[str, ...], case: Case, answer: Answer, heatmaps: Path | None) -> Picture:
+def _picture(
+    findings: tuple[str, ...], case: Case, answer: Answer, heatmaps: Path | None, boxed: Collection[int]
+) -> Picture:
     if answer.picture is None:
         return Picture({}, "no picture (can no longer be read)")
     if answer.sha256 != case.sha256:
@@ -87,17 +91,18 @@ def _picture(findings: tuple[str, ...], case: Case, answer: Answer, heatmaps: Pa
         return Picture(fields, "no heat maps (no maps.npz)")
     if maps.findings != findings:
         return Picture(fields, "no heat maps (maps.npz has other findings)")
-    return Picture({**fields, **_maps(case, maps)})
+    return Picture({**fields, **_maps(case, maps, boxed)})
 
 
-def _maps(case: Case, maps: RawMaps) -> dict[str, Any]:
-    """The maps of the most probable findings in 256 steps, and the part of the picture that they cover, 0 to 1."""
+def _maps(case: Case, maps: RawMaps, boxed: Collection[int]) -> dict[str, Any]:
+    """Maps of the most probable findings and of those with boxes, in 256 steps, and the part of the picture, 0 to 1."""
     height, width = maps.size
     y, x, down, across = maps.rectangle
-    ranked = ranked_findings(case.scores)[:MAPS_PER_CASE]
+    ranked = ranked_findings(case.scores)
+    shown = [finding for place, finding in enumerate(ranked) if place < MAPS_PER_CASE or finding in boxed]
     return {
         "rectangle": (y / height, x / width, down / height, across / width),
-        "maps": [_map(maps.class_maps[finding], finding) for finding in ranked],
+        "maps": [_map(maps.class_maps[finding], finding) for finding in shown],
     }
 
 
@@ -106,8 +111,14 @@ def _map(class_map: "np.ndarray[Any, np.dtype[np.float32]]", finding: int) -> di
     cells = np.rint((class_map - low) * (255 / ((high - low) or 1.0))).astype(np.uint8)
     rows, columns = cells.shape
     return {
-        "finding": finding, "low": low, "high": high, "rows": rows, "columns": columns, "cells": _text(cells.tobytes())
-    }  # fmt: skip
+        "finding": finding,
+        "low": low,
+        "median": float(np.median(class_map)),
+        "high": high,
+        "rows": rows,
+        "columns": columns,
+        "cells": _text(cells.tobytes()),
+    }
 
 
 def _text(content: bytes) -> str:

@@ -121,7 +121,7 @@ class Journal(Closing):
             yield row
 
     def fact(self, name: str) -> str | None:
-        """What was noted: `root`, the folder that paths of the table are relative to; `engine`; `findings`, as JSON."""
+        """What was noted, by a name such as `root`, the folder that paths of the table are relative to."""
         with self._usage_errors():
             found = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
             return found[0] if found else None

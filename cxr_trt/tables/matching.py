@@ -7,11 +7,11 @@ then have only one such name.
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from cxr_trt.errors import UsageError
-from cxr_trt.images.files import IMAGE_SUFFIXES
+from cxr_trt.images.files import file_stem
 
 
 class Matching(NamedTuple):
@@ -40,11 +40,11 @@ def match(paths: list[str], images: list[str], scores: str | Path, labels: Path)
         UsageError: a name could belong to several images.
     """
     exact = {image: row for row, image in enumerate(images)}
-    by_stem = {_stem(image): row for row, image in enumerate(images)}
+    by_stem = {file_stem(image): row for row, image in enumerate(images)}
     counts = {scores: _stem_counts(paths), labels: _stem_counts(images)}
     partners: list[int | None] = []
     for path in paths:
-        stem = _stem(path)
+        stem = file_stem(path)
         if path in exact or stem not in by_stem:
             partners.append(exact.get(path))
             continue
@@ -58,10 +58,5 @@ def match(paths: list[str], images: list[str], scores: str | Path, labels: Path)
     return partners
 
 
-def _stem(name: str) -> str:
-    path = PurePosixPath(name)
-    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
-
-
 def _stem_counts(names: Iterable[str]) -> Counter[str]:
-    return Counter(map(_stem, names))
+    return Counter(map(file_stem, names))

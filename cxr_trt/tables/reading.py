@@ -92,6 +92,17 @@ def read_header(path: Path, required: tuple[str, ...]) -> list[str]:
         raise _unreadable(path, error) from error
 
 
+def read_facts(path: Path) -> dict[str, str]:
+    """What stands in the metadata of a Parquet file's schema, by name; nothing of other files."""
+    if path.suffix != ".parquet":
+        return {}
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in metadata.items()}
+
+
 def _unreadable(path: Path, error: Exception) -> UsageError:
     reason = str(error).splitlines()[0]
     return UsageError(f"{path}: cannot be read as a table ({reason}); give a .csv or .parquet file")

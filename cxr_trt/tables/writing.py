@@ -20,6 +20,7 @@ from cxr_trt.tables.uids import UID_COLUMNS
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl", ".xlsx")
 XLSX_ROWS = 1 << 20  # of a sheet in Excel, the header's among them
 SPECIFICATION_KEY, CALIBRATION_KEY = "cxr_trt.specification", "cxr_trt.calibration"  # in a Parquet file's metadata
+ENGINE_KEY = "cxr_trt.engine"  # there and in a journal: what the engine is, in words
 ROW_GROUP_ROWS = 1000  # rows of a Parquet table that are in memory at once
 
 

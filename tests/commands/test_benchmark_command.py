@@ -69,4 +69,4 @@ def test_files_that_cannot_be_read_are_no_measurement(cli, cheap_bundle, tmp_pat
     (tmp_path / "broken.png").write_bytes(b"no image")
     done = cli("benchmark", cheap_bundle, tmp_path, "--runs", 1)
     assert done.exit_code == 2
-    assert "none of the 1 files could be read" in done.output
+    assert "none of the 1 file could be read" in done.output

@@ -56,6 +56,12 @@ def here(call, tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_rows_without_labels_are_counted_and_no_error(call, here):
+    lines = (here / "labels.csv").read_text().splitlines()
+    (here / "labels.csv").write_text("\n".join(lines[:-1]) + "\n")
+    assert "1 row of SCORES left out: not in LABELS" in call("calibrate", "s.csv", "labels.csv", "-e", "e.cxr").stderr
+
+
 def test_from_scores_to_a_calibrated_table(call, here):
     before = read(here / "s.csv")
     result = call("calibrate", "s.csv", "labels.csv", "-e", "e.cxr", "--specificity", 0.8)

@@ -1,5 +1,6 @@
 """The command line as a whole: the group is light, complete, and tells what the machine lacks."""
 
+import shlex
 import subprocess
 import sys
 from importlib.metadata import metadata
@@ -20,10 +21,19 @@ def test_the_help_lists_every_command_and_imports_none():
     code += "sys.argv[1:] = ['--help']; runpy.run_module('cxr_trt', run_name='__main__')"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     text, imported = process.stdout.split("imported ")
-    listed = [line.split() for line in text.split("Commands, in the order of work:")[1].splitlines() if line.strip()]
-    assert [words[0] for words in listed] == list(COMMANDS)
+    listed = text.split("Commands, in the order of work:\n")[1].split("\n\n")[0].splitlines()
+    assert [line.split(maxsplit=1) for line in listed] == [[name, summary] for name, summary in COMMANDS.items()]
+    assert max(map(len, text.splitlines())) <= 80
     assert "cxr_trt.cli" in imported.split()
     assert not {*MODULES, "numpy", "cv2", "onnx", "openvino", "rich"} & set(imported.split())
+
+
+def test_the_help_ends_with_examples_that_can_be_copied(cli):
+    examples = [line.strip() for line in cli("--help").output.splitlines() if line.startswith("    cxr-trt ")]
+    assert len(examples) == 3
+    for example in examples:
+        _, name, *arguments = shlex.split(example)
+        main.get_command(click.Context(main), name).make_context(name, arguments)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -68,11 +78,11 @@ def test_doctor_knows_every_dependency_but_those_of_development(cli, monkeypatch
     assert commands["numpy"] == "pip install --force-reinstall cxr-trt"
     result = cli("doctor")
     assert result.exit_code == 0
-    shown = {line.split("│")[1].strip() for line in result.stdout.splitlines() if line.startswith("│")}
+    shown = {line.split()[0] for line in result.stdout.splitlines() if line.strip()}
     assert set(commands) <= shown
 
 
 def test_doctor_names_the_command_for_what_is_missing(cli, monkeypatch):
     monkeypatch.setattr("cxr_trt.commands.doctor._version", lambda package: None if package == "pydicom" else "1.0")
-    (line,) = (line for line in cli("doctor").stdout.splitlines() if line.startswith("│ pydicom "))
+    (line,) = (line for line in cli("doctor").stdout.splitlines() if line.strip().startswith("pydicom "))
     assert "pip install --force-reinstall cxr-trt" in line

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -144,6 +145,11 @@ def test_lists_of_files(score, wards):
     (wards / "Data_Entry_2017.csv").write_text("Image Index,Finding Labels\n1.png,No Finding\n")
     score("a", "--files-from", wards / "Data_Entry_2017.csv", table="nih.csv")
     assert [row["path"] for row in rows_of(wards / "nih.csv")] == ["1.png"]
+    shutil.copy(wards / "a" / "1.png", wards / "a" / "3.tif")
+    shutil.copy(wards / "a" / "1.png", wards / "a" / "0.tif")
+    (wards / "stems.txt").write_text("0.png\n3.png\n")
+    score("a", "--files-from", wards / "stems.txt", table="stems.csv")
+    assert [row["path"] for row in rows_of(wards / "stems.csv")] == ["0.png", "3.tif"]
     (wards / "whole.txt").write_text(f"{wards}/b/1.png\n{wards}/b/2.png\n")
     score("--files-from", wards / "whole.txt", table="whole.csv")
     assert [row["path"] for row in rows_of(wards / "whole.csv")] == ["1.png", "2.png"]
@@ -175,15 +181,21 @@ def test_quiet_verbose_and_log(score, wards):
 def test_progress_as_json_is_one_object_per_line(score, wards):
     result = score("a", "--progress", "json")
     events = [json.loads(line) for line in result.stderr.splitlines()]
-    assert {event["event"] for event in events} == {"message", "end"}
+    assert {"message", "end"} <= {event["event"] for event in events} <= {"message", "progress", "end"}
     (end,) = (event for event in events if event["event"] == "end")
     assert (end["done"], end["total"], end["errors"], end["seconds_left"]) == (3, 3, 0, 0)
 
 
-def test_warnings_are_counted_at_the_end(score, wards):
+def test_warnings_are_counted_at_the_end(score, wards, radiographs):
+    (wards / "a" / "1.png").unlink()
     for i in range(3):
         cv2.imwrite(str(wards / "a" / f"{i}.png"), np.full((64, 64), 9, np.uint8))
-    assert "warning, 3 files: " in score("a").stderr
+    for i in range(2):
+        cv2.imwrite(str(wards / "b" / f"{i}.png"), np.full((64, 64), 9, np.uint8))
+    shown = score("a", "b").stderr
+    assert "warning: 6 files with warnings, all in the table\n" in shown
+    assert re.search(r"\nwarning: 5 files: .*almost constant", shown)
+    assert "with warnings" not in score(radiographs / "RG1_UNCR.dcm", table="one.csv").stderr
 
 
 def test_an_earlier_run_has_no_speed(score):
@@ -251,13 +263,43 @@ def test_the_demonstration_by_name(cli, wards, tmp_path, monkeypatch):
     assert "demonstration" in rows_of(tmp_path / "s.csv")[0]["warnings"]
 
 
-@pytest.mark.parametrize("platform", ["win32", "darwin"])
-def test_other_systems_than_linux_are_one_sentence(cli, wards, monkeypatch, platform):
+ELSEWHERE = """
+import signal, sys
+import click, click._compat, click.core, click.termui  # these look at the real system
+
+sys.platform = {platform!r}
+for module in ("fcntl", "resource", "pty", "termios"):
+    sys.modules[module] = None
+for name in ("SIGHUP", "SIGALRM", "setitimer"):
+    delattr(signal, name)
+sys.argv = ["cxr-trt", *{arguments!r}]
+{code}
+"""
+"""Simulates another system: without the modules and signals that it lacks."""
+
+
+def elsewhere(platform, arguments, code):
+    script = ELSEWHERE.format(platform=platform, arguments=arguments, code=code)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("platform", "remedy"), [("win32", "install it in WSL 2"), ("darwin", "run it in a Linux")])
+@pytest.mark.parametrize("arguments", [["score", "xrays"], ["score", "--help"], ["doctor"], ["report", "s.csv"]])
+def test_other_systems_than_linux_are_one_sentence(platform, remedy, arguments):
     """Simulated: it has not been run on Windows or macOS."""
-    monkeypatch.setattr("cxr_trt.cli.sys.platform", platform)
-    result = cli("score", wards / "a")
-    assert result.exit_code == 2
-    assert result.stderr.startswith(f"error: cxr-trt runs on Linux only, and this is {platform}; use WSL 2")
+    done = elsewhere(platform, arguments, "from cxr_trt.cli import main; main()")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: cxr-trt runs on Linux only, and this is {platform}; {remedy}")
+    assert done.stderr.count("\n") == 1
+    code = "import cxr_trt\ntry: cxr_trt.Engine\nexcept Exception as error: print(type(error).__name__, error)"
+    assert elsewhere(platform, [], code).stdout.startswith(
+        f"BackendError cxr-trt runs on Linux only, and this is {platform}"
+    )
+
+
+def test_the_help_works_on_every_system():
+    done = elsewhere("win32", ["--help"], "from cxr_trt.cli import main; main()")
+    assert "Commands, in the order of work" in done.stdout
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")

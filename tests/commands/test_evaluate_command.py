@@ -88,7 +88,7 @@ def test_areas_are_printed_and_written(cli, tmp_path, labels):
     assert found["findings"]["Mass"]["positives"] == LABELS[3:39, 4].sum()
     assert f"| **mean** |  | {found['mean_auc']:.4f} | " in result.stdout
     assert "100 resamples of 19 patients, seed 3" in result.stderr
-    assert "1 rows of SCORES were left out: they are not in LABELS" in result.stderr
+    assert "1 row of SCORES left out: not in LABELS" in result.stderr
     again = cli(*arguments)
     assert (again.exit_code, "--overwrite" in again.stderr) == (2, True)
 

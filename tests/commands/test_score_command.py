@@ -194,7 +194,7 @@ def here(tmp_path, cheap_bundle, xrays, monkeypatch):
 MISTAKES = {
     "score none -e e.cxr": "none: no such file or folder",
     "score empty -e e.cxr": "no DICOM, PNG, JPEG or TIFF file",
-    "score broken -e e.cxr -o scores.csv --overwrite": "none of the 1 files could be scored",
+    "score broken -e e.cxr -o scores.csv --overwrite": "none of the 1 file could be scored",
     "score xrays -e e.cxr -o scores.csv": "add --overwrite",
     "score xrays -e e.cxr -o file.txt/scores.csv": "file.txt: cannot be made",
     "score xrays -e e.cxr -o /proc/scores.csv": "/proc",

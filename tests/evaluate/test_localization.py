@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from cxr_trt.errors import UsageError
-from cxr_trt.evaluate.boxes import read_boxes
 from cxr_trt.evaluate.localization import IOBB_THRESHOLDS, IOU_THRESHOLDS, MEASURES, hits, localize
 from cxr_trt.findings import FINDINGS
 from cxr_trt.geometry import Rectangle, Region, strongest_region
 from cxr_trt.results.raw_maps import read_raw_maps
+from cxr_trt.tables.boxes import read_boxes
 
 WHOLE = Rectangle(0, 0, 1000, 800)
 
@@ -129,7 +129,7 @@ def evaluate(cli, here):
 
 def test_the_command_finds_the_squares(evaluate, here):
     result = evaluate("--boxes", "boxes.csv", "--maps", "maps", "--json", "r.json")
-    assert "1 boxes were left out: their images were not scored" in result.stderr
+    assert "1 box left out, on images that were not scored" in result.stderr
     found = json.loads((here / "r.json").read_text())["localization"]
     assert (found["boxes"], found["patients"]) == (8, 4)
     assert list(found["findings"]) == ["Mass", "Nodule"]

@@ -189,8 +189,8 @@ def test_unreadable_files_and_legs_are_not_calibrated_on(chests, radiographs, tm
     chosen = choose_images([folder], 256, 0, SPEC, labels=None, exclude=None)
     assert chosen.pixels.shape == (COUNT, 1, 256, 256)
     assert chosen.left_out == (
-        "1 images could not be read",
-        "1 images do not look like chest X-rays",
+        "1 image left out: could not be read",
+        "1 image left out: not like a chest X-ray",
         f"calibrated on {COUNT} images instead of 256, because there were no more",
     )
 

@@ -4,11 +4,14 @@ import base64
 import csv
 import hashlib
 import html
+import itertools
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -16,6 +19,8 @@ import numpy as np
 import pytest
 
 from cxr_trt.calibrate.calibration import calibrated_column, positive_column
+from cxr_trt.commands import report_inputs
+from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.report.cases import read_cases
 from cxr_trt.report.page import build_page
@@ -165,6 +170,15 @@ def test_pictures_and_maps_are_those_of_the_files(scored):
         np.testing.assert_allclose(restored, own, atol=(own.max() - own.min()) / 500)
 
 
+def test_a_finding_with_a_box_has_its_map_however_low_its_score(call, scored, tmp_path):
+    (tmp_path / "boxes.csv").write_text("image,finding,x,y,width,height\n07.png,Atelectasis,10,20,200,150\n")
+    images = ["--images", scored / "xrays", "--heatmaps", scored / "maps", "--boxes", tmp_path / "boxes.csv"]
+    call("report", scored / "s.csv", "-o", tmp_path / "r.html", *images)
+    cases = {case["path"]: case for case in data_of((tmp_path / "r.html").read_text())["cases"]}
+    assert [len(cases[f"sub/0{i}.png"]["maps"]) for i in (6, 7)] == [3, 4]
+    assert [item["finding"] for item in cases["sub/07.png"]["maps"]][3] == FINDINGS.index("Atelectasis")
+
+
 def test_a_changed_or_missing_file_has_no_picture(call, scored, tmp_path):
     shutil.copytree(scored / "xrays", tmp_path / "xrays")
     (tmp_path / "xrays" / "sub" / "03.png").unlink()
@@ -185,7 +199,8 @@ def test_a_changed_or_missing_file_has_no_picture(call, scored, tmp_path):
 
 def test_what_cannot_be_used_is_refused(call, scored, tmp_path):
     assert "must end in .html" in call("report", scored / "s.csv", "-o", tmp_path / "r.pdf", code=2).stderr
-    assert "--overwrite" in call("report", scored / "s.csv", "-o", scored / "r.html", code=2).stderr
+    (tmp_path / "mine.html").write_text("<!doctype html><title>mine</title>")
+    assert "--overwrite" in call("report", scored / "s.csv", "-o", tmp_path / "mine.html", code=2).stderr
     out = ("-o", tmp_path / "r.html")
     assert "needs --images too" in call("report", scored / "s.csv", *out, "--heatmaps", scored, code=2).stderr
     (tmp_path / "others").mkdir()
@@ -379,7 +394,8 @@ def test_the_overlay_is_strongest_where_the_class_map_is(browse, scored):
     )
     with np.load(scored / "maps" / "sub" / "11.png" / "maps.npz") as maps:
         own, (y, x, height, width) = maps["class_maps"][13], maps["rectangle"]
-    rows, columns = np.nonzero(own >= own.min() + 0.8 * np.ptp(own))
+    low = np.median(own)  # where the colours begin
+    rows, columns = np.nonzero(own >= low + 0.8 * (own.max() - low))
     expected = (y + (rows.mean() + 0.5) / 16 * height) / 400, (x + (columns.mean() + 0.5) / 16 * width) / 560
     assert place == pytest.approx(expected, abs=0.02)
 
@@ -624,5 +640,135 @@ def test_the_page_of_a_run_that_is_going_on_comes_from_its_journal(call, scored,
     call("report", tmp_path / "s.csv", "-o", tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert len(data_of(page)["cases"]) == 12
-    assert re.search(r"<dt>engine</dt><dd>onnxruntime [\d.]+, fp32, center, ", page)
+    assert re.search(r"<dt>engine</dt><dd>onnxruntime [\d.]+, fp32, center, \w+ weights of checkpoint \w{16}, ", page)
+    assert "The run was stopped at " in page
     assert (tmp_path / "s.csv.journal").read_bytes() == before
+    call("report", tmp_path / "s.csv", "-o", tmp_path / "r.html")  # a page of its own is replaced
+
+
+def test_a_run_that_is_going_on_or_was_killed_is_shown_as_such(call, cheap_bundle, tmp_path):
+    (tmp_path / "xrays").mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (512, 512), np.uint8)
+    cv2.imwrite(str(tmp_path / "xrays" / "000.png"), picture)
+    for i in range(1, 400):
+        shutil.copy(tmp_path / "xrays" / "000.png", tmp_path / "xrays" / f"{i:03}.png")
+    table, page = tmp_path / "s.csv", tmp_path / "r.html"
+    command = [sys.executable, "-m", "cxr_trt", "score", tmp_path / "xrays", "-e", cheap_bundle, "-o", table]
+    run = subprocess.Popen([*command, "--workers", "1", "--quiet"])
+    try:
+        while (
+            not (tmp_path / "s.csv.journal-wal").exists()
+            or b"seconds_left" not in (tmp_path / "s.csv.journal-wal").read_bytes()
+        ):
+            assert run.poll() is None
+            time.sleep(0.01)
+        run.send_signal(signal.SIGSTOP)
+        call("report", table, "-o", page)
+        going = html.unescape(page.read_text())
+        assert re.search(
+            r"The run is going on\. At [\d-]+ [\d:]+ it had read \d+ of 400 files, 0 errors; [\d.]+ files/s", going
+        )
+        count = len(data_of(going)["cases"])
+        assert 0 < count < 400
+    finally:
+        run.kill()
+        run.wait()
+    call("report", table, "-o", page)
+    stopped = html.unescape(page.read_text())
+    assert re.search(r"The run was stopped at .*, after \d+ of 400 files, 0 errors; the same command again", stopped)
+    assert len(data_of(stopped)["cases"]) == count
+    assert not table.exists()
+    assert "cxr-trt report" in page.read_text()[:512]
+
+
+def test_a_journal_that_changes_meanwhile_is_copied_again(tmp_path, monkeypatch):
+    """SQLite moves its log into the database between the two copies: the first time, then no more."""
+    journal, versions = tmp_path / "j", iter([1, 2, 3, 3])
+    journal.write_bytes(b"rows")
+    monkeypatch.setattr(report_inputs, "_version", lambda *files: next(versions))
+    report_inputs.copy_journal(journal, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"rows"
+    assert next(versions, None) is None
+    versions = itertools.count()
+    with pytest.raises(UsageError, match="changes too fast"):
+        report_inputs.copy_journal(journal, tmp_path / "copy")
+
+
+def test_a_parquet_table_alone_says_what_its_engine_is(call, scored, cheap_bundle, tmp_path):
+    call("score", scored / "xrays", "-e", cheap_bundle, "-o", tmp_path / "s.parquet", code=1)
+    (tmp_path / "s.parquet.journal").unlink()
+    call("report", tmp_path / "s.parquet", "-o", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert re.search(r"<dt>engine</dt><dd>onnxruntime [\d.]+, fp32, center, \w+ weights of checkpoint ", page)
+    assert 'class="state"' not in page
+
+
+def test_colours_of_each_map_or_one_scale_per_finding(browse, scored):
+    page = browse(scored / "r.html").page
+    data = data_of((scored / "r.html").read_text())
+    maps = [item for case in data["cases"] for item in case["maps"] if item["finding"] == 13]
+    common = np.median([item["median"] for item in maps]), max(item["high"] for item in maps)
+    np.testing.assert_allclose(data["scales"][13], common)
+    page.get_by_label("Open sub/03.png").click()
+    case = next(case for case in data["cases"] if case["path"] == "sub/03.png")
+    own = next(item for item in case["maps"] if item["finding"] == 13)
+    ramp = page.locator("#case .ramp").first
+    pixels = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((_, i) => i % 4 === 3)"
+    opacity = np.array(page.locator("#case canvas").first.evaluate(pixels))
+    assert (opacity == 0).mean() > 0.3  # the lower half of what the map covers is clear
+    assert ramp.inner_text().split() == [f"{own['median']:.2f}", f"{own['high']:.2f}"]
+    page.select_option("#scale", "common")
+    assert ramp.inner_text().split() == [f"{value:.2f}" for value in common]
+    changed = np.array(page.locator("#case canvas").first.evaluate(pixels))
+    assert (changed != opacity).any()
+
+
+def test_the_address_leads_to_an_open_xray(browse, labelled):
+    browser = browse(labelled)
+    page = browser.page
+    page.fill("#search", "00002")
+    browser.status("1 of 40 X-rays")
+    page.locator(".thumb").first.click()
+    address = page.url
+    assert "xray=folder%2F00002.png" in address
+    page.keyboard.press("Escape")
+    page.wait_for_function("() => !location.hash.includes('xray')")
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_selector("#case[open]")
+    assert page.inner_text("#case-title") == "folder/00002.png"
+
+
+def test_labels_and_boxes_stand_beside_the_scores(browse, labelled):
+    browser = browse(labelled)
+    page = browser.page
+    page.select_option("#finding", label="Mass")
+    page.fill("#search", "00002")
+    browser.status("1 of 40 X-rays")
+    page.wait_for_timeout(200)
+    assert (browser.column("label"), browser.column("boxCount")) == (["absent"], ["1"])
+    page.locator(".thumb").first.click()
+    cells = dict(zip(*(page.locator(f"#case-scores td:nth-child({i})").all_inner_texts() for i in (1, 3)), strict=True))
+    assert (cells["Mass"], cells["Hernia"], cells["Edema"]) == ("absent", "absent", "")
+    assert re.search(r"<dt>mean AUC of 2 findings</dt><dd>0\.\d{3}</dd>", labelled.read_text())
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_stay_fluid(browse, tmp_path):
+    """Nothing takes Playwright's 30 s, and the document holds only the rows that are in sight."""
+    table = write_table(tmp_path / "s.csv", 100_000)
+    assert run("report", table, "-o", tmp_path / "r.html").returncode == 0
+    browser = browse(tmp_path / "r.html")
+    page = browser.page
+    browser.status("100000 of 100000 X-rays")
+    page.select_option("#finding", label="Mass")
+    page.select_option("#sort", "value asc")
+    page.fill("#search", "99")
+    found = [i for i in range(100_000) if "99" in f"{i:05}"]
+    browser.status(f"{len(found)} of 100000 X-rays")
+    page.click("button[type=reset]")
+    browser.status("100000 of 100000 X-rays")
+    for place in range(0, 4_000_000, 400_000):
+        page.evaluate("place => { document.querySelector('.tabulator-tableholder').scrollTop = place }", place)
+        page.wait_for_timeout(60)
+        assert 3 < page.locator(".tabulator-row").count() < 120

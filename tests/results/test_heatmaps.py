@@ -1,16 +1,23 @@
 import csv
+import json
+import re
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 from cheap_engine import cheap_bundle
 
+from cxr_trt.calibrate.calibration import Calibration, FindingCalibration
+from cxr_trt.calibrate.fit import Platt, Threshold
+from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
-from cxr_trt.geometry import map_rectangle
+from cxr_trt.geometry import Rectangle, map_rectangle
+from cxr_trt.hashing import to_hashed_json
 from cxr_trt.images import decode
 from cxr_trt.images.files import find_files
-from cxr_trt.results.heatmaps import BAR_MEANING, COLOUR_MAP, frame, heat_map, overlay
+from cxr_trt.results.drawing import BAR_MEANING, BOX_COLOUR, BOX_MEANING, COLOUR_MAP, frame, heat_map, overlay
 from cxr_trt.results.writer import write_results
 from cxr_trt.score.pipeline import Result
 from cxr_trt.spec import Specification
@@ -203,7 +210,7 @@ def test_no_note_is_cut_off_at_any_size(side, monkeypatch):
         (width, _), _ = cv2.getTextSize(text, font, size, thickness)
         drawn.append((text, position[0] + width, canvas.shape[1], position[1], canvas.shape[0]))
 
-    monkeypatch.setattr("cxr_trt.results.heatmaps.cv2.putText", put)
+    monkeypatch.setattr("cxr_trt.results.drawing.cv2.putText", put)
     warnings = ("demonstration model trained on few X-rays, not for results", "no chest? " * 20, "x" * 300)
     row = Row("ward/" + "n" * 200 + ".png", "", side, side, "PNG", (0.5,), warnings, None, "")
     heat_map(row, np.zeros((side, side), np.uint8), np.eye(4, dtype=np.float32), 0, Specification(findings=("Mass",)))
@@ -241,6 +248,128 @@ def test_heat_maps_by_score_finding_and_format(score, cheap_bundle):
     assert list(folder.iterdir()) == []
     _, folder = score(cheap_bundle)
     assert len(list(folder.iterdir())) == 2
+
+
+@pytest.fixture
+def calibrated_bundle(cheap_bundle, tmp_path):
+    """A copy of the cheap engine, with thresholds of 0 for Mass, 1 for Hernia, and none for the others."""
+    bundle = shutil.copytree(cheap_bundle, tmp_path / "calibrated.cxr")
+    engine = read_manifest(bundle).fingerprint
+    fits = {
+        name: FindingCalibration(20, Platt(1.0, 0.0), Threshold(score, 1.0, 1.0))
+        for name, score in (("Mass", 0.0), ("Hernia", 1.0))
+    }
+    left_out = {name: "too few" for name in FINDINGS if name not in fits}
+    calibration = Calibration(engine, "platt", "a test", 40, FINDINGS, fits, left_out)
+    (bundle / "calibration.json").write_text(calibration.to_json())
+    return bundle
+
+
+def test_heat_maps_above_the_calibrated_threshold(score, calibrated_bundle, cheap_bundle, cli, radiographs, tmp_path):
+    """Of the findings that the table calls positive, and of no finding without a threshold."""
+    options = ("--top", 14, "--heatmaps-above", "calibrated")
+    _, folder = score(calibrated_bundle, *options)
+    assert [path.name.split("-")[1] for path in folder.iterdir()] == ["Mass.png"]
+    with (tmp_path / "s.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert [name for name in FINDINGS if row[f"{name}_positive"] == "yes"] == ["Mass"]
+    command = ("score", radiographs / "RG1_UNCR.dcm", "-e", cheap_bundle, "-o", tmp_path / "o.csv")
+    refused = cli(*command, "--heatmaps", tmp_path / "other", *options)
+    assert refused.exit_code == 2
+    assert "the engine has no calibration; fit one with `cxr-trt calibrate`" in refused.stderr
+    refused = cli(*command, "--heatmaps", tmp_path / "other", "--heatmaps-above", "1.5")
+    assert "neither a score from 0 to 1 nor" in refused.stderr
+
+
+def test_another_calibration_draws_anew(score, calibrated_bundle):
+    score(calibrated_bundle, "--heatmaps-above", "calibrated")
+    assert "earlier run" in score(calibrated_bundle, "--heatmaps-above", "calibrated")[0]
+    file = calibrated_bundle / "calibration.json"
+    fields = {name: value for name, value in json.loads(file.read_text()).items() if name != "sha256"}
+    fields["fits"]["Hernia"]["threshold"]["score"] = 0.0
+    file.write_text(to_hashed_json(fields))
+    message, folder = score(calibrated_bundle, "--heatmaps-above", "calibrated")
+    assert "earlier run" not in message
+    assert sorted(path.name for path in folder.iterdir()) == ["1-Hernia.png", "2-Mass.png"]
+
+
+def test_boxes_are_drawn_over_the_map_of_their_finding(score, cheap_bundle, tmp_path):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("image,finding,x,y,width,height\nRG1_UNCR.dcm,Hernia,460,490,920,980\n")
+    options = ("--findings", "Hernia", "--findings", "Mass")
+    _, folder = score(cheap_bundle, *options)
+    plain = {name: cv2.imread(str(folder / name)) for name in ("1-Hernia.png", "2-Mass.png")}
+    message, folder = score(cheap_bundle, *options, "--boxes", boxes)
+    assert "earlier run" not in message
+    with_box = cv2.imread(str(folder / "1-Hernia.png"))
+    np.testing.assert_array_equal(cv2.imread(str(folder / "2-Mass.png")), plain["2-Mass.png"])
+    blue = np.argwhere((with_box == BOX_COLOUR).all(2))
+    assert np.ptp(blue, axis=0) == pytest.approx((980 * 768 / 1955, 920 * 768 / 1955), abs=4)
+    scale = 768 / 1955
+    assert blue[:, 1].min() == pytest.approx(460 * scale, abs=3)
+    top = len(with_box) - 768
+    assert blue[:, 0].min() - top == pytest.approx(490 * scale, abs=3)
+    boxes.write_text("image,finding,x,y,width,height\nRG1_UNCR.dcm,Hernia,10,10,920,980\n")
+    message, _ = score(cheap_bundle, *options, "--boxes", boxes)
+    assert "earlier run" not in message
+
+
+def test_a_picture_says_what_its_box_is(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("cxr_trt.results.drawing.cv2.putText", lambda canvas, text, *rest: drawn.append(text))
+    row = Row("a.png", "", 300, 300, "PNG", (0.5,), (), None, "")
+    spec = Specification(findings=("Mass",))
+    for boxes in ((), [Rectangle(10, 10, 50, 50)]):
+        drawn.clear()
+        heat_map(row, np.zeros((300, 300), np.uint8), np.eye(4, dtype=np.float32), 0, spec, None, boxes)
+        assert (BOX_MEANING in " ".join(drawn)) == bool(boxes)
+
+
+def test_boxes_of_nothing_that_is_scored_are_refused(cli, cheap_bundle, radiographs, tmp_path):
+    command = ("score", radiographs / "RG1_UNCR.dcm", "-e", cheap_bundle, "-o", tmp_path / "s.csv")
+    boxes = tmp_path / "boxes.csv"
+    mistakes = {"other.png,Mass": "none of its images is in the X-rays", "RG1_UNCR.dcm,Rib": "are none of the X-rays"}
+    for line, sentence in mistakes.items():
+        boxes.write_text(f"image,finding,x,y,width,height\n{line},1,1,9,9\n")
+        refused = cli(*command, "--heatmaps", tmp_path / "maps", "--boxes", boxes)
+        assert refused.exit_code == 2
+        assert sentence in refused.stderr
+
+
+def test_a_finding_has_a_scale_of_its_own(score, cheap_bundle):
+    options = ("--findings", "Hernia", "--findings", "Mass", "--heatmap-range", -5, 5)
+    _, folder = score(cheap_bundle, *options)
+    plain = [cv2.imread(str(path)) for path in sorted(folder.iterdir())]
+    _, folder = score(cheap_bundle, *options, "--finding-range", "mass", -9, 9)
+    own = [cv2.imread(str(path)) for path in sorted(folder.iterdir())]
+    np.testing.assert_array_equal(own[0], plain[0])
+    assert (own[1] != plain[1]).any()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_what_is_written_is_announced_beforehand(score, cheap_bundle, kind):
+    message, folder = score(cheap_bundle, "--heatmap-format", kind, "--raw-maps")
+    pictures, megabytes = re.search(r"heat maps: at most (\d+) pictures, about ([\d.]+) MB, in ", message).groups()
+    written = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    assert int(pictures) == 2
+    assert 0.4 * float(megabytes) < written < float(megabytes)
+
+
+def test_too_little_room_is_said_beforehand(score, cheap_bundle, monkeypatch):
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage._replace(free=100_000))
+    message, _ = score(cheap_bundle)
+    assert "warning: only 0.1 MB are free there" in message
+
+
+def test_options_about_heat_maps_need_some(cli, cheap_bundle, radiographs, tmp_path):
+    command = ("score", radiographs / "RG1_UNCR.dcm", "-e", cheap_bundle, "-o", tmp_path / "s.csv")
+    for options in (["--heatmaps-above", "0.5"], ["--findings", "Mass"], ["--boxes", "b.csv"], ["--raw-maps"]):
+        refused = cli(*command, *options)
+        assert refused.exit_code == 2
+        assert f"{options[0]} is about heat maps; add --heatmaps FOLDER" in refused.stderr
+    refused = cli(*command, "--heatmaps", tmp_path / "maps", "--heatmap-range", 2, 1)
+    assert "a colour scale from 2 to 1 has no colours" in refused.stderr
 
 
 def test_a_finding_that_the_engine_lacks_is_named(cli, cheap_bundle, radiographs, tmp_path):

@@ -50,6 +50,7 @@ class Inputs:
             "key": lambda path: path.write_text("0123456789abcdef" * 2),
             "boxes.csv": self._boxes,
             "Data_Entry_2017_v2020.csv": self._nih,
+            "test_list.txt": lambda path: self._nih(path.with_name("Data_Entry_2017_v2020.csv")),
             "model.onnx": lambda path: cheap_graph().save(path),
             "cxr_trt/models/demo.onnx": self._demo,
             "run/best.safetensors": self._trained,

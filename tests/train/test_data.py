@@ -188,7 +188,7 @@ def test_images_are_found_in_folders_below(tmp_path):
         (tmp_path / file).touch()
     expected = [tmp_path / "images_002/images/c.png", tmp_path / "a.png", tmp_path / "images_001/images/b.png"]
     assert find_images(tmp_path, ["c.png", "a.png", "images_001/images/b.png"]) == expected
-    with pytest.raises(DataError, match=r"2 images are missing, the first is x\.png"):
+    with pytest.raises(DataError, match=r"2 images missing, the first is x\.png"):
         find_images(tmp_path, ["a.png", "x.png", "y.png"])
     with pytest.raises(DataError, match=r"a\.png is in .* and in .*; keep one"):
         find_images(tmp_path, ["images/a.png"])

@@ -40,4 +40,4 @@ def test_missing_images_end_with_one_sentence(tmp_path):
     options = ["--labels", tmp_path / "labels.csv", "--images", tmp_path, "--out", tmp_path / "test"]
     result = CliRunner().invoke(main, ["test", *map(str, options)])
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert "1 images are missing, the first is 0.png" in result.stderr
+    assert "1 image missing, the first is 0.png" in result.stderr

@@ -48,6 +48,7 @@ def tune(
     def fastest_of(what: str, candidates: Mapping[str, CpuConfig]) -> CpuConfig:
         if len(candidates) == 1:
             return next(iter(candidates.values()))
+        on_progress(f"time {what}", 0.0)  # opening the engines takes its time too
         seconds = time_configs(
             backend, folder, spec, settings, candidates, lambda done: on_progress(f"time {what}", done)
         )

@@ -5,15 +5,18 @@
   const MAX_OPACITY = 0.6; // where a map is highest, as in the heat maps
   const CELL_PIXELS = 8; // side of a map's cell in the overlay
   const data = JSON.parse(byId("data").textContent);
+  const LABELS = { true: "present", false: "absent" };
   const DEFAULTS = { least: "0", sort: "value desc" };
   const palette = bytes(data.palette);
   const rows = data.cases.map((item, number) => ({ ...item, number, notes: [...item.warnings].join("; ") }));
   const controls = Object.fromEntries(
     ["finding", "least", "positive", "label", "warning", "search", "sort"].map((name) => [name, byId(name)]),
   );
+  const dialog = byId("case");
   let order = []; // numbers of the rows that the table shows, in its order
   let shown = null; // number of the case in the dialog
   let focused = null; // number of the row whose picture has the focus, also while the table is drawn anew
+  let linked; // number of the row whose case the address names
   let stop = null; // number of the row whose picture is reached with Tab
 
   function byId(id) {
@@ -48,6 +51,7 @@
       row.value = row.scores[place];
       row.calibratedValue = row.calibrated?.[place] ?? null;
       row.label = row.labels?.[place] ?? null;
+      row.boxCount = row.boxes?.filter((box) => box[0] === place).length || "";
       row.falsePositive = row.label === false ? row.value : -1;
       row.falseNegative = row.label === true ? 1 - row.value : -1;
       row.answer = { true: "yes", false: "no" }[row.positive?.[place]] ?? "";
@@ -62,25 +66,34 @@
     return (
       row.value >= Number(controls.least.value || 0) &&
       (!controls.positive.checked || row.answer === "yes") &&
-      (controls.label.value === "" || controls.label.value === { true: "present", false: "absent" }[row.label] ||
+      (controls.label.value === "" || controls.label.value === LABELS[row.label] ||
         (controls.label.value === "unknown" && row.label === null)) &&
       (warning === "" || (warning === "any" ? row.warnings.length > 0 : row.warnings.includes(data.warnings[warning]))) &&
       row.path.toLowerCase().includes(controls.search.value.trim().toLowerCase())
     );
   }
 
-  /* Paint a map in its colours on a canvas with the picture's shape, transparent where the map is low. */
+  /* Lowest and highest value of a map's colours: of its own, or those of all maps of its finding. */
+  function ends(map) {
+    return byId("scale").value === "common" ? data.scales[map.finding] : [map.median, map.high];
+  }
+
+  /* Paint a map in its colours on a canvas with the picture's shape, clear where the map is low. */
   function paint(canvas, row, map) {
     const [height, width] = row.shape;
     Object.assign(canvas, { width, height });
+    canvas.dataset.scale = byId("scale").value;
     const context = canvas.getContext("2d");
     if (!map) return;
-    const cells = bytes(map.cells);
+    const [low, high] = ends(map);
+    const step = (map.high - map.low) / 255; // of a cell
+    const cells = Float32Array.from(bytes(map.cells), (cell) => (map.low + cell * step - low) * (255 / (high - low || 1)));
     const small = make("canvas", { width: map.columns * CELL_PIXELS, height: map.rows * CELL_PIXELS });
     const pixels = new ImageData(small.width, small.height);
     for (let y = 0; y < small.height; y++) {
       for (let x = 0; x < small.width; x++) {
-        const heat = interpolate(cells, map, (y + 0.5) / CELL_PIXELS - 0.5, (x + 0.5) / CELL_PIXELS - 0.5);
+        const value = interpolate(cells, map, (y + 0.5) / CELL_PIXELS - 0.5, (x + 0.5) / CELL_PIXELS - 0.5);
+        const heat = Math.min(Math.max(value, 0), 255);
         const at = 4 * (y * small.width + x);
         pixels.data.set(palette.subarray(3 * Math.round(heat), 3 * Math.round(heat) + 3), at);
         pixels.data[at + 3] = MAX_OPACITY * heat;
@@ -118,7 +131,7 @@
       const map = row.maps.find((item) => item.finding === row.place) ?? row.maps[0];
       const canvas = make("canvas");
       const once = () => {
-        if (canvas.width !== row.shape[1]) paint(canvas, row, map);
+        if (canvas.dataset.scale !== byId("scale").value) paint(canvas, row, map);
       };
       button.addEventListener("pointerenter", once);
       button.addEventListener("focus", once);
@@ -170,6 +183,7 @@
   if (data.calibrated) document.body.classList.add("has-calibration");
   if (data.labelled) document.body.classList.add("has-labels");
   for (const option of controls.sort.querySelectorAll(".labelled")) if (!data.labelled) option.remove();
+  if (rows.some((row) => row.picture)) document.body.classList.add("has-pictures");
   if (rows.some((row) => row.boxes)) document.body.classList.add("has-boxes");
   const isPhone = matchMedia("(max-width: 600px)").matches;
   if (isPhone) document.querySelector(".fold").open = false;
@@ -184,17 +198,18 @@
     placeholder: "No X-ray matches.",
     initialSort: [{ column: "value", dir: "desc" }],
     columns: [
-      { title: "Picture", field: "number", formatter: thumb, headerSort: false, width: 88, resizable: false },
+      { title: "Picture", field: "number", formatter: thumb, headerSort: false, width: isPhone ? 76 : 88, resizable: false },
       { title: "File", field: "path", formatter: text, sorter: "string", widthGrow: 3, minWidth: isPhone ? 90 : 140 },
       {
         title: "Score", field: "value", formatter: (cell) => bar(cell.getValue()), sorter: "number",
-        minWidth: isPhone ? 62 : 130,
+        minWidth: isPhone ? 84 : 130,
       },
-      { title: "Finding", field: "finding", formatter: text, sorter: "string", minWidth: isPhone ? 96 : 160 },
+      { title: "Finding", field: "finding", formatter: text, sorter: "string", minWidth: isPhone ? 90 : 160 },
       {
-        title: "Label", field: "label", formatter: (cell) => ({ true: "present", false: "absent" })[cell.getValue()] ?? "",
+        title: "Label", field: "label", formatter: (cell) => LABELS[cell.getValue()] ?? "",
         sorter: "string", width: 95, visible: data.labelled,
       },
+      { title: "Boxes", field: "boxCount", sorter: "number", width: 92, visible: rows.some((row) => row.boxes) },
       { title: "", field: "falsePositive", visible: false, sorter: "number" },
       { title: "", field: "falseNegative", visible: false, sorter: "number" },
       {
@@ -213,12 +228,14 @@
     else makeStop(stop);
     const fields = Object.entries(controls).map(([name, control]) => [name, control.type === "checkbox" ? (control.checked ? "1" : "") : control.value]);
     const changed = fields.filter(([name, value]) => value !== "" && value !== DEFAULTS[name]);
+    if (dialog.open) changed.push(["xray", rows[shown].path]);
     history.replaceState(null, "", changed.length ? `#${new URLSearchParams(changed)}` : "#");
   }
 
   /* Take the state of the controls from the address. */
   function recall() {
     for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
+      if (name === "xray") linked = rows.find((row) => row.path === value)?.number;
       const control = controls[name];
       if (control?.type === "checkbox") control.checked = value === "1";
       else if (control) control.value = value;
@@ -274,6 +291,7 @@
     table.on("rowClick", (event, row) => open(row.getData().number));
     if (location.hash.length > 1) update({ sorts: true });
     else remember();
+    if (linked !== undefined) waiting.then(() => open(linked));
   });
   controls.finding.addEventListener("change", () => update({ chooses: true, sorts: true }));
   controls.sort.addEventListener("change", () => update({ sorts: true }));
@@ -290,7 +308,6 @@
   }
 
   /* The dialog with one X-ray. */
-  const dialog = byId("case");
   function open(target) {
     if (target === undefined) return;
     shown = target;
@@ -304,6 +321,7 @@
     byId("previous").disabled = place <= 0;
     byId("next").disabled = place < 0 || place === order.length - 1;
     if (!dialog.open) dialog.showModal();
+    remember();
   }
 
   function figures(row) {
@@ -317,7 +335,9 @@
         return box;
       });
     const whole = sheet(image(`X-ray ${row.path}`), ...boxes(null));
-    const original = make("figure", {}, whole, make("figcaption", { textContent: "without a map" }));
+    const boxed = [...new Set((row.boxes ?? []).map((box) => words(box[0])))];
+    const caption = boxed.length ? `without a map; boxes: ${boxed.join(", ")}` : "without a map";
+    const original = make("figure", {}, whole, make("figcaption", { textContent: caption }));
     const maps = row.maps.map((map) => {
       const canvas = make("canvas");
       const caption = describe(row, map.finding);
@@ -333,7 +353,8 @@
     const line = make("i");
     const stops = [0, 64, 128, 192, 255].map((heat) => `rgb(${palette.subarray(3 * heat, 3 * heat + 3).join(" ")})`);
     line.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
-    return make("div", { className: "ramp" }, map.low.toFixed(2), line, map.high.toFixed(2));
+    const [low, high] = ends(map).map((value) => value.toFixed(2));
+    return make("div", { className: "ramp", title: "class map: the evidence before the sigmoid" }, low, line, high);
   }
 
   function describe(row, finding) {
@@ -344,7 +365,7 @@
   }
 
   function scoreRows(row) {
-    const heads = ["Finding", "Score", ...(data.calibrated ? ["Calibrated", "Positive"] : [])];
+    const heads = ["Finding", "Score", ...(data.calibrated ? ["Calibrated", "Positive"] : []), ...(row.labels ? ["Label"] : [])];
     const head = make("tr", {}, ...heads.map((textContent) => make("th", { scope: "col", textContent })));
     const ranked = row.scores.map((_, place) => place).sort((a, b) => row.scores[b] - row.scores[a]);
     return [
@@ -355,6 +376,7 @@
           const answer = { true: "yes", false: "no" }[row.positive[place]] ?? "not fitted";
           cells.push(make("td", { textContent: number(row.calibrated[place]) }), make("td", { textContent: answer }));
         }
+        if (row.labels) cells.push(make("td", { textContent: LABELS[row.labels[place]] ?? "" }));
         return make("tr", {}, ...cells);
       }),
     ];
@@ -363,6 +385,7 @@
   const sheets = byId("case-pictures").style;
   byId("zoom").addEventListener("input", () => sheets.setProperty("--zoom", byId("zoom").value));
   byId("opacity").addEventListener("input", () => sheets.setProperty("--opacity", byId("opacity").value));
+  byId("scale").addEventListener("change", () => byId("case-pictures").replaceChildren(...figures(rows[shown])));
   for (const [id, name] of [["map-on", "no-maps"], ["boxes-on", "no-boxes"]]) {
     byId(id).addEventListener("change", () => document.body.classList.toggle(name, !byId(id).checked));
   }
@@ -374,7 +397,10 @@
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step && event.target.type !== "range") open(order[order.indexOf(shown) + step]);
   });
-  dialog.addEventListener("close", () => focusThumb(shown));
+  dialog.addEventListener("close", () => {
+    remember();
+    focusThumb(shown);
+  });
 
   /* On paper: the rows that the table shows, in its order, at most MAX_PRINTED_ROWS of them. */
   addEventListener("beforeprint", () => {

@@ -14,7 +14,8 @@ import numpy as np
 
 from cxr_trt.errors import DicomHeaderError, UsageError
 from cxr_trt.outputs import replacing
-from cxr_trt.results.heatmaps import FULL_SIZE_SIDE, MAX_PICTURE_SIDE, finding_files, heat_map
+from cxr_trt.results.drawing import heat_map
+from cxr_trt.results.heatmaps import FULL_SIZE_SIDE, MAX_PICTURE_SIDE, finding_files
 from cxr_trt.results.writer import result_path
 from cxr_trt.score.pipeline import Result
 from cxr_trt.spec import Specification
