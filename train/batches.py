@@ -66,7 +66,7 @@ class LabelledImages:
             spread: pixels, a multiple of NETWORK_STRIDE, by which the crops of a batch may be larger or smaller than
                 `crop_size`; all crops of a batch have the same size.
         """
-        crops = random_crops(rows, self._margin, augmentation, np.random.default_rng((seed, epoch)))
+        crops = random_crops(rows, self.crop_size, self._margin, augmentation, np.random.default_rng((seed, epoch)))
         number, parts = part
         share, steps, most = batch // parts, len(rows) // batch, spread // NETWORK_STRIDE
         strides = np.random.default_rng((seed, epoch, 1)).integers(-most, most + 1, steps)

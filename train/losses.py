@@ -1,4 +1,4 @@
-"""Losses of logits [B, C] with labels [B, C] of 0 and 1."""
+"""Losses of logits [B, C] with labels [B, C] of 0, 1, or NaN where nothing is known."""
 
 from typing import Literal, NamedTuple
 
@@ -30,11 +30,13 @@ def class_weights(ones: Tensor, entries: int) -> ClassWeights:
 
 
 def cross_entropy(scores: Tensor, labels: Tensor, weights: ClassWeights | None) -> Tensor:
-    """The mean of the binary cross-entropies; with weights, W-CEL.
+    """The mean of the binary cross-entropies of known labels; with weights, W-CEL.
 
-    W-CEL is a sum in the paper. Interpretation: it is divided by B * C, so that a rate suits every batch size.
+    W-CEL is a sum in the paper. Interpretation: it is divided by the number of known labels, so that a rate suits every
+    batch size.
     """
-    if weights is None:
-        return binary_cross_entropy_with_logits(scores, labels)
-    losses = binary_cross_entropy_with_logits(scores, labels, reduction="none")
-    return (losses * torch.where(labels > 0, weights.ones, weights.zeros).to(losses)).mean()
+    known = ~labels.isnan()
+    losses = binary_cross_entropy_with_logits(scores, torch.where(known, labels, 0.0), reduction="none")
+    if weights is not None:
+        losses = losses * torch.where(labels > 0, weights.ones, weights.zeros).to(losses)
+    return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)

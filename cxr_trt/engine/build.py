@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cxr_trt.engine.backend import Backend, BuildOptions
+from cxr_trt.engine.box_check import compare_boxes
 from cxr_trt.engine.build_check import check_parity
 from cxr_trt.engine.cpu.config import CpuConfig
 from cxr_trt.engine.cpu.tuning import tune
 from cxr_trt.engine.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest
-from cxr_trt.errors import UsageError
+from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.hashing import hash_file
@@ -85,7 +86,7 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
     share_crops = backend.share_crops if request.share_crops is None else request.share_crops
     model = plan.engine_graph(graph, backend, share_crops=share_crops)
     max_batch = 1 if graph.one_by_one else request.options.max_batch
-    options = options_for(plan, backend, replace(request.options, max_batch=max_batch))
+    options = options_for(plan, backend, replace(request.options, max_batch=max_batch), graph)
     settings = {**backend.build(model, folder, options), "share_crops": share_crops, **plan.summary()}
     if plan.precision != "fp32":
         (folder / PRECISION_FILE).write_text(plan.to_json())
@@ -93,21 +94,45 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
         settings = tune(backend, folder, graph.spec, settings, request.cpu_configs, request.options.on_progress)
     if request.tried:
         settings["tuning"] = {**settings.get("tuning", {}), "precision": dict(request.tried)}
-    settings["parity"] = None if backend.why_not_run() else _parity(folder, request, settings)
+    agreement = compare_boxes(graph.model, model, _pictures(request))
+    if agreement is not None:
+        settings["second_pass"] = agreement.summary()
+    checked = _pictures(request)[slice(None) if agreement is None else agreement.agrees][:MAX_CHECK_IMAGES]
+    if not len(checked):
+        raise BackendError(
+            f"nothing was written: {plan.precision} moves the second pass's box in every X-ray that was checked; build "
+            "with fp32, or name more X-rays with --calibrate"
+        )
+    settings["parity"] = None if backend.why_not_run() else _parity(folder, request, settings, checked)
     files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     return Manifest(graph.info, plan.precision, backend.name, backend.version(), settings, files)
 
 
-def options_for(plan: PrecisionPlan, backend: Backend, options: BuildOptions) -> BuildOptions:
-    """The options with what the plan's precision asks of the backend."""
-    bfloat16 = plan.precision in ("bf16", "int8") and "bf16" in backend.precisions
+def options_for(plan: PrecisionPlan, backend: Backend, options: BuildOptions, graph: ScoringGraph) -> BuildOptions:
+    """The options with what the plan's precision asks of the backend.
+
+    Raises:
+        BackendError: it asks for bfloat16, which backends choose for a whole graph, and a part of this one must not be.
+    """
+    if plan.precision == "bf16" and graph.keeps_float32:
+        raise BackendError(
+            f"a part of this network must stay float32, which {backend.name} cannot do within bf16; choose another "
+            "--precision"
+        )
+    bfloat16 = plan.precision in ("bf16", "int8") and "bf16" in backend.precisions and not graph.keeps_float32
     return replace(options, tf32=plan.precision == "tf32", bfloat16=bfloat16)
 
 
-def _parity(folder: Path, request: BuildRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
-    graph, images = request.graph, request.images
+def _pictures(request: BuildRequest) -> Images:
+    """What engine and scoring graph are compared on, uint8 [N, 1, height, width]."""
+    if request.images is not None:
+        return request.images
     built_in = slice(1 if request.backend.on_cpu else None)  # on a GPU, batches must differ: see `check_parity`
-    checked = check_pictures(graph.spec.image_size)[built_in] if images is None else images[:MAX_CHECK_IMAGES]
+    return check_pictures(request.graph.spec.image_size)[built_in]
+
+
+def _parity(folder: Path, request: BuildRequest, settings: Mapping[str, Any], checked: Images) -> dict[str, Any]:
+    graph = request.graph
     runner = request.backend.open(folder, graph.spec, settings)
     try:
         return asdict(check_parity(runner, graph.model, checked, _computed_precision(request)))

@@ -1,5 +1,6 @@
 """Exporting a PyTorch module as a verified scoring graph: PyTorch's own exporter writes it for one crop."""
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -19,6 +20,7 @@ from cxr_trt.export.builder import OPSET
 from cxr_trt.export.card import read_card
 from cxr_trt.export.export import Export
 from cxr_trt.export.from_network import export_network
+from cxr_trt.export.network_graph import FLOAT32_PART
 from cxr_trt.export.onnx_network import OnnxNetwork, to_network
 from cxr_trt.export.session import first_line
 from cxr_trt.hashing import hash_file
@@ -30,6 +32,7 @@ from cxr_trt.views import ViewSet
 
 MIN_EXPORTER = "2.7.0a0"  # the first PyTorch whose exporter takes the networks of torchvision and timm
 CROPS, SCORES, MAPS = "crops", "scores", "class_maps"  # names in the exported file
+SCOPES = "pkg.torch.onnx.name_scopes"  # what the exporter says of a node: a list of the modules that it is in
 
 
 def export_library_network(
@@ -171,4 +174,13 @@ def _exported(
         )
     assert program is not None  # noqa: S101 - for the type checker
     model: onnx.ModelProto = program.model_proto
+    _mark_float32(model, [name for name, part in module.named_modules() if getattr(part, "stays_float32", False)])
     return model
+
+
+def _mark_float32(model: onnx.ModelProto, modules: Sequence[str]) -> None:
+    """Name the nodes of these modules so that every precision leaves them in float32."""
+    for node in model.graph.node:
+        scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
+        if inside := set(ast.literal_eval(scopes)).intersection(modules):
+            node.name = f"{FLOAT32_PART}.{max(inside, key=len)}.{node.name}"

@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
+from torch.nn.functional import binary_cross_entropy_with_logits  # noqa: E402
 
 from cxr_trt.errors import CheckpointError, UsageError  # noqa: E402
 from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
@@ -25,8 +26,10 @@ BUILT = [
     "vgg16-max",
     "resnet50-lse",
     "chexnet-2017",
+    "agcnn-densenet121",
 ]
 SAVED = ["paper", "alexnet-lse", "googlenet-average", "chexnet-2017"]  # small enough to be written to disk
+LARGE = ["agcnn-densenet121"]
 
 
 @pytest.fixture(scope="module", params=BUILT)
@@ -73,16 +76,23 @@ def test_outputs_and_maps_agree_with_forward(built):
         assert min(maps.shape[2:]) > 0
 
 
-def test_gradients_are_finite_and_reach_every_weight(built):
-    network = built[1].train()
-    network(torch.randn(2, 3, 64, 96)).square().sum().backward()
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-    network.zero_grad()
+def test_gradients_are_finite_and_reach_every_weight_that_is_trained(built):
+    system, network = built
+    for part in system.parts or ("",):
+        network.part = part
+        network.requires_grad_(False).train().get_submodule(part).requires_grad_()
+        labels = torch.tensor([[1.0] * 14, [0.0] * 14])
+        logits, known = network.training_outputs(torch.randn(2, 3, 64, 96), labels)
+        binary_cross_entropy_with_logits(logits, known).backward()
+        for name, parameter in network.named_parameters():
+            is_trained = name.startswith(part)
+            assert (parameter.grad is not None) == is_trained, name
+            assert not is_trained or torch.isfinite(parameter.grad).all(), name
+        network.zero_grad()
+    network.part = ""
 
 
-@pytest.mark.parametrize("setting", SAVED)
+@pytest.mark.parametrize("setting", [*SAVED, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
 def test_a_checkpoint_gives_the_same_network_and_how_it_is_scored(setting, tmp_path):
     system = find_system(setting)
     network, path = system.build(setting), tmp_path / "a.safetensors"
