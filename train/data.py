@@ -28,6 +28,7 @@ from train.errors import DataError
 SPLITS = ("train", "val", "test")
 TRAIN_VAL = "train_val"  # still to be divided
 VALIDATION_SHARE = 10_000 / 86_524  # of train_val (paper, sec. 4.1)
+UNKNOWN = 255  # in place of a label of 0 or 1
 TRAITS = ("view position", "sex", "age")
 TRAIT_COLUMNS = {"nih": ("View Position", "Patient Gender", "Patient Age"), "table": ("view_position", "sex", "age")}
 MAX_AGE_YEARS = 120  # NIH's file has a few ages above 400
@@ -42,7 +43,7 @@ class DataSet:
     names: file names [N].
     patients: identifiers [N].
     splits: one of SPLITS for each image [N].
-    labels: uint8 [N, 14], 0 or 1, in the order of FINDINGS.
+    labels: uint8 [N, 14], 0, 1 or UNKNOWN, in the order of FINDINGS.
     traits: float32 [N, 3], in the order of TRAITS: 1 for AP and 0 for PA, 1 for male and 0 for female, and the age as
         (years - 50) / 20; NaN if unknown.
     """
@@ -68,9 +69,9 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0, split: Spl
     """Read labels and split.
 
     Args:
-        labels: NIH's Data_Entry_2017_v2020.csv, or a table with `image`, `patient_id`, the 14 findings as 0 or 1, and
-            optionally `split` (train, val, test, or train_val for images still to be divided; without the column, all
-            are), `view_position`, `sex` and `age`. Both may be compressed (.gz).
+        labels: NIH's Data_Entry_2017_v2020.csv, or a table with `image`, `patient_id`, the 14 findings as 0, 1, or
+            empty where unknown, and optionally `split` (train, val, test, or train_val for images still to be divided;
+            without the column, all are), `view_position`, `sex` and `age`. Both may be compressed (.gz).
         lists: the folder of NIH's train_val_list.txt and test_list.txt; by default that of NIH's label file. For a
             table, the lists replace `split`.
         seed: random seed for the validation set, which is carved out of train_val unless the table has one, or for a
@@ -222,9 +223,9 @@ def _require(row: Mapping[str, str], columns: Iterable[str], path: Path) -> None
 
 def _table_labels(row: Mapping[str, str], path: Path) -> list[int]:
     for finding in FINDINGS:
-        if row[finding] not in ("0", "1"):
-            raise DataError(f"{path}: {finding} of {row['image']} is {row[finding]!r}; it must be 0 or 1")
-    return [int(row[finding]) for finding in FINDINGS]
+        if row[finding] not in ("0", "1", ""):
+            raise DataError(f"{path}: {finding} of {row['image']} is {row[finding]!r}; it must be 0, 1 or empty")
+    return [int(row[finding] or UNKNOWN) for finding in FINDINGS]
 
 
 def _traits(view: str, sex: str, age: str) -> tuple[float, float, float]:

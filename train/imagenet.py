@@ -20,6 +20,8 @@ def load_imagenet(network: CropNetwork, path: Path) -> list[str]:
     Raises:
         CheckpointError: the file cannot be read without running code in it, or does not fit the backbone exactly.
     """
+    if not network.backbones:
+        raise CheckpointError(f"{path}: torchvision has no weights for this network; leave out --imagenet")
     weights = {
         prefix + key.removeprefix(BACKBONE): value
         for key, value in torchvision_keys(read_weights(path)[1]).items()

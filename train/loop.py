@@ -26,7 +26,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.auc import evaluate
-from cxr_trt.findings import FINDINGS
 from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.network import Network
@@ -35,7 +34,8 @@ from cxr_trt.systems import find_system
 from cxr_trt.views import NETWORK_STRIDE
 from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
-from train.batches import Batch, LabelledImages
+from train.batches import Batch, LabelledImages, known_labels
+from train.data import UNKNOWN
 from train.group import Group
 from train.log import Log
 from train.losses import ClassWeights, class_weights, cross_entropy
@@ -78,7 +78,7 @@ class Trainer:
             )
         self.recipe, self.images, self.train, self.val = recipe, images, train, val
         self.out, self.group, self.device = out, group, group.device
-        if recipe.select == "auc" and not np.ptp(images.labels[val], axis=0).any():
+        if recipe.select == "auc" and not (_has(images.labels[val], 0) & _has(images.labels[val], 1)).any():
             raise UsageError("the validation images have no finding with both classes, so there is no AUC to select by")
         device = group.device
         labels = hashlib.sha256(images.labels.tobytes() + images.traits.tobytes()).hexdigest()
@@ -103,6 +103,11 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         system = find_system(recipe.setting)
         self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (system.mean, system.std))
+        known = images.labels[train] != UNKNOWN
+        ones, entries = (images.labels[train] == 1).sum(0), known.sum(0)
+        self.finding_weights = class_weights(
+            *(torch.tensor(count, device=device).double() for count in (ones, entries))
+        )
         self.epoch = self.step = 0  # the next ones
         self.seconds = 0.0  # of training that is in the weights
         self._saved = time.monotonic()
@@ -240,7 +245,7 @@ class Trainer:
         """Loss and mean AUC of the validation images' centre crops; the mean is over findings with both classes."""
         network = cast(CropNetwork, self.averaged.module).eval()
         total, scores, labels = 0.0, [], []
-        weights = self._class_weights(torch.from_numpy(self.images.labels[self.val]), shared=False)
+        weights = self._class_weights(self.images.known_labels(self.val), shared=False)
         batches: Iterable[Batch] = self.images.validation(self.val, self.recipe.batch // self.recipe.accumulate)
         for batch in batches:
             part = self._forward(network, batch.crops)
@@ -249,9 +254,7 @@ class Trainer:
             labels.append(batch.labels.numpy())
         if not np.isfinite(total):
             return total, None
-        parts = np.concatenate(scores), np.concatenate(labels), np.arange(len(self.val))
-        areas = evaluate(FINDINGS, *parts, resamples=0)
-        return total / len(self.val), areas.mean_auc
+        return total / len(self.val), _mean_auc(np.concatenate(scores), np.concatenate(labels))
 
     def _forward(self, network: CropNetwork, crops: Tensor) -> Tensor:
         """From uint8 crops [B, H, W] to float32 logits [B, 14]."""
@@ -284,12 +287,12 @@ class Trainer:
 
     def _class_weights(self, labels: Tensor, *, shared: bool = True) -> ClassWeights | None:
         """The weights for these labels [B, 14], together with those of the other processes if the batch is shared."""
-        if self.recipe.loss != "w-cel":
+        if self.recipe.loss == "bce":
             return None
-        ones, entries = labels.sum(dtype=torch.float64).to(self.device), labels.numel()
-        if shared:
-            ones, entries = self.group.sum(ones), entries * self.group.size
-        return class_weights(ones, entries)
+        if self.recipe.loss == "w-cel-finding":
+            return self.finding_weights
+        counts = torch.stack([labels.nansum(dtype=torch.float64), (~labels.isnan()).sum()]).to(self.device)
+        return class_weights(*(self.group.sum(counts) if shared else counts))
 
     def _loss(self, scores: Tensor, labels: Tensor, weights: ClassWeights | None) -> Tensor:
         return cross_entropy(scores, labels.to(self.device), weights)
@@ -343,6 +346,17 @@ class Trainer:
         self.loss_sum += state["loss_sum"]
 
 
+def _mean_auc(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.float32]) -> float | None:
+    """The mean over the findings that have both classes among their known labels."""
+    areas = [
+        evaluate(["finding"], column[known, None], truth[known, None], np.arange(known.sum()), resamples=0).mean_auc
+        for column, truth in zip(scores.T, labels.T, strict=True)
+        if (known := ~np.isnan(truth)).any()
+    ]
+    defined = [area for area in areas if area is not None]
+    return float(np.mean(defined)) if defined else None
+
+
 def _optimizer(recipe: Recipe, parameters: list[Parameter]) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -364,9 +378,15 @@ def _scheduler(
     return ReduceLROnPlateau(optimizer, factor=recipe.rate_factor, patience=recipe.patience - 1, threshold=0)
 
 
+def _has(labels: npt.NDArray[np.uint8], value: int) -> npt.NDArray[np.bool_]:
+    """Which findings have this label in some image, [14]."""
+    found: npt.NDArray[np.bool_] = (labels == value).any(0)
+    return found
+
+
 def set_prior_bias(network: Network, labels: npt.NDArray[np.uint8]) -> None:
     """Set the bias of the transfer layer so that constant maps give each finding its frequency in labels [N, 14]."""
-    frequency = torch.from_numpy(labels).float().mean(0).clamp(0.5 / len(labels), 1 - 0.5 / len(labels))
+    frequency = known_labels(labels).nanmean(0).nan_to_num().clamp(0.5 / len(labels), 1 - 0.5 / len(labels))
     settings = network.settings
     bias = torch.logit(frequency) / (1 + settings.alpha)
     with torch.no_grad():

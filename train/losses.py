@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-Loss = Literal["bce", "w-cel"]
+Loss = Literal["bce", "w-cel", "w-cel-finding"]
 
 
 class ClassWeights(NamedTuple):
@@ -16,15 +16,15 @@ class ClassWeights(NamedTuple):
     zeros: Tensor
 
 
-def class_weights(ones: Tensor, entries: int) -> ClassWeights:
+def class_weights(ones: Tensor, entries: Tensor) -> ClassWeights:
     """The weights of W-CEL (Wang et al. 2017, eq. 1): (P + N) / P and (P + N) / N.
 
-    P and N are counted over all entries of a batch's labels, not per finding. Without ones, or without zeros, no term
-    has their weight, and it is given as if there were one.
+    In "w-cel", P and N are counted over all known labels of a batch; in "w-cel-finding", per finding over all training
+    images. Without ones, or without zeros, no term has their weight, and it is given as if there were one.
 
     Args:
         ones: P.
-        entries: P + N.
+        entries: P + N, of the same shape.
     """
     return ClassWeights(entries / ones.clamp(min=1), entries / (entries - ones).clamp(min=1))
 

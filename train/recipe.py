@@ -42,7 +42,7 @@ class Recipe:
     accumulate: number of parts that a batch is computed in, each with its own batch statistics.
     learning_rate: of the optimizer.
     patience: epochs without a better validation loss until the rate is multiplied by `rate_factor`.
-    loss: "bce", the mean of binary cross-entropies, or "w-cel" (`train.losses`).
+    loss: "bce", the mean of binary cross-entropies, "w-cel" or "w-cel-finding" (`train.losses`).
     rate_factor: what the rate is multiplied by, on a plateau or at `rate_steps`.
     rate_steps: numbers of epochs after which the rate is multiplied, instead of the plateau rule.
     select: whether the best weights are those with the least validation "loss", or the highest mean validation "auc".
@@ -162,6 +162,8 @@ class Recipe:
         elif self.part not in system.parts + ("",) * (not system.parts):
             how = f"in stages: give a [[stage]] for each of {', '.join(system.parts)}" if system.parts else "as a whole"
             raise UsageError(f"part is {self.part!r}; {self.setting} is trained {how}")
+        if self.loss == "w-cel-finding" and system.parts:
+            raise UsageError(f"w-cel-finding weighs the findings alone, but {self.setting} learns more; use bce")
         used = [name for name in OF_THE_PAPERS_FAMILY if getattr(self, name)]
         if used and system is not YAN2018:
             raise UsageError(

@@ -27,7 +27,7 @@ from cxr_trt.hashing import hash_file
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.families import FamilyNetwork, Library, load_library_network, run_module
 from cxr_trt.model.settings import WeightsKind
-from cxr_trt.spec import Specification
+from cxr_trt.spec import MapKind, Specification
 from cxr_trt.views import ViewSet
 
 MIN_EXPORTER = "2.7.0a0"  # the first PyTorch whose exporter takes the networks of torchvision and timm
@@ -84,6 +84,7 @@ def xrv_resnet_spec(network: FamilyNetwork) -> Specification:
 
 def export_crop_network(
     network: CropNetwork,
+    maps: MapKind,
     spec: Specification,
     weights: WeightsKind,
     sha256: str,
@@ -94,20 +95,21 @@ def export_crop_network(
 
     Args:
         network: the network.
+        maps: what its class maps are.
         spec: its specification, without class maps.
         weights: the kind of its weights.
         sha256: hash of the checkpoint.
         path: the checkpoint, for messages.
         images: X-rays to compare on.
     """
-    exported = export_module(_OutputsAndMaps(network), spec, str(path), with_maps=True)
+    with_maps = maps != "none"
+    module = _OutputsAndMaps(network) if with_maps else network
+    exported = export_module(module, spec, str(path), with_maps=with_maps)
 
     def run(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return run_module(network, torch.from_numpy(crops)).numpy()
 
-    return export_network(
-        exported.graph, exported.map_cells, "activation", run, spec, sha256, str(path), None, images, weights
-    )
+    return export_network(exported.graph, exported.map_cells, maps, run, spec, sha256, str(path), None, images, weights)
 
 
 class _OutputsAndMaps(nn.Module):

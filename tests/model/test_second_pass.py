@@ -6,6 +6,7 @@ from scipy import ndimage
 
 torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
 
+from cxr_trt.engine.box_check import overlaps  # noqa: E402
 from cxr_trt.model.second_pass import BoxCrops, HottestBoxes  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -86,3 +87,16 @@ def test_crops_are_cut_and_resized_bilinearly(cells):
         for channel, resized_channel in zip(crop.astype(np.float64), result, strict=True):
             np.testing.assert_allclose(resized_channel, resized(channel, box * (*scale, *scale)), atol=2e-5)
     np.testing.assert_allclose(found[0], crops[0], atol=2e-5)
+
+
+def test_boxes_of_cells_agree_with_boxes_of_pixels_on_average():
+    """The alternative to cells: a heat map enlarged to 224 pixels, and its largest region there."""
+    maps = 3 * ndimage.gaussian_filter(RNG.normal(0, 1, (40, 8, 7, 7)), (0, 0, 1, 1)).astype(np.float32)
+    by_cells = 32 * HottestBoxes()(torch.from_numpy(maps)).numpy()
+    heat = torch.from_numpy(np.abs(maps).max(1, keepdims=True))
+    enlarged = torch.nn.functional.interpolate(heat, size=(224, 224), mode="bilinear", align_corners=False).numpy()
+    by_pixels = np.array([hottest_box(one, "min-max") for one in enlarged])
+    agreement = overlaps(by_cells, by_pixels)
+    assert 0.3 < agreement.mean() < 1
+    middles = [(boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (by_cells, by_pixels)]
+    assert np.median(np.abs(middles[0] - middles[1])) < 32

@@ -1,6 +1,7 @@
 """AG-CNN (Guan et al. 2018): its three parts against their equations, its graph in each precision, its training."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from cxr_trt.errors import BackendError  # noqa: E402
 from cxr_trt.export.from_module import export_crop_network  # noqa: E402
 from cxr_trt.export.network_graph import build_network_graph  # noqa: E402
 from cxr_trt.export.pictures import check_pictures  # noqa: E402
+from cxr_trt.export.scoring_graph import ScoringGraph  # noqa: E402
 from cxr_trt.precision import planning  # noqa: E402
 from cxr_trt.precision.calibration_images import CalibrationImages  # noqa: E402
 from cxr_trt.precision.float16 import element_types, in_network, layer_of, to_float16  # noqa: E402
@@ -46,7 +48,7 @@ def network():
 @pytest.fixture(scope="module")
 def graph(network, tmp_path_factory):
     path = tmp_path_factory.mktemp("agcnn") / "agcnn.safetensors"
-    return export_crop_network(network, SPEC, "untrained", "0" * 64, path, []).graph
+    return export_crop_network(network, "activation", SPEC, "untrained", "0" * 64, path, []).graph
 
 
 def test_each_part_gives_its_own_outputs(network):
@@ -142,6 +144,14 @@ def test_low_precision_builds_and_says_how_many_boxes_it_moves(precision, backen
     assert boxes["moved"] < 20
     assert 0.5 < boxes["mean_overlap"] <= 1
     assert settings["parity"]["images"] == 4
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_each_of_ten_crops_has_a_box_of_its_own(backend, graph, tmp_path):
+    spec = dataclasses.replace(graph.spec, views="ten-crop", image_size=Size.square(72))
+    crops = ScoringGraph.around(graph.network_graph, dataclasses.replace(graph.info, spec=spec))
+    manifest = build_bundle(BuildRequest(crops, BACKENDS[backend]), tmp_path / "engine.cxr")
+    assert manifest.settings["parity"]["largest"] < 1e-4
 
 
 def test_bfloat16_is_refused_because_it_would_blur_the_second_look(graph, tmp_path):
