@@ -9,11 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.crop_network import CropNetwork
 
 Marginals = Literal["exact", "greedy"]
 BLOCKS, LAYERS, BOTTLENECK = 4, 3, 4  # dense blocks, layers in each, and 4 K channels between a layer's convolutions
+STRIDE = 32  # pixels of a crop per cell of the last features
 CELLS = 4  # per side, to which features are averaged before they become a vector
 STATE = 100  # of the LSTM
 SMALLEST = 1e-7  # distance of a probability from 0 and 1
@@ -34,7 +36,7 @@ class DenseLayer(nn.Module):
 
 
 def encoder(growth: int) -> nn.Sequential:
-    """Grey crops [N, 1, H, W] to vectors [N, 64 K] (table 1); H and W are 32 * 4 pixels or a multiple."""
+    """Grey crops [N, 1, H, W] to vectors [N, 64 K] (table 1). Raises UsageError unless H and W are multiples of 128."""
     layers: list[nn.Module] = [nn.Conv2d(1, growth, 7, 2, 3, bias=False), nn.MaxPool2d(3, 2, 1)]
     for block in range(BLOCKS):
         layers += [DenseLayer((1 + i) * growth, growth) for i in range(LAYERS)]
@@ -49,8 +51,10 @@ class _Cells(nn.Module):
     """Averages to CELLS x CELLS, in windows of equal size."""
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2] // CELLS, x.shape[3] // CELLS
-        return nn.functional.avg_pool2d(x, (height, width))
+        height, width = x.shape[2:]
+        if height % CELLS or width % CELLS:
+            raise UsageError(f"crops of this network have sides that are multiples of {STRIDE * CELLS} pixels")
+        return nn.functional.avg_pool2d(x, (height // CELLS, width // CELLS))
 
 
 class LabelDecoder(nn.Module):
@@ -147,17 +151,20 @@ class LabelChain(CropNetwork):
     """
 
     backbones = ()
+    decided: Tensor
+    step_of: Tensor
 
     def __init__(self, growth: int, order: Sequence[str], marginals: Marginals) -> None:
         super().__init__()
         self.features = encoder(growth)
         self.decoder = LabelDecoder((1 + LAYERS) * growth * CELLS**2, len(order), marginals)
-        self.decided = [FINDINGS.index(finding) for finding in order]  # by step, the finding
-        self.step_of = [self.decided.index(i) for i in range(len(order))]  # by finding, the step
+        decided = [FINDINGS.index(finding) for finding in order]
+        self.register_buffer("decided", torch.tensor(decided), persistent=False)  # by step, the finding
+        self.register_buffer("step_of", torch.tensor(decided).argsort(), persistent=False)  # by finding, the step
 
     def outputs_and_maps(self, crops: Tensor) -> tuple[Tensor, None]:
-        return self.decoder(self.features(crops))[:, self.step_of], None
+        return self.decoder(self.features(crops)).index_select(1, self.step_of), None
 
     def training_outputs(self, crops: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.decoder.logits_given(self.features(crops), labels[:, self.decided].nan_to_num())
-        return logits[:, self.step_of], labels
+        return logits.index_select(1, self.step_of), labels

@@ -5,7 +5,6 @@ A reconstruction: the paper itself was not at hand, see `cxr_trt.systems.li2018`
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.crop_network import CropNetwork
@@ -41,6 +40,8 @@ class PatchBags(nn.Module):
 class PatchGrid(nn.Module):
     """Brings features to a grid of patches: by maximum pooling if they have more cells, bilinearly if fewer."""
 
+    stays_float32 = True
+
     def __init__(self, patches: int) -> None:
         super().__init__()
         self.patches = patches
@@ -50,9 +51,12 @@ class PatchGrid(nn.Module):
         for axis in (2, 3):
             if features.shape[axis] > self.patches:
                 features = _pooled(features, axis, self.patches)
-        if features.shape[2] == features.shape[3] == self.patches:
-            return features
-        return interpolate(features, size=(self.patches, self.patches), mode="bilinear", align_corners=False)
+        height, width = features.shape[2:]
+        if height < self.patches:
+            features = _refining(height, self.patches).to(features) @ features
+        if width < self.patches:
+            features = features @ _refining(width, self.patches).to(features).T
+        return features
 
 
 def _pooled(features: Tensor, axis: int, count: int) -> Tensor:
@@ -62,6 +66,12 @@ def _pooled(features: Tensor, axis: int, count: int) -> Tensor:
     return torch.cat(
         [features.narrow(axis, start, end - start).amax(axis, keepdim=True) for start, end in bounds], axis
     )
+
+
+def _refining(cells: int, count: int) -> Tensor:
+    """A matrix [count, cells] that interpolates linearly between the middles of cells, and is flat beyond them."""
+    source = ((torch.arange(count) + 0.5) * cells / count - 0.5).clamp(0, cells - 1)
+    return (1 - (source[:, None] - torch.arange(cells)).abs()).relu()
 
 
 class PreActivationBlock(nn.Module):

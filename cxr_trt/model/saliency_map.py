@@ -12,6 +12,7 @@ from cxr_trt.findings import FINDINGS
 from cxr_trt.model.crop_network import CropNetwork
 
 CHANNELS = (14, 28, 56, 112)  # at 1/8, 1/16, 1/32 and 1/64 of the crop's sides: k, 2k, 4k and 8k
+STRIDE = 64  # pixels of a crop per cell of the coarsest features
 DENSE_LAYERS = 4
 SMALLEST = 1e-6  # distance of a probability from 0 and 1
 
@@ -86,7 +87,8 @@ class _Halving(nn.Module):
 class SaliencyMapNetwork(CropNetwork):
     """Crops [N, 3, H, W] to logits [N, 14], and to logits of the cells [N, 14, H / 8, W / 8].
 
-    H and W must be multiples of 64.
+    Raises:
+        UsageError: H or W is not a multiple of 64.
     """
 
     backbones = ()
@@ -104,6 +106,8 @@ class SaliencyMapNetwork(CropNetwork):
         self.prediction, self.pool = nn.Conv2d(first, len(FINDINGS), 1), LowerBoundedLse(lower_bound)
 
     def outputs_and_maps(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        if crops.shape[2] % STRIDE or crops.shape[3] % STRIDE:
+            raise UsageError(f"crops of this network have sides that are multiples of {STRIDE} pixels")
         x, levels = self.stem(crops), []
         for block in self.down:
             x = block(x)

@@ -5,11 +5,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
 
-from torch.nn.functional import adaptive_max_pool2d, binary_cross_entropy_with_logits  # noqa: E402
+from torch.nn.functional import adaptive_max_pool2d, binary_cross_entropy_with_logits, interpolate  # noqa: E402
 
 from cxr_trt.errors import UsageError  # noqa: E402
 from cxr_trt.model.patch_bags import PatchBags, PatchGrid  # noqa: E402
 from cxr_trt.model.saliency_map import LowerBoundedLse  # noqa: E402
+from cxr_trt.systems import find_system  # noqa: E402
 
 RNG = np.random.default_rng(0)
 LOGITS = {
@@ -72,8 +73,9 @@ def test_features_are_brought_to_the_grid(cells, patches):
     features = torch.randn(2, 3, *cells)
     found = PatchGrid(patches)(features)
     assert found.shape == (2, 3, patches, patches)
-    if min(cells) >= patches:
-        assert torch.equal(found, adaptive_max_pool2d(features, patches))
+    expected = adaptive_max_pool2d(features, tuple(min(side, patches) for side in cells))
+    expected = interpolate(expected, size=(patches, patches), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_coarse_grid_is_refined_bilinearly():
@@ -125,6 +127,14 @@ def test_one_saturated_cell_of_4096_scores_as_high_as_r_allows():
     for r, p in ((6, 0.016), (11, 0.25), (30, 0.72)):
         pool = LowerBoundedLse(r - 1, 1)
         assert torch.sigmoid(pool(z)).item() == pytest.approx(p, abs=6e-3)
+
+
+@pytest.mark.parametrize(("setting", "side"), [("yao2018-r0", 96), ("yao2017-a", 160), ("yao2017-b1", 64)])
+def test_crops_that_do_not_fit_are_refused(setting, side):
+    network = find_system(setting).build(setting)
+    channels = len(find_system(setting).mean)
+    with pytest.raises(UsageError, match="have sides that are multiples of"):
+        network(torch.zeros(1, channels, side, side))
 
 
 @pytest.mark.parametrize("bound", [-1.0, float("nan")])
