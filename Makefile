@@ -125,7 +125,7 @@ RECIPE ?= paper
 RUN = build/$(RECIPE)
 NIH_DATA = --labels $(NIH)/Data_Entry_2017_v2020.csv --images $(NIH)
 reproduce: .venv/dev
-	$(BIN)/python -m train $(RECIPE) $(NIH_DATA) --imagenet $(IMAGENET) --out $(RUN)
+	$(BIN)/python -m train $(RECIPE) $(NIH_DATA) $(if $(IMAGENET),--imagenet $(IMAGENET)) --out $(RUN)
 	$(BIN)/python -m train.split test $(NIH_DATA) --out $(RUN)/test
 	$(BIN)/cxr-trt build-engine $(RUN)/best.safetensors --output $(RUN)/$(RECIPE).cxr --overwrite
 	$(BIN)/cxr-trt score $(RUN)/test/images --engine $(RUN)/$(RECIPE).cxr --output $(RUN)/scores.parquet --overwrite

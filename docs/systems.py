@@ -41,6 +41,7 @@ SPLIT_TITLES: dict[Split, str] = {
     "random by patient": "a random split by patient",
     "random by image": "a random split by image",
 }
+MOST_FINDINGS = 14
 MAP_TITLES = {
     "pooled": "what is pooled to the scores",
     "activation": "activations, as the prediction layer weighs them",
@@ -57,15 +58,21 @@ def render_readme(text: str) -> str:
     """README.md with the table of today."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    columns = ("mean AUC on", *SPLIT_TITLES.values())
-    rows = [(system.title, *(_first(system, split) for split in SPLIT_TITLES)) for system in SYSTEMS]
-    return f"{before}{BEGIN}{markdown_table(columns, rows)}\n{END}{after}"
+    rows = [(f"on {title}", "; ".join(_firsts(split))) for split, title in SPLIT_TITLES.items()]
+    table = markdown_table(("mean AUC", f"of {MOST_FINDINGS} findings, unless it says otherwise"), rows)
+    return f"{before}{BEGIN}{table}\n{END}{after}"
 
 
-def _first(system: System, split: Split) -> str:
-    """A system's best known result on a split."""
-    found = (f"{_auc(row)} ({row.findings} findings)" for row in system.published if row.split == split)
-    return next(found, "-")
+def _firsts(split: Split) -> Iterable[str]:
+    """The best known result of each system on a split: those of all findings first, and the highest of them first."""
+    found = [(system, row) for system in SYSTEMS if (row := _first(system, split))]
+    for system, row in sorted(found, key=lambda pair: (-pair[1].findings, -pair[1].mean_auc)):
+        fewer = f" ({row.findings} findings)" if row.findings != MOST_FINDINGS else ""
+        yield f"{system.title}: {_auc(row)}{fewer}"
+
+
+def _first(system: System, split: Split) -> Published | None:
+    return next((row for row in system.published if row.split == split), None)
 
 
 def _auc(row: Published) -> str:

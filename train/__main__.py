@@ -85,9 +85,18 @@ def _run(
     if imagenet and start:
         raise UsageError("--imagenet and --start exclude each other; give one of them")
     check_folder(out)
-    data = read_data(labels, lists, recipe.seed)
+    data = read_data(labels, lists, recipe.seed, recipe.split)
+    cache = cache or out / "cache"
     with Group(device or ("cuda" if torch.cuda.is_available() else "cpu")) as group:
-        _train(recipe, data, images, out, cache or out / "cache", imagenet, start, group)
+        if recipe.split == "random by image" and group.first:
+            click.echo(
+                "warning: split by image: X-rays of a patient are on both sides, so each AUC is too high", err=True
+            )
+        for stage in recipe.stages or (recipe,):
+            check_folder(out / stage.part)
+            _train(stage, data, images, out / stage.part, cache, imagenet, start, group)
+            group.wait()
+            start, imagenet = out / stage.part / "best.safetensors", None
 
 
 def _train(
@@ -105,7 +114,8 @@ def _train(
             click.echo(sentence, err=True)
 
     sizes = Counter(data.splits)
-    say(f"{sizes['train']} training and {sizes['val']} validation images, on {group.size} x {group.device.type}")
+    part = f"{recipe.part}: " if recipe.part else ""
+    say(f"{part}{sizes['train']} training and {sizes['val']} validation images, on {group.size} x {group.device.type}")
     rows = np.concatenate([data.rows("train"), data.rows("val")])
     paths = find_images(images, [data.names[row] for row in rows])
     if group.first:
@@ -123,7 +133,8 @@ def _train(
     source = LabelledImages(pixels, data.labels[rows], data.traits[rows], recipe.crop_size)
     with locked(out / "lock") if group.first else nullcontext():
         Trainer(recipe, network, source, first, second, data.split_hash, out, group).run()
-    say(f"the weights with the least validation loss: {out / 'best.safetensors'}")
+    best = {"loss": "the least validation loss", "auc": "the highest validation AUC"}[recipe.select]
+    say(f"the weights with {best}: {out / 'best.safetensors'}")
 
 
 def _report(done: int, total: int) -> None:

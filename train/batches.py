@@ -12,10 +12,14 @@ from torch import Tensor
 
 from cxr_trt.views import NETWORK_STRIDE
 from train.augment import Augmentation, Crops, center_crops, cut_crops, random_crops
+from train.data import UNKNOWN
 
 
 class Batch(NamedTuple):
-    """Crops uint8 [B, crop, crop], labels float32 [B, 14], traits float32 [B, 3] (`train.data.TRAITS`)."""
+    """Crops uint8 [B, crop, crop], labels float32 [B, 14], traits float32 [B, 3] (`train.data.TRAITS`).
+
+    A label or trait that is not known is NaN.
+    """
 
     crops: Tensor
     labels: Tensor
@@ -24,6 +28,11 @@ class Batch(NamedTuple):
     def chunks(self, parts: int) -> Iterator["Batch"]:
         """Divide into equal parts."""
         yield from map(Batch, *(tensor.chunk(parts) for tensor in self))
+
+
+def known_labels(labels: npt.NDArray[np.uint8]) -> Tensor:
+    """float32 of the same shape: NaN in place of `train.data.UNKNOWN`."""
+    return torch.from_numpy(np.where(labels == UNKNOWN, np.nan, labels).astype(np.float32))
 
 
 class LabelledImages:
@@ -66,7 +75,7 @@ class LabelledImages:
             spread: pixels, a multiple of NETWORK_STRIDE, by which the crops of a batch may be larger or smaller than
                 `crop_size`; all crops of a batch have the same size.
         """
-        crops = random_crops(rows, self._margin, augmentation, np.random.default_rng((seed, epoch)))
+        crops = random_crops(rows, self.crop_size, self._margin, augmentation, np.random.default_rng((seed, epoch)))
         number, parts = part
         share, steps, most = batch // parts, len(rows) // batch, spread // NETWORK_STRIDE
         strides = np.random.default_rng((seed, epoch, 1)).integers(-most, most + 1, steps)
@@ -78,6 +87,10 @@ class LabelledImages:
         """The centre crops of all images, in order."""
         crops = center_crops(rows, self._margin)
         return self._ahead((crops[start : start + batch], self.crop_size) for start in range(0, len(rows), batch))
+
+    def known_labels(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """float32 [n, 14] of these images, NaN where unknown."""
+        return known_labels(self.labels[rows])
 
     def _ahead(self, parts: Iterable[tuple[Crops, int]]) -> Iterator[Batch]:
         """Read the next batch while the current one is used."""
@@ -96,5 +109,4 @@ class LabelledImages:
             margin = self.pixels.shape[1] - side
             crops = dataclasses.replace(crops, offsets=crops.offsets * margin // self._margin)
         pixels = torch.from_numpy(cut_crops(self.pixels, crops, side))
-        labels = torch.from_numpy(self.labels[crops.rows].astype(np.float32))
-        return Batch(pixels, labels, torch.from_numpy(self.traits[crops.rows]))
+        return Batch(pixels, self.known_labels(crops.rows), torch.from_numpy(self.traits[crops.rows]))

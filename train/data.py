@@ -9,6 +9,7 @@ import csv
 import gzip
 import hashlib
 import io
+import itertools
 import math
 import os
 from collections import Counter
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.findings import FINDINGS
+from cxr_trt.systems.system import Split
 from cxr_trt.tables.nih import IMAGE, LABELS, PATIENT, nih_labels
 from cxr_trt.words import quantity
 from train.errors import DataError
@@ -27,10 +29,12 @@ from train.errors import DataError
 SPLITS = ("train", "val", "test")
 TRAIN_VAL = "train_val"  # still to be divided
 VALIDATION_SHARE = 10_000 / 86_524  # of train_val (paper, sec. 4.1)
+UNKNOWN = 255  # in place of a label of 0 or 1
 TRAITS = ("view position", "sex", "age")
 TRAIT_COLUMNS = {"nih": ("View Position", "Patient Gender", "Patient Age"), "table": ("view_position", "sex", "age")}
 MAX_AGE_YEARS = 120  # NIH's file has a few ages above 400
 NIH_LISTS = {"train_val_list.txt": TRAIN_VAL, "test_list.txt": "test"}
+RANDOM_SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}  # Wang 2017, CheXNet, Yao 2017 and AG-CNN
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class DataSet:
     names: file names [N].
     patients: identifiers [N].
     splits: one of SPLITS for each image [N].
-    labels: uint8 [N, 14], 0 or 1, in the order of FINDINGS.
+    labels: uint8 [N, 14], 0, 1 or UNKNOWN, in the order of FINDINGS.
     traits: float32 [N, 3], in the order of TRAITS: 1 for AP and 0 for PA, 1 for male and 0 for female, and the age as
         (years - 50) / 20; NaN if unknown.
     """
@@ -62,16 +66,18 @@ class DataSet:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_data(labels: Path, lists: Path | None = None, seed: int = 0) -> DataSet:
+def read_data(labels: Path, lists: Path | None = None, seed: int = 0, split: Split = "official") -> DataSet:
     """Read labels and split.
 
     Args:
-        labels: NIH's Data_Entry_2017_v2020.csv, or a table with `image`, `patient_id`, the 14 findings as 0 or 1, and
-            optionally `split` (train, val, test, or train_val for images still to be divided; without the column, all
-            are), `view_position`, `sex` and `age`. Both may be compressed (.gz).
+        labels: NIH's Data_Entry_2017_v2020.csv, or a table with `image`, `patient_id`, the 14 findings as 0, 1, or
+            empty where unknown, and optionally `split` (train, val, test, or train_val for images still to be divided;
+            without the column, all are), `view_position`, `sex` and `age`. Both may be compressed (.gz).
         lists: the folder of NIH's train_val_list.txt and test_list.txt; by default that of NIH's label file. For a
             table, the lists replace `split`.
-        seed: random seed for the validation set, which is carved out of train_val unless the table has one.
+        seed: random seed for the validation set, which is carved out of train_val unless the table has one, or for a
+            random split.
+        split: "official" for what `lists` or the table say; a random split ignores them.
 
     Raises:
         DataError: a file or column is missing, a label is neither 0 nor 1, an image has two rows or is on two lists or
@@ -83,23 +89,65 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0) -> DataSet
         _require(rows[0], (IMAGE, LABELS, PATIENT), labels)
         names, patients = [row[IMAGE] for row in rows], [row[PATIENT] for row in rows]
         values = np.array([nih_labels(row[LABELS], row[IMAGE], labels) for row in rows], np.uint8)
-        lists, columns = lists or labels.parent, TRAIT_COLUMNS["nih"]
+        lists = lists or (labels.parent if split == "official" else None)
+        columns = TRAIT_COLUMNS["nih"]
     else:
         _require(rows[0], ("image", "patient_id", *FINDINGS), labels)
         names, patients = [row["image"] for row in rows], [row["patient_id"] for row in rows]
         values = np.array([_table_labels(row, labels) for row in rows], np.uint8)
         columns = TRAIT_COLUMNS["table"]
     _check_names(names, patients, labels)
+    if split == "official":
+        splits = _official(names, patients, rows, lists, labels, seed)
+    elif lists:
+        raise DataError(f"{lists}: the recipe's split is {split}, which NIH's lists are not; leave out --lists")
+    else:
+        splits = random_split(patients if split == "random by patient" else names, seed)
+    traits = np.array([_traits(*(row.get(column, "") for column in columns)) for row in rows], np.float32)
+    return DataSet(tuple(names), tuple(patients), tuple(splits), values, traits)
+
+
+def _official(
+    names: Sequence[str],
+    patients: Sequence[str],
+    rows: Sequence[Mapping[str, str]],
+    lists: Path | None,
+    labels: Path,
+    seed: int,
+) -> list[str]:
     splits = _listed(names, lists, labels) if lists else _column(rows, labels)
     _check_patients(names, patients, splits)
     if "val" not in splits:
-        splits = carve(patients, splits, seed)
-    elif TRAIN_VAL in splits:
+        return carve(patients, splits, seed)
+    if TRAIN_VAL in splits:
         raise DataError(
             f"{labels}: has both val and train_val in its column split; use train instead of train_val, or remove val"
         )
-    traits = np.array([_traits(*(row.get(column, "") for column in columns)) for row in rows], np.float32)
-    return DataSet(tuple(names), tuple(patients), tuple(splits), values, traits)
+    return splits
+
+
+def random_split(groups: Sequence[str], seed: int) -> list[str]:
+    """Divide images into train, val and test by RANDOM_SHARES, whole groups at a time.
+
+    Args:
+        groups: for each image its patient; or its own name, which puts images of one patient on several sides.
+        seed: the order of groups is that of a hash of seed and name, the same on every machine.
+    """
+    sizes = Counter(groups)
+    split_of, done = {}, 0
+    for group in sorted(sizes, key=lambda group: _hashed(seed, group)):
+        share = (done + sizes[group] / 2) / len(groups)
+        split_of[group] = next((name for name, end in _ends_of_shares() if share < end), "test")
+        done += sizes[group]
+    return [split_of[group] for group in groups]
+
+
+def _ends_of_shares() -> Iterable[tuple[str, float]]:
+    return zip(RANDOM_SHARES, itertools.accumulate(RANDOM_SHARES.values()), strict=True)
+
+
+def _hashed(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def carve(patients: Sequence[str], splits: Sequence[str], seed: int) -> list[str]:
@@ -111,7 +159,7 @@ def carve(patients: Sequence[str], splits: Sequence[str], seed: int) -> list[str
     sizes = Counter(patient for patient, split in zip(patients, splits, strict=True) if split != "test")
     room = round(sizes.total() * VALIDATION_SHARE)
     chosen = set()
-    for patient in sorted(sizes, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest()):
+    for patient in sorted(sizes, key=lambda patient: _hashed(seed, patient)):
         if sizes[patient] <= room:
             chosen.add(patient)
             room -= sizes[patient]
@@ -177,9 +225,9 @@ def _require(row: Mapping[str, str], columns: Iterable[str], path: Path) -> None
 
 def _table_labels(row: Mapping[str, str], path: Path) -> list[int]:
     for finding in FINDINGS:
-        if row[finding] not in ("0", "1"):
-            raise DataError(f"{path}: {finding} of {row['image']} is {row[finding]!r}; it must be 0 or 1")
-    return [int(row[finding]) for finding in FINDINGS]
+        if row[finding] not in ("0", "1", ""):
+            raise DataError(f"{path}: {finding} of {row['image']} is {row[finding]!r}; it must be 0, 1 or empty")
+    return [int(row[finding] or UNKNOWN) for finding in FINDINGS]
 
 
 def _traits(view: str, sex: str, age: str) -> tuple[float, float, float]:

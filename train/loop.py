@@ -21,12 +21,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.auc import evaluate
-from cxr_trt.findings import FINDINGS
 from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.network import Network
@@ -35,7 +34,8 @@ from cxr_trt.systems import find_system
 from cxr_trt.views import NETWORK_STRIDE
 from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
-from train.batches import Batch, LabelledImages
+from train.batches import Batch, LabelledImages, known_labels
+from train.data import UNKNOWN
 from train.group import Group
 from train.log import Log
 from train.losses import ClassWeights, class_weights, cross_entropy
@@ -43,6 +43,7 @@ from train.recipe import Recipe
 from train.state import load_state, save_state
 
 STATE_FILE = "state.pt"
+COUNTERS = ("epoch", "step", "best", "worse", "seconds")  # of the Trainer
 STATEFUL_PARTS = ("network", "averaged", "head", "optimizer", "scheduler", "scaler")  # of the Trainer
 
 
@@ -50,7 +51,8 @@ class Trainer:
     """Trains a network and writes into the folder `out`.
 
     `state.pt` is the state to continue from. `best.safetensors` and `last.safetensors` are the weights with the least
-    validation loss and those of the last epoch; their headers have epoch, validation loss and AUC, recipe and split.
+    validation loss, or the highest AUC, and those of the last epoch; their headers have epoch, validation loss and AUC,
+    recipe and split.
 
     `train` and `val` are rows of `images`; `split_hash` is that of the data set.
     """
@@ -76,34 +78,41 @@ class Trainer:
             )
         self.recipe, self.images, self.train, self.val = recipe, images, train, val
         self.out, self.group, self.device = out, group, group.device
+        if recipe.select == "auc" and not (_has(images.labels[val], 0) & _has(images.labels[val], 1)).any():
+            raise UsageError("the validation images have no finding with both classes, so there is no AUC to select by")
         device = group.device
         labels = hashlib.sha256(images.labels.tobytes() + images.traits.tobytes()).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
+        network.part = recipe.part
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head = AuxiliaryHead(self._family.transfer.conv.in_channels).to(device) if recipe.auxiliary else None
-        self.augmentation = Augmentation(recipe.scale, recipe.rotation, recipe.contrast)
+        self.augmentation = Augmentation(
+            recipe.scale, recipe.rotation, recipe.contrast, recipe.translation, recipe.min_area
+        )
         if recipe.prior_bias and not (out / STATE_FILE).exists():
             set_prior_bias(self._family, images.labels[train])
         average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]  # with 0 a copy
         self.averaged = AveragedModel(network, device, multi_avg_fn=average, use_buffers=True)
-        self.parameters = [*network.parameters(), *(self.head.parameters() if self.head else ())]
+        self.trained = network.requires_grad_(False).get_submodule(recipe.part).requires_grad_()
+        self.parameters = [*self.trained.parameters(), *(self.head.parameters() if self.head else ())]
         self.optimizer = _optimizer(recipe, self.parameters)
-        self.scheduler: OneCycleLR | ReduceLROnPlateau
-        if recipe.one_cycle:
-            rates = recipe.epochs * self.steps + 1  # the last one is set after the last step
-            self.scheduler = OneCycleLR(self.optimizer, recipe.learning_rate, rates, cycle_momentum=False)
-        else:
-            self.scheduler = ReduceLROnPlateau(self.optimizer, factor=0.1, patience=recipe.patience - 1, threshold=0)
+        self.scheduler = _scheduler(recipe, self.optimizer, self.steps)
         cuda = device.type == "cuda"
         self.mixed = cuda or recipe.bfloat16
         self.precision = torch.float16 if cuda and not torch.cuda.is_bf16_supported() else torch.bfloat16
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         system = find_system(recipe.setting)
         self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (system.mean, system.std))
+        known = images.labels[train] != UNKNOWN
+        ones, entries = (images.labels[train] == 1).sum(0), known.sum(0)
+        self.finding_weights = class_weights(
+            *(torch.tensor(count, device=device).double() for count in (ones, entries))
+        )
         self.epoch = self.step = 0  # the next ones
         self.seconds = 0.0  # of training that is in the weights
         self._saved = time.monotonic()
-        self.best = float("inf")
+        self.best = math.inf  # the least validation loss, or the negative of the highest AUC
+        self.worse = 0  # epochs since then
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # over the steps of this epoch
         if (out / STATE_FILE).exists():
             self._restore(load_state(out / STATE_FILE, self.identity))
@@ -124,14 +133,21 @@ class Trainer:
         if self.epoch or self.step:
             log.line(f"continuing at epoch {self.epoch + 1}, step {self.step + 1}")
         try:
-            while self.epoch < self.recipe.epochs:
+            while self.epoch < self.recipe.epochs and not self._is_stopped:
                 self._train_epoch(log)
                 self._end_epoch(log)
+            if self._is_stopped:
+                log.line(f"stopped after {self.worse} epochs without better weights")
         finally:
             log.close()
 
+    @property
+    def _is_stopped(self) -> bool:
+        return 0 < self.recipe.stop_after <= self.worse
+
     def _train_epoch(self, log: Log) -> None:
-        self.network.train()
+        self.network.eval()  # parts that are not trained keep their batch statistics
+        self.trained.train()
         recipe = self.recipe
         if recipe.anneal:
             self._anneal()
@@ -178,7 +194,7 @@ class Trainer:
         weights = self._class_weights(batch.labels)
         for part in batch.chunks(self.recipe.accumulate):
             if self.head is None:
-                share = self._loss(self._forward(self.network, part.crops), part.labels, weights) / parts
+                share = self._loss(*self._training_outputs(part), weights) / parts
                 loss += share.detach()
             else:
                 scores, features = self._forward_with_features(part.crops)
@@ -197,18 +213,23 @@ class Trainer:
     def _end_epoch(self, log: Log) -> None:
         loss = float(self.loss_sum) / self.steps
         val_loss, val_auc = self.validate() if self.group.first else (math.nan, None)
-        (val_loss,) = self.group.from_first(val_loss)
+        val_loss, shared_auc = self.group.from_first(val_loss, math.nan if val_auc is None else val_auc)
+        val_auc = None if math.isnan(shared_auc) else shared_auc
         if not np.isfinite([loss, val_loss]).all():
             raise UsageError(f"the loss of epoch {self.epoch + 1} is not finite; lower the recipe's learning_rate")
         rate = self.optimizer.param_groups[0]["lr"]
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(val_loss)
+        elif not isinstance(self.scheduler, OneCycleLR):
+            self.scheduler.step()
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
         self._count_time()
         facts = {"epoch": self.epoch, "loss": loss, "val_loss": val_loss, "val_mean_auc": val_auc, "rate": rate}
-        if better := val_loss < self.best:
-            self.best = val_loss
+        score = val_loss if self.recipe.select == "loss" else -cast(float, val_auc)
+        self.worse += 1
+        if better := score < self.best:
+            self.best, self.worse = score, 0
             self._write("best", facts)
         self._write("last", facts)
         self._save()
@@ -224,7 +245,7 @@ class Trainer:
         """Loss and mean AUC of the validation images' centre crops; the mean is over findings with both classes."""
         network = cast(CropNetwork, self.averaged.module).eval()
         total, scores, labels = 0.0, [], []
-        weights = self._class_weights(torch.from_numpy(self.images.labels[self.val]), shared=False)
+        weights = self._class_weights(self.images.known_labels(self.val), shared=False)
         batches: Iterable[Batch] = self.images.validation(self.val, self.recipe.batch // self.recipe.accumulate)
         for batch in batches:
             part = self._forward(network, batch.crops)
@@ -233,9 +254,7 @@ class Trainer:
             labels.append(batch.labels.numpy())
         if not np.isfinite(total):
             return total, None
-        parts = np.concatenate(scores), np.concatenate(labels), np.arange(len(self.val))
-        areas = evaluate(FINDINGS, *parts, resamples=0)
-        return total / len(self.val), areas.mean_auc
+        return total / len(self.val), _mean_auc(np.concatenate(scores), np.concatenate(labels))
 
     def _forward(self, network: CropNetwork, crops: Tensor) -> Tensor:
         """From uint8 crops [B, H, W] to float32 logits [B, 14]."""
@@ -243,6 +262,13 @@ class Trainer:
         with self._autocast():
             scores: Tensor = network(pixels)
         return scores.float()
+
+    def _training_outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the network learns from a batch: float32 logits and labels, as `CropNetwork.training_outputs` says."""
+        pixels, labels = self._normalised(batch.crops), batch.labels.to(self.device)
+        with self._autocast():
+            scores, labels = self.network.training_outputs(pixels, labels)
+        return scores.float(), labels
 
     def _forward_with_features(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """From uint8 crops [B, H, W] to float32 logits [B, 14] and the features [B, 1024, h, w] that give them."""
@@ -261,12 +287,12 @@ class Trainer:
 
     def _class_weights(self, labels: Tensor, *, shared: bool = True) -> ClassWeights | None:
         """The weights for these labels [B, 14], together with those of the other processes if the batch is shared."""
-        if self.recipe.loss != "w-cel":
+        if self.recipe.loss == "bce":
             return None
-        ones, entries = labels.sum(dtype=torch.float64).to(self.device), labels.numel()
-        if shared:
-            ones, entries = self.group.sum(ones), entries * self.group.size
-        return class_weights(ones, entries)
+        if self.recipe.loss == "w-cel-finding":
+            return self.finding_weights
+        counts = torch.stack([labels.nansum(dtype=torch.float64), (~labels.isnan()).sum()]).to(self.device)
+        return class_weights(*(self.group.sum(counts) if shared else counts))
 
     def _loss(self, scores: Tensor, labels: Tensor, weights: ClassWeights | None) -> Tensor:
         return cross_entropy(scores, labels.to(self.device), weights)
@@ -300,7 +326,7 @@ class Trainer:
             raise UsageError(f"the loss of epoch {self.epoch + 1} is not finite; lower the recipe's learning_rate")
         state = {name: part.state_dict() for name, part in self._stateful_parts()}
         self._count_time()
-        position = {name: getattr(self, name) for name in ("epoch", "step", "best", "seconds")}
+        position = {name: getattr(self, name) for name in COUNTERS}
         position["loss_sum"] = float(self.loss_sum)
         if self.group.first:
             save_state(self.out / STATE_FILE, {"identity": self.identity, **state, **position})
@@ -315,9 +341,20 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         for name, part in self._stateful_parts():
             part.load_state_dict(state[name])
-        for name in ("epoch", "step", "best", "seconds"):
+        for name in COUNTERS:
             setattr(self, name, state[name])
         self.loss_sum += state["loss_sum"]
+
+
+def _mean_auc(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.float32]) -> float | None:
+    """The mean over the findings that have both classes among their known labels."""
+    areas = [
+        evaluate(["finding"], column[known, None], truth[known, None], np.arange(known.sum()), resamples=0).mean_auc
+        for column, truth in zip(scores.T, labels.T, strict=True)
+        if (known := ~np.isnan(truth)).any()
+    ]
+    defined = [area for area in areas if area is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def _optimizer(recipe: Recipe, parameters: list[Parameter]) -> torch.optim.Optimizer:
@@ -329,9 +366,27 @@ def _optimizer(recipe: Recipe, parameters: list[Parameter]) -> torch.optim.Optim
     return torch.optim.AdamW(parameters, recipe.learning_rate, betas, weight_decay=recipe.weight_decay)
 
 
+def _scheduler(
+    recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int
+) -> OneCycleLR | ReduceLROnPlateau | MultiStepLR:
+    """The rule for the rate; `steps` is their number in an epoch."""
+    if recipe.one_cycle:
+        rates = recipe.epochs * steps + 1  # the last one is set after the last step
+        return OneCycleLR(optimizer, recipe.learning_rate, rates, cycle_momentum=False)
+    if recipe.rate_steps:
+        return MultiStepLR(optimizer, list(recipe.rate_steps), recipe.rate_factor)
+    return ReduceLROnPlateau(optimizer, factor=recipe.rate_factor, patience=recipe.patience - 1, threshold=0)
+
+
+def _has(labels: npt.NDArray[np.uint8], value: int) -> npt.NDArray[np.bool_]:
+    """Which findings have this label in some image, [14]."""
+    found: npt.NDArray[np.bool_] = (labels == value).any(0)
+    return found
+
+
 def set_prior_bias(network: Network, labels: npt.NDArray[np.uint8]) -> None:
     """Set the bias of the transfer layer so that constant maps give each finding its frequency in labels [N, 14]."""
-    frequency = torch.from_numpy(labels).float().mean(0).clamp(0.5 / len(labels), 1 - 0.5 / len(labels))
+    frequency = known_labels(labels).nanmean(0).nan_to_num().clamp(0.5 / len(labels), 1 - 0.5 / len(labels))
     settings = network.settings
     bias = torch.logit(frequency) / (1 + settings.alpha)
     with torch.no_grad():

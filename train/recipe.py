@@ -14,6 +14,7 @@ else:
 from cxr_trt.errors import UsageError
 from cxr_trt.spec import CROP_MARGIN_STEP
 from cxr_trt.systems import find_system
+from cxr_trt.systems.system import Split
 from cxr_trt.systems.yan2018 import YAN2018
 from cxr_trt.views import NETWORK_STRIDE
 from train.losses import Loss
@@ -21,6 +22,11 @@ from train.losses import Loss
 RECIPES = Path(__file__).with_name("recipes")
 
 Optimizer = Literal["adam", "sgd"]
+Selection = Literal["loss", "auc"]
+NOT_NEGATIVE = (
+    *("weight_decay", "momentum", "average", "anneal", "auxiliary", "scale", "rotation", "contrast", "translation"),
+    *("min_area", "rate_factor", "stop_after"),
+)
 OF_THE_PAPERS_FAMILY = ("anneal", "prior_bias", "auxiliary")  # fields
 
 
@@ -35,8 +41,17 @@ class Recipe:
     batch: images per step.
     accumulate: number of parts that a batch is computed in, each with its own batch statistics.
     learning_rate: of the optimizer.
-    patience: epochs without a better validation loss until the rate is divided by 10.
-    loss: "bce", the mean of binary cross-entropies, or "w-cel" (`train.losses`).
+    patience: epochs without a better validation loss until the rate is multiplied by `rate_factor`.
+    loss: "bce", the mean of binary cross-entropies, "w-cel" or "w-cel-finding" (`train.losses`).
+    rate_factor: what the rate is multiplied by, on a plateau or at `rate_steps`.
+    rate_steps: numbers of epochs after which the rate is multiplied, instead of the plateau rule.
+    select: whether the best weights are those with the least validation "loss", or the highest mean validation "auc".
+    stop_after: epochs without better weights until the training ends; 0 for never.
+    split: how X-rays are divided (`train.data.read_data`): "official", "random by patient", or "random by image", with
+        which X-rays of a patient are on both sides and every AUC is too high.
+    part: the part of the network that is trained, while the others stay as they are; empty for the whole network.
+    stages: recipes to train one after the other, each from the best weights of the one before. In the file, a table
+        [[stage]] has a part and the fields that differ in it.
     optimizer: "adam" or "sgd".
     betas: of Adam, which needs them.
     momentum: of SGD.
@@ -53,7 +68,7 @@ class Recipe:
     anneal: epochs over which k of the pooling falls from all cells, which is an average, to the network's own k.
     prior_bias: whether the first scores are the frequencies of the findings.
     auxiliary: weight of the loss of `train.auxiliary`.
-    scale, rotation, contrast: see `train.augment.Augmentation`.
+    scale, rotation, contrast, translation, min_area: see `train.augment.Augmentation`.
     """
 
     setting: str
@@ -67,6 +82,13 @@ class Recipe:
     optimizer: Optimizer = "adam"
     betas: tuple[float, ...] = ()
     momentum: float = 0.0
+    rate_factor: float = 0.1
+    rate_steps: tuple[int, ...] = ()
+    select: Selection = "loss"
+    stop_after: int = 0
+    split: Split = "official"
+    part: str = ""
+    stages: tuple["Recipe", ...] = ()
     crop_spread: int = 0
     accumulate: int = 1
     bfloat16: bool = False
@@ -81,22 +103,25 @@ class Recipe:
     scale: float = 0.0
     rotation: float = 0.0
     contrast: float = 0.0
+    translation: float = 0.0
+    min_area: float = 0.0
 
     def __post_init__(self) -> None:
         positive = ("learning_rate", "image_size", "crop_size", "batch", "patience", "epochs", "accumulate")
         for name in (*positive, "save_every"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("weight_decay", "momentum", "average", "anneal", "auxiliary", "scale", "rotation", "contrast"):
+        for name in NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        for name in ("momentum", "average", "scale", "contrast"):
+        for name in ("momentum", "average", "scale", "contrast", "rate_factor", "min_area"):
             if not getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be below 1")
         if self.anneal >= self.epochs:
             raise UsageError(f"anneal is {self.anneal}; it must be less than the {self.epochs} epochs")
         self._check_system()
         self._check_optimizer()
+        self._check_schedule()
         margin = self.image_size - self.crop_size
         if margin < 0 or margin % CROP_MARGIN_STEP or self.crop_size % NETWORK_STRIDE:
             raise UsageError(
@@ -113,8 +138,32 @@ class Recipe:
         if self.batch % self.accumulate:
             raise UsageError(f"batch {self.batch} cannot be divided into {self.accumulate} equal parts")
 
+    def _check_schedule(self) -> None:
+        for name, choices in (("select", get_args(Selection)), ("split", get_args(Split))):
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} is {getattr(self, name)!r}; it must be {' or '.join(choices)}")
+        steps = self.rate_steps
+        if any(type(step) is not int or step < 1 for step in steps) or list(steps) != sorted(set(steps)):
+            raise UsageError(f"rate_steps {list(steps)} must be numbers of epochs that rise from 1 or more")
+        if self.one_cycle and (steps or self.stop_after):
+            raise UsageError("one_cycle sets the rates of all steps; leave out rate_steps and stop_after")
+        if self.crop_spread and self.min_area:
+            raise UsageError("crop_spread and min_area both choose the size of crops; leave one of them out")
+
     def _check_system(self) -> None:
         system = find_system(self.setting)
+        if self.stages:
+            trained = tuple(stage.part for stage in self.stages)
+            if trained != system.parts:
+                raise UsageError(
+                    f"its stages train {', '.join(trained)}; {self.setting} is trained in "
+                    f"{', '.join(system.parts) or 'no stages'}"
+                )
+        elif self.part not in system.parts + ("",) * (not system.parts):
+            how = f"in stages: give a [[stage]] for each of {', '.join(system.parts)}" if system.parts else "as a whole"
+            raise UsageError(f"part is {self.part!r}; {self.setting} is trained {how}")
+        if self.loss == "w-cel-finding" and system.parts:
+            raise UsageError(f"w-cel-finding weighs the findings alone, but {self.setting} learns more; use bce")
         used = [name for name in OF_THE_PAPERS_FAMILY if getattr(self, name)]
         if used and system is not YAN2018:
             raise UsageError(
@@ -143,7 +192,11 @@ def read_recipe(name: str) -> Recipe:
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Recipe(**_typed(fields))
+        tables = fields.pop("stage", [])
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise UsageError("stage must be tables [[stage]]")
+        stages = tuple(Recipe(**_typed({**fields, **table})) for table in tables)
+        return Recipe(**_typed(fields), stages=stages)
     except FileNotFoundError as error:
         known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.toml")))
         raise UsageError(f"{name}: no such recipe; name a .toml file or one of {known}") from error
@@ -152,7 +205,7 @@ def read_recipe(name: str) -> Recipe:
 
 
 def _typed(fields: dict[str, Any]) -> dict[str, Any]:
-    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Recipe) if field.name != "stages"}
     if unknown := fields.keys() - types.keys():
         raise UsageError(f"unknown field {', '.join(sorted(unknown))}; a recipe has {', '.join(types)}")
     for name, value in fields.items():
@@ -160,6 +213,7 @@ def _typed(fields: dict[str, Any]) -> dict[str, Any]:
             fields[name] = float(value)
         elif types[name] in (int, str, float, bool) and type(value) is not types[name]:
             raise UsageError(f"{name} is {value!r}; it must be of type {types[name].__name__}")
-    if isinstance(fields.get("betas"), list):
-        fields["betas"] = tuple(fields["betas"])
+    for name in ("betas", "rate_steps"):
+        if isinstance(fields.get(name), list):
+            fields[name] = tuple(fields[name])
     return fields

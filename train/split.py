@@ -8,13 +8,15 @@ makes test/images with links to the images, and test/labels.csv.
 import csv
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from cxr_trt.errors import CxrTrtError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.outputs import check_folder, replacing
-from train.data import SPLITS, DataSet, find_images, read_data
+from cxr_trt.systems.system import Split
+from train.data import SPLITS, UNKNOWN, DataSet, find_images, read_data
 
 path_option = click.Path(path_type=Path)
 
@@ -28,11 +30,19 @@ path_option = click.Path(path_type=Path)
 @click.option(
     "--lists", type=path_option, help="The folder of NIH's two lists of images. Default: that of NIH's label file."
 )
+@click.option(
+    "--split",
+    "kind",
+    type=click.Choice(get_args(Split)),
+    default="official",
+    help='As in the recipe. Default: "official". By image, patients are on both sides, and every AUC is too high.',
+)
+@click.option("--seed", default=0, help="The recipe's seed, for a random split. Default: 0.")
 @click.option("--out", type=path_option, required=True, help="The folder to write to.")
-def main(split: str, labels: Path, images: Path, lists: Path | None, out: Path) -> None:
+def main(split: str, labels: Path, images: Path, lists: Path | None, kind: Split, seed: int, out: Path) -> None:
     """Write the images and labels of SPLIT."""
     try:
-        count = write_split(read_data(labels, lists), split, images, out)
+        count = write_split(read_data(labels, lists, seed, kind), split, images, out)
     except CxrTrtError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -60,9 +70,9 @@ def write_split(data: DataSet, split: str, images: Path, out: Path) -> int:
     with replacing(out / "labels.csv") as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image", "patient_id", *FINDINGS])
-        writer.writerows(
-            [Path(name).name, data.patients[row], *data.labels[row]] for name, row in zip(names, rows, strict=True)
-        )
+        for name, row in zip(names, rows, strict=True):
+            labels = ("" if label == UNKNOWN else label for label in data.labels[row])
+            writer.writerow([Path(name).name, data.patients[row], *labels])
     return len(rows)
 
 

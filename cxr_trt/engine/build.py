@@ -11,11 +11,12 @@ from typing import Any
 import onnx
 
 from cxr_trt.engine.backend import Backend, BuildOptions
+from cxr_trt.engine.box_check import compare_boxes
 from cxr_trt.engine.build_check import check_parity
 from cxr_trt.engine.cpu.config import CpuConfig
 from cxr_trt.engine.cpu.tuning import tune
 from cxr_trt.engine.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest
-from cxr_trt.errors import UsageError
+from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.hashing import hash_file
@@ -56,7 +57,7 @@ class BuildRequest:
         """What the backend builds the engine from."""
         model = self.plan.engine_graph(self.graph, self.backend, share_crops=self.shares_crops)
         max_batch = 1 if self.graph.one_by_one else self.options.max_batch
-        return model, options_for(self.plan, self.backend, replace(self.options, max_batch=max_batch))
+        return model, options_for(self.plan, self.backend, replace(self.options, max_batch=max_batch), self.graph)
 
 
 def build_bundle(request: BuildRequest, target: Path, *, overwrite: bool = False) -> Manifest:
@@ -122,21 +123,45 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
         settings = tune(backend, folder, graph.spec, settings, request.cpu_configs, request.options.on_progress)
     if request.tried:
         settings["tuning"] = {**settings.get("tuning", {}), "precision": dict(request.tried)}
-    settings["parity"] = None if backend.why_not_run() else _parity(folder, request, settings)
+    agreement = compare_boxes(graph.model, model, _pictures(request))
+    if agreement is not None:
+        settings["second_pass"] = agreement.summary()
+    checked = _pictures(request)[slice(None) if agreement is None else agreement.agrees][:MAX_CHECK_IMAGES]
+    if not len(checked):
+        raise BackendError(
+            f"nothing was written: {plan.precision} moves the second pass's box in every X-ray that was checked; build "
+            "with fp32, or name more X-rays with --calibrate"
+        )
+    settings["parity"] = None if backend.why_not_run() else _parity(folder, request, settings, checked)
     files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     return Manifest(graph.info, plan.precision, backend.name, backend.version(), settings, files)
 
 
-def options_for(plan: PrecisionPlan, backend: Backend, options: BuildOptions) -> BuildOptions:
-    """The options with what the plan's precision asks of the backend."""
-    bfloat16 = plan.precision in ("bf16", "int8") and "bf16" in backend.precisions
+def options_for(plan: PrecisionPlan, backend: Backend, options: BuildOptions, graph: ScoringGraph) -> BuildOptions:
+    """The options with what the plan's precision asks of the backend.
+
+    Raises:
+        BackendError: it asks for bfloat16, which backends choose for a whole graph, and a part of this one must not be.
+    """
+    if plan.precision == "bf16" and graph.keeps_float32:
+        raise BackendError(
+            f"a part of this network must stay float32, which {backend.name} cannot do within bf16; choose another "
+            "--precision"
+        )
+    bfloat16 = plan.precision in ("bf16", "int8") and "bf16" in backend.precisions and not graph.keeps_float32
     return replace(options, tf32=plan.precision == "tf32", bfloat16=bfloat16)
 
 
-def _parity(folder: Path, request: BuildRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
-    graph, images = request.graph, request.images
+def _pictures(request: BuildRequest) -> Images:
+    """What engine and scoring graph are compared on, uint8 [N, 1, height, width]."""
+    if request.images is not None:
+        return request.images
     built_in = slice(1 if request.backend.on_cpu else None)  # on a GPU, batches must differ: see `check_parity`
-    checked = check_pictures(graph.spec.image_size)[built_in] if images is None else images[:MAX_CHECK_IMAGES]
+    return check_pictures(request.graph.spec.image_size)[built_in]
+
+
+def _parity(folder: Path, request: BuildRequest, settings: Mapping[str, Any], checked: Images) -> dict[str, Any]:
+    graph = request.graph
     request.options.on_progress("compare with the scoring graph", 0.0)
     runner = request.backend.open(folder, graph.spec, settings)
     try:

@@ -67,7 +67,7 @@ def choose_backend(name: str, plan: PrecisionPlan, graph: ScoringGraph, say: Cal
         return able[0]
     timed = {backend.name: _timed(backend, plan, graph) for backend in able}
     others = {}
-    if plan.precision == "fp32":
+    if plan.precision == "fp32" and not graph.keeps_float32:
         others = {
             f"{backend.name} with --precision bf16": _timed(backend, PrecisionPlan("bf16"), graph)
             for backend in able
@@ -112,7 +112,7 @@ def able_backends(name: str, precision: Precision, say: Callable[[str], None]) -
 
 def _timed(backend: Backend, plan: PrecisionPlan, graph: ScoringGraph) -> Timed:
     model = plan.engine_graph(graph, backend)
-    return Timed(backend, model, options_for(plan, backend, BuildOptions()))
+    return Timed(backend, model, options_for(plan, backend, BuildOptions(), graph))
 
 
 def time_engines(engines: Mapping[Label, Timed], spec: Specification, runs: int) -> dict[Label, list[float]]:

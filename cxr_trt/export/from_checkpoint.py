@@ -41,7 +41,8 @@ def export_checkpoint(
     if spec.repeats_itself:
         raise CheckpointError(f"{path}: scores whole images, so all crops would be equal; leave out --views")
     if not isinstance(checkpoint.network, Network):
-        return export_crop_network(checkpoint.network, spec, checkpoint.weights, checkpoint.sha256, path, images)
+        network, maps = checkpoint.network, checkpoint.maps
+        return export_crop_network(network, maps, spec, checkpoint.weights, checkpoint.sha256, path, images)
     scorer = Scorer(checkpoint.network, spec)
     weights = {key: tensor.numpy() for key, tensor in scorer.network.state_dict().items()}
     info = GraphInfo.of_this_version(spec, checkpoint.weights, checkpoint.sha256)

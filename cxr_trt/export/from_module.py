@@ -1,5 +1,6 @@
 """Exporting a PyTorch module as a verified scoring graph: PyTorch's own exporter writes it for one crop."""
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -19,17 +20,19 @@ from cxr_trt.export.builder import OPSET
 from cxr_trt.export.card import read_card
 from cxr_trt.export.export import Export
 from cxr_trt.export.from_network import export_network
+from cxr_trt.export.network_graph import FLOAT32_PART
 from cxr_trt.export.onnx_network import OnnxNetwork, to_network
 from cxr_trt.export.session import first_line
 from cxr_trt.hashing import hash_file
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.families import FamilyNetwork, Library, load_library_network, run_module
 from cxr_trt.model.settings import WeightsKind
-from cxr_trt.spec import Specification
+from cxr_trt.spec import MapKind, Specification
 from cxr_trt.views import ViewSet
 
 MIN_EXPORTER = "2.7.0a0"  # the first PyTorch whose exporter takes the networks of torchvision and timm
 CROPS, SCORES, MAPS = "crops", "scores", "class_maps"  # names in the exported file
+SCOPES = "pkg.torch.onnx.name_scopes"  # what the exporter says of a node: a list of the modules that it is in
 
 
 def export_library_network(
@@ -81,6 +84,7 @@ def xrv_resnet_spec(network: FamilyNetwork) -> Specification:
 
 def export_crop_network(
     network: CropNetwork,
+    maps: MapKind,
     spec: Specification,
     weights: WeightsKind,
     sha256: str,
@@ -91,20 +95,21 @@ def export_crop_network(
 
     Args:
         network: the network.
+        maps: what its class maps are.
         spec: its specification, without class maps.
         weights: the kind of its weights.
         sha256: hash of the checkpoint.
         path: the checkpoint, for messages.
         images: X-rays to compare on.
     """
-    exported = export_module(_OutputsAndMaps(network), spec, str(path), with_maps=True)
+    with_maps = maps != "none"
+    module = _OutputsAndMaps(network) if with_maps else network
+    exported = export_module(module, spec, str(path), with_maps=with_maps)
 
     def run(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return run_module(network, torch.from_numpy(crops)).numpy()
 
-    return export_network(
-        exported.graph, exported.map_cells, "activation", run, spec, sha256, str(path), None, images, weights
-    )
+    return export_network(exported.graph, exported.map_cells, maps, run, spec, sha256, str(path), None, images, weights)
 
 
 class _OutputsAndMaps(nn.Module):
@@ -171,4 +176,13 @@ def _exported(
         )
     assert program is not None  # noqa: S101 - for the type checker
     model: onnx.ModelProto = program.model_proto
+    _mark_float32(model, [name for name, part in module.named_modules() if getattr(part, "stays_float32", False)])
     return model
+
+
+def _mark_float32(model: onnx.ModelProto, modules: Sequence[str]) -> None:
+    """Name the nodes of these modules so that every precision leaves them in float32."""
+    for node in model.graph.node:
+        scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
+        if inside := set(ast.literal_eval(scopes)).intersection(modules):
+            node.name = f"{FLOAT32_PART}.{max(inside, key=len)}.{node.name}"

@@ -4,7 +4,7 @@ This is the form of every network that is not of the DenseNet family, which `cxr
 by layer: whatever its architecture, it gets crops and gives outputs, and class maps if it has them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -26,6 +26,7 @@ from cxr_trt.export.framing import (
 from cxr_trt.spec import Specification
 
 PREFIX = "network."  # of the names of the network's nodes and of all tensors inside it
+FLOAT32_PART = "float32"  # in the names of nodes that are float32 in engines of every precision
 CROPS, OUTPUTS, MAPS = "crops", "outputs", "maps"  # the tensors through which it is connected
 QUANTIZED_OPERATORS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger")
 
@@ -168,6 +169,16 @@ def network_model(network: NetworkGraph, shape: Sequence[int]) -> onnx.ModelProt
     graph = helper.make_graph(list(network.nodes), "network", [crops], outputs, list(network.weights))
     opsets = [helper.make_opsetid(domain, version) for domain, version in network.opsets.items()]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def needed_nodes(nodes: Sequence[onnx.NodeProto], ends: Collection[str]) -> list[onnx.NodeProto]:
+    """The nodes that these tensors depend on, in order."""
+    wanted, kept = set(ends), []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            wanted |= tensors_into(node)
+            kept.append(node)
+    return kept[::-1]
 
 
 def tensors_into(node: onnx.NodeProto) -> set[str]:

@@ -19,7 +19,16 @@ from cxr_trt.errors import GraphError
 from cxr_trt.export.activation_maps import add_activation_maps
 from cxr_trt.export.builder import OPSET
 from cxr_trt.export.external_data import load_weights_beside
-from cxr_trt.export.network_graph import CROPS, MAPS, OUTPUTS, PREFIX, NetworkGraph, network_model, tensors_into
+from cxr_trt.export.network_graph import (
+    CROPS,
+    MAPS,
+    OUTPUTS,
+    PREFIX,
+    NetworkGraph,
+    needed_nodes,
+    network_model,
+    tensors_into,
+)
 from cxr_trt.export.scoring_graph import MAX_BYTES
 from cxr_trt.export.session import first_line, open_session, run_model
 from cxr_trt.views import Size
@@ -201,7 +210,7 @@ def _connected(model: onnx.ModelProto, ends: Ends, maps: str | None) -> NetworkG
     lasts = [last]
     if maps is not None:
         lasts.append(helper.make_node("Identity", [PREFIX + maps], [MAPS], name=f"{PREFIX}{MAPS}"))
-    nodes = _needed([first, *graph.node, *lasts], {OUTPUTS, MAPS})
+    nodes = needed_nodes([first, *graph.node, *lasts], {OUTPUTS, MAPS})
     used = {name for node in nodes for name in tensors_into(node)}
     weights = tuple(tensor for tensor in graph.initializer if tensor.name in used)
     opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in prefixed.opset_import}
@@ -226,16 +235,6 @@ def _with_constants_as_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
     return copy
-
-
-def _needed(nodes: list[onnx.NodeProto], ends: set[str]) -> list[onnx.NodeProto]:
-    """The nodes that these tensors depend on, in order."""
-    wanted, kept = set(ends), []
-    for node in reversed(nodes):
-        if wanted & set(node.output):
-            wanted |= tensors_into(node)
-            kept.append(node)
-    return kept[::-1]
 
 
 def _with_free_batch(network: NetworkGraph, original: onnx.ModelProto, ends: Ends, name: str) -> NetworkGraph:

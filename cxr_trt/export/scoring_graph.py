@@ -17,8 +17,8 @@ from onnx import TensorProto, numpy_helper
 from cxr_trt.errors import GraphError
 from cxr_trt.export.external_data import external_tensors
 from cxr_trt.export.graph_building import build_graph
+from cxr_trt.export.network_graph import FLOAT32_PART, NetworkGraph, build_network_graph, find_network_graph
 from cxr_trt.export.network_graph import PREFIX as NETWORK_PREFIX
-from cxr_trt.export.network_graph import NetworkGraph, build_network_graph, find_network_graph
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.session import first_line
 from cxr_trt.export.storage import unpack
@@ -139,6 +139,11 @@ class ScoringGraph:
     def network_graph(self) -> NetworkGraph | None:
         """The network, if it is of another kind than `network`; None for one that this project builds itself."""
         return find_network_graph(self.model)
+
+    @property
+    def keeps_float32(self) -> bool:
+        """Whether a part of the network must be float32 in every precision, such as one that finds a box."""
+        return any(f".{FLOAT32_PART}." in node.name for node in self.model.graph.node)
 
     @property
     def holds_network(self) -> bool:

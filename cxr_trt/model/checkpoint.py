@@ -22,7 +22,7 @@ from cxr_trt.model.layouts import adapt
 from cxr_trt.model.network import Network
 from cxr_trt.model.settings import CAUTIONS, SETTINGS, ModelSettings, WeightsKind
 from cxr_trt.model.weights_file import HEADER_KEY, read_weights
-from cxr_trt.spec import Specification
+from cxr_trt.spec import MapKind, Specification
 from cxr_trt.systems import SYSTEMS, find_system, setting_names
 from cxr_trt.systems.system import System
 from cxr_trt.systems.yan2018 import YAN2018
@@ -36,13 +36,15 @@ class Checkpoint:
     """A network with its weights.
 
     spec: how images are preprocessed and scored; the views are only a default. weights: the kind of weights.
-    sha256: hash of the file.
+    sha256: hash of the file. maps: what class maps the network has; the specification learns of them in the export,
+    unless they are the paper's.
     """
 
     network: CropNetwork
     spec: Specification
     weights: WeightsKind
     sha256: str
+    maps: MapKind
 
 
 def save_checkpoint(
@@ -99,23 +101,24 @@ def load_checkpoint(path: Path, setting: str | None = None) -> Checkpoint:
             raise CheckpointError(f"{path}: its keys already say which network it is for; leave out --setting")
         tensors, spec = adapted.weights, adapted.spec
         network: CropNetwork = Network(adapted.settings, len(spec.findings))
+        maps = YAN2018.maps
     else:
-        network, spec = _network(path, header, setting)
+        network, spec, maps = _network(path, header, setting)
     fill(network, tensors, path)
     weights = header.get("weights", "trained")
     if not isinstance(weights, str) or weights not in CAUTIONS:
         raise CheckpointError(f"{path}: its header does not fit this version (weights are {weights!r})")
-    return Checkpoint(network.eval(), spec, weights, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Checkpoint(network.eval(), spec, weights, hashlib.sha256(path.read_bytes()).hexdigest(), maps)
 
 
-def _network(path: Path, header: dict[str, Any], setting: str | None) -> tuple[CropNetwork, Specification]:
-    """The network that header and setting name, with random weights, and its specification."""
+def _network(path: Path, header: dict[str, Any], setting: str | None) -> tuple[CropNetwork, Specification, MapKind]:
+    """The network that header and setting name, with random weights, its specification, and its kind of class maps."""
     if "settings" in header:
         settings = _settings(path, header, setting)
-        return Network(settings), _spec(path, header, YAN2018, settings)
+        return Network(settings), _spec(path, header, YAN2018, settings), YAN2018.maps
     name = _setting(path, header, setting)
     system = find_system(name)
-    return system.build(name), _spec(path, header, system, SETTINGS.get(name))
+    return system.build(name), _spec(path, header, system, SETTINGS.get(name)), system.maps
 
 
 def _settings(path: Path, header: dict[str, Any], setting: str | None) -> ModelSettings:

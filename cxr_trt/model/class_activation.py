@@ -17,14 +17,23 @@ class ClassActivationNetwork(CropNetwork):
     features: to activations [N, any, h, w], such as those of `cxr_trt.model.backbones`.
     transition: what lies between them and the pooling; [N, channels, h, w].
     pool: one of `cxr_trt.model.global_pooling`.
+    stem: what crops pass first, to what `features` takes.
     """
 
-    def __init__(self, features: nn.Module, transition: nn.Module, pool: nn.Module, channels: int) -> None:
+    def __init__(
+        self,
+        features: nn.Module,
+        transition: nn.Module,
+        pool: nn.Module,
+        channels: int,
+        stem: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.stem = stem or nn.Identity()
         self.features, self.transition, self.pool = features, transition, pool
         self.prediction = nn.Linear(channels, len(FINDINGS))
 
     def outputs_and_maps(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        activations = self.transition(self.features(crops))
+        activations = self.transition(self.features(self.stem(crops)))
         outputs = self.prediction(self.pool(activations))
         return outputs, conv2d(activations, self.prediction.weight[:, :, None, None])

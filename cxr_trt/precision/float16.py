@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from cxr_trt.errors import GraphError
+from cxr_trt.export.network_graph import FLOAT32_PART
 from cxr_trt.export.network_graph import PREFIX as NETWORK_PREFIX
 from cxr_trt.export.pooling import POOLING_OPERATOR
 
@@ -76,7 +77,7 @@ def in_network(name: str) -> bool:
     """Whether the node of that name belongs to the part of the graph that is float16."""
     layer = layer_of(name)
     if layer.startswith(NETWORK_PREFIX):
-        return True
+        return f".{FLOAT32_PART}." not in layer
     return layer.startswith(("features.", "transfer")) and ".se." not in layer
 
 

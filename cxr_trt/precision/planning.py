@@ -1,5 +1,6 @@
 """Measuring what must be known before a network can run in float16 or int8, and making the precision plan from it."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -7,15 +8,14 @@ import onnx
 
 from cxr_trt.errors import GraphError, UsageError
 from cxr_trt.export.graph_building import build_graph
-from cxr_trt.export.network_graph import MAPS, build_network_graph
-from cxr_trt.export.network_graph import PREFIX as NETWORK_PREFIX
+from cxr_trt.export.network_graph import FLOAT32_PART, build_network_graph, needed_nodes
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.precision import CalibrationMethod, Precision
 from cxr_trt.precision.calibration_images import CalibrationImages
-from cxr_trt.precision.float16 import in_network, layer_of
-from cxr_trt.precision.int8 import quantizable
+from cxr_trt.precision.float16 import in_network, layer_of, with_graph
+from cxr_trt.precision.int8 import quantizable, quantize
 from cxr_trt.precision.int8_calibration import Int8Calibration, choose_clipping, unit_of
 from cxr_trt.precision.plan import PrecisionPlan
 from cxr_trt.precision.ranges import Images, measure_ranges
@@ -108,8 +108,7 @@ def plan_int8(
     Raises GraphError if the network is already quantized or float16, or has too few layers for int8.
     """
     model = _center_crop_model(graph)
-    layers = [node for node in quantizable(model) if node.name != f"{NETWORK_PREFIX}{MAPS}"]
-    inner = layers[1:-1]  # the first and the last matter most and take little time
+    inner = quantizable(model)[1:-1]  # the first and the last matter most and take little time
     if not inner:
         raise GraphError("the network has no convolutions or matrix products between its first and its last; use fp32")
     inputs = {layer_of(node.name): node.input[0] for node in inner}
@@ -117,6 +116,15 @@ def plan_int8(
         model, images.pixels, tuple(inputs.values()), lambda fraction: on_progress("measure ranges", fraction)
     )
     thresholds = {layer: choose_clipping(ranges.histograms[name], method) for layer, name in inputs.items()}
+    if second := _layers_after_float32(model, inputs):  # they see what the quantized layers before them choose
+        names = {layer: inputs[layer] for layer in second}
+        chosen = measure_ranges(
+            quantize(model, {layer: value for layer, value in thresholds.items() if layer not in names}),
+            images.pixels,
+            tuple(names.values()),
+            lambda fraction: on_progress("measure ranges of the second pass", fraction),
+        )
+        thresholds |= {layer: choose_clipping(chosen.histograms[name], method) for layer, name in names.items()}
     scanned = images.pixels[:MAX_SCANNED_IMAGES]
     sensitivity = scan_sensitivity(model, thresholds, scanned, lambda fraction: on_progress("scan layers", fraction))
     kept = {layer: value for layer, value in thresholds.items() if sensitivity[unit_of(layer)] <= MAX_UNIT_ERROR}
@@ -124,6 +132,13 @@ def plan_int8(
         graph.weights_sha256, len(images.pixels), images.sha256, images.seed, method, kept, sensitivity
     )
     return replace(plan_float16(graph, scanned, on_progress), precision="int8", calibration=calibration)
+
+
+def _layers_after_float32(model: onnx.ModelProto, layers: Collection[str]) -> list[str]:
+    """Those of the layers that follow a part of the network which is float32 in every precision."""
+    names = [node.name for node in model.graph.node]
+    last = max((i for i, name in enumerate(names) if f".{FLOAT32_PART}." in name), default=len(names))
+    return [layer_of(name) for name in names[last:] if layer_of(name) in layers]
 
 
 def _center_crop_model(graph: ScoringGraph) -> onnx.ModelProto:
@@ -134,7 +149,9 @@ def _center_crop_model(graph: ScoringGraph) -> onnx.ModelProto:
             raise GraphError(f"the network is {kind} already, and stays as it is; leave out --precision")
         views: ViewSet = graph.spec.views if graph.spec.crop_size == graph.spec.image_size else "center"
         spec = replace(graph.spec, views=views)
-        return build_network_graph(network, spec, {}, class_maps=False)
+        model = build_network_graph(network, spec, {}, class_maps=False)
+        nodes = needed_nodes(model.graph.node, {output.name for output in model.graph.output})
+        return with_graph(model, nodes, {tensor.name: tensor for tensor in model.graph.initializer})
     if has_fixed_precision(graph):
         raise GraphError(
             "the graph holds another network, or is already quantized; it can only run with --precision fp32"

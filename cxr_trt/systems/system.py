@@ -54,6 +54,7 @@ class System:
     mean, std: per input channel, for pixels from 0 to 1.
     maps: what its class maps are.
     published: its published results, the best known first.
+    parts: the parts of its networks that are trained one after the other; none if they are trained as a whole.
     """
 
     name: str
@@ -68,6 +69,7 @@ class System:
     published: tuple[Published, ...]
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    parts: tuple[str, ...] = ()
 
     def build(self, setting: str) -> "CropNetwork":
         """A network with random weights, by the name of its setting; needs PyTorch.

@@ -16,7 +16,16 @@ from train.recipe import RECIPES, read_recipe  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SIZES = {"paper": (112, 96), "wang2017-alexnet": (128, 96), "chexnet-2017": (96, 96)}
+SIZES = {
+    "paper": (112, 96),
+    "wang2017-alexnet": (128, 96),
+    "chexnet-2017": (96, 96),
+    "agcnn-densenet121": (112, 96),
+    "li2018-bags": (64, 64),
+    "yao2018": (128, 128),
+    "yao2017-b2": (128, 128),
+    "dnetloc": (256, 256),
+}
 
 
 def test_each_system_is_among_those_that_are_trained_here():
@@ -43,10 +52,11 @@ def labels(cxr14, tmp_path_factory):
 def test_a_recipe_trains_validates_and_writes_a_checkpoint(name, labels, cxr14, tmp_path):
     """With its own loss and optimizer; small images and small batches."""
     recipe, (image_size, crop_size) = read_recipe(name), SIZES[name]
+    system = find_system(recipe.setting)
     small = {"image_size": image_size, "crop_size": crop_size, "batch": 4, "accumulate": 2, "epochs": 1}
     lines = (RECIPES / f"{name}.toml").read_text().splitlines()
     kept = [line for line in lines if line.split(" =")[0] not in small]
-    (tmp_path / "small.toml").write_text("\n".join([*kept, *(f"{key} = {value}" for key, value in small.items())]))
+    (tmp_path / "small.toml").write_text("\n".join([*(f"{key} = {value}" for key, value in small.items()), *kept]))
     options = ["--labels", labels, "--images", cxr14 / "images", "--out", tmp_path / "run", "--device", "cpu"]
     torch.manual_seed(recipe.seed)
     before = find_system(recipe.setting).build(recipe.setting).state_dict()
@@ -56,13 +66,18 @@ def test_a_recipe_trains_validates_and_writes_a_checkpoint(name, labels, cxr14, 
     assert "8 training and 4 validation images" in result.stderr
     assert "epoch 1: loss " in result.stderr
 
-    loaded = load_checkpoint(tmp_path / "run" / "best.safetensors", recipe.setting)
+    again = CliRunner().invoke(main, [str(tmp_path / "small.toml"), *map(str, options)])
+    assert again.exit_code == 0
+    assert "epoch 1: loss " not in again.stderr
+
+    last = recipe.stages[-1].part if recipe.stages else ""
+    loaded = load_checkpoint(tmp_path / "run" / last / "best.safetensors", recipe.setting)
     assert loaded.weights == "trained"
     sizes = Size.square(image_size), Size.square(crop_size)
     assert (loaded.spec.image_size, loaded.spec.crop_size) == sizes
     moved = [key for key, value in loaded.network.named_parameters() if not torch.equal(value, before[key])]
     assert len(moved) > 0.9 * len(list(loaded.network.parameters()))
     with torch.inference_mode():
-        outputs, maps = loaded.network.outputs_and_maps(torch.randn(2, 3, crop_size, crop_size))
+        outputs, maps = loaded.network.outputs_and_maps(torch.randn(2, len(system.mean), crop_size, crop_size))
     assert torch.isfinite(outputs).all()
-    assert maps is not None
+    assert (maps is None) == (system.maps == "none")

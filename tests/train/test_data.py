@@ -6,7 +6,7 @@ import pytest
 
 from cxr_trt.errors import CxrTrtError
 from cxr_trt.findings import FINDINGS
-from train.data import carve, find_images, read_data
+from train.data import UNKNOWN, carve, find_images, random_split, read_data
 from train.errors import DataError
 
 NIH_HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID"
@@ -161,8 +161,8 @@ def test_what_nihs_files_may_not_be(nih, changes, sentence):
         ([f"1.png,1,train{ZEROS}", f"2.png,1,test{ZEROS}"], "patient 1 is on two sides"),
         ([f"1.png,1,train_val{ZEROS}", f"2.png,2,val{ZEROS}"], "has both val and train_val"),
         ([f"1.png,1,training{ZEROS}"], "split 'training' is unknown"),
-        ([f"1.png,1,train,-1{ZEROS[2:]}"], "Atelectasis of 1.png is '-1'; it must be 0 or 1"),
-        ([f"1.png,1,train,{ZEROS[2:]}"], "Atelectasis of 1.png is ''"),
+        ([f"1.png,1,train,-1{ZEROS[2:]}"], "Atelectasis of 1.png is '-1'; it must be 0, 1 or empty"),
+        ([f"1.png,1,train, {ZEROS[2:]}"], "Atelectasis of 1.png is ' '"),
     ],
 )
 def test_what_a_table_may_not_be(table, rows, sentence):
@@ -194,3 +194,37 @@ def test_images_are_found_in_folders_below(tmp_path):
         find_images(tmp_path, ["images/a.png"])
     with pytest.raises(DataError, match="no such folder of images"):
         find_images(tmp_path / "none", ["a.png"])
+
+
+def test_random_splits_divide_patients_or_images_by_their_shares():
+    patients = [f"{number}" for number in range(2000) for _ in range(number % 5 + 1)]
+    names = [f"{i}.png" for i in range(len(patients))]
+    by_patient, by_image = random_split(patients, 0), random_split(names, 0)
+    for splits in (by_patient, by_image):
+        shares = {split: count / len(names) for split, count in Counter(splits).items()}
+        assert shares == pytest.approx({"train": 0.7, "val": 0.1, "test": 0.2}, abs=0.002)
+    sides = {(patient, split) for patient, split in zip(patients, by_patient, strict=True)}
+    assert len(sides) == 2000
+    assert len({(patient, split) for patient, split in zip(patients, by_image, strict=True)}) > 3000
+    assert random_split(patients[::-1], 0) == by_patient[::-1]
+    assert random_split(patients, 1) != by_patient
+    assert Counter(random_split(["a", "b", "c"], 0)) <= Counter(train=3, val=3, test=3)
+
+
+def test_a_random_split_takes_the_place_of_lists_and_of_the_column(nih, table):
+    rows = [f"{patient}_{i}.png,Mass,0,{patient}" for patient in range(100) for i in range(3)]
+    labels = nih(rows, train_val="", test="")
+    by_patient = read_data(labels, split="random by patient")
+    assert len({*zip(by_patient.patients, by_patient.splits, strict=True)}) == 100
+    by_image = read_data(labels, split="random by image")
+    assert len({*zip(by_image.patients, by_image.splits, strict=True)}) > 100
+    assert by_image.split_hash != by_patient.split_hash
+    with pytest.raises(DataError, match="the recipe's split is random by image, which NIH's lists are not"):
+        read_data(labels, labels.parent, split="random by image")
+    own = table([f"{i}.png,{i},test{ZEROS}" for i in range(50)])
+    assert Counter(read_data(own, split="random by patient").splits)["train"] == 35
+
+
+def test_an_empty_label_is_unknown(table):
+    data = read_data(table([f"1.png,1,train,,1{',0' * 12}", f"2.png,2,val{ZEROS}"]))
+    assert data.labels[0].tolist() == [UNKNOWN, 1, *[0] * 12]

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from cxr_trt.images.preprocess import preprocess  # noqa: E402
 from cxr_trt.model.checkpoint import PAPER_SIZES  # noqa: E402
 from cxr_trt.model.network import Network  # noqa: E402
 from cxr_trt.model.settings import SETTINGS  # noqa: E402
-from train.augment import Augmentation, Crops, center_crops, cut_crops, random_crops  # noqa: E402
+from train.augment import Augmentation, center_crops, cut_crops, random_crops  # noqa: E402
 from train.batches import LabelledImages  # noqa: E402
 from train.cache import cached_images  # noqa: E402
 from train.imagenet import load_imagenet  # noqa: E402
@@ -107,23 +108,20 @@ def test_a_crop_is_turned_and_scaled_about_its_own_centre():
     image = np.zeros((1, 101, 101), np.uint8)
     image[0, 60, 70] = 255  # 10 right of the middle of the crop at (30, 30)
     for degrees, scale, place in ((0, 2, (30, 35)), (90, 1, (40, 30)), (-90, 0.5, (10, 30))):
-        crops = center_crops(np.array([0]), 40)
-        crops = Crops(
-            crops.rows, np.array([[30, 30]]), crops.mirrored, *np.array([[scale], [degrees], [1], [0]], float)
-        )
+        changes = {"offsets": np.array([[30.0, 30.0]]), "scale": np.array([scale]), "rotation": np.array([degrees])}
+        crops = dataclasses.replace(center_crops(np.array([0]), 40), **changes)
         (crop,) = cut_crops(image, crops, 61)
         assert np.unravel_index(crop.argmax(), crop.shape) == place
 
 
 def test_contrast_stretches_greys_about_the_middle_and_shifts_them():
     greys = np.array([[[0, 100, 127, 128, 200, 255]]], np.uint8).repeat(6, 1)
-    crops = center_crops(np.array([0]), 0)
-    crops = Crops(crops.rows, crops.offsets, crops.mirrored, *np.array([[1], [0], [1.2], [10]], float))
+    crops = dataclasses.replace(center_crops(np.array([0]), 0), contrast=np.array([1.2]), shift=np.array([10.0]))
     np.testing.assert_array_equal(cut_crops(greys, crops, 6)[0, 0], [0, 104, 137, 138, 224, 255])
 
 
 def test_random_changes_stay_within_their_ranges():
-    crops = random_crops(np.arange(1000), 8, Augmentation(0.1, 10, 0.2), np.random.default_rng(0))
+    crops = random_crops(np.arange(1000), 32, 8, Augmentation(0.1, 10, 0.2), np.random.default_rng(0))
     for values, low, high in (
         (crops.scale, 0.9, 1.1),
         (crops.rotation, -10, 10),
@@ -132,6 +130,37 @@ def test_random_changes_stay_within_their_ranges():
     ):
         assert values.min() == pytest.approx(low, abs=(high - low) / 100)
         assert values.max() == pytest.approx(high, abs=(high - low) / 100)
+
+
+def test_a_resized_crop_lies_in_its_image_and_shows_what_it_says():
+    rows, columns = np.indices((80, 80))
+    images = np.stack([3 * rows, 3 * columns]).astype(np.uint8)
+    crops = random_crops(np.array([0, 1] * 500), 40, 40, Augmentation(min_area=0.1), np.random.default_rng(0))
+    sides = 40 * crops.shown
+    assert (crops.offsets >= 0).all()
+    assert (crops.offsets + sides <= 80).all()
+    assert (sides == sides.round()).all()
+    area, ratio = sides.prod(1) / 80**2, sides[:, 0] / sides[:, 1]
+    assert (area.min(), area.max()) == pytest.approx((0.1, 1), abs=0.03)
+    assert (ratio.min(), ratio.max()) == pytest.approx((3 / 4, 4 / 3), abs=0.05)
+    for place, row in ((crops.offsets[:, 0], 0), (crops.offsets[:, 1], 1)):
+        assert {0, 40} < set(place)
+        chosen = crops.rows == row
+        cut = cut_crops(images, crops, 40)[chosen].astype(float) / 3
+        middle = (place + (sides[:, row] - 1) / 2)[chosen]
+        np.testing.assert_allclose(cut.mean((1, 2)), middle, atol=0.5)
+        spread = np.ptp(cut, axis=row + 1).mean(1)
+        np.testing.assert_allclose(spread, 39 / 40 * sides[chosen, row], atol=1.5)
+
+
+def test_a_crop_can_be_moved_beyond_its_image():
+    image = np.full((1, 32, 32), 200, np.uint8)
+    crops = random_crops(np.zeros(500, int), 32, 0, Augmentation(translation=8), np.random.default_rng(0))
+    assert (crops.offsets.min(), crops.offsets.max()) == pytest.approx((-8, 8), abs=0.1)
+    seen = (cut_crops(image, crops, 32) > 100).sum((1, 2)) / 32**2
+    expected = ((32 - np.abs(crops.offsets)) / 32).prod(1)
+    np.testing.assert_allclose(seen, expected, atol=0.05)
+    assert seen.min() < 0.65
 
 
 def write_images(folder: Path) -> list[Path]:
@@ -240,6 +269,26 @@ def test_the_recipes_of_the_paper_differ_in_the_network_alone():
         ("0.99]", "1.5]", "must be two numbers from 0 to below 1"),
         ("betas", "# betas", r"betas \[\] must be two numbers"),
         ("batch = 16", 'batch = 16\nloss = "hinge"', "loss is 'hinge'; it must be bce or w-cel"),
+        ("batch = 16", 'batch = 16\nselect = ["auc"]', r"select is \['auc'\]; it must be loss or auc"),
+        ("batch = 16", 'batch = 16\nsplit = "mine"', "split is 'mine'; it must be official or random by patient or"),
+        (
+            "batch = 16",
+            "batch = 16\nrate_steps = [20, 10]",
+            r"rate_steps \[20, 10\] must be numbers of epochs that rise",
+        ),
+        ("batch = 16", "batch = 16\nrate_steps = [0.5]", r"rate_steps \[0\.5\] must be"),
+        ("batch = 16", "batch = 16\nrate_factor = 1", "rate_factor is 1.0; it must be below 1"),
+        ("batch = 16", "batch = 16\nstop_after = -1", "stop_after is -1; it must be 0 or more"),
+        ("batch = 16", "batch = 16\none_cycle = true\nstop_after = 2", "leave out rate_steps and stop_after"),
+        ("448", "448\ncrop_spread = 64\nmin_area = 0.1", "both choose the size of crops"),
+        ("batch = 16", "batch = 16\npart = 'fusion'", "part is 'fusion'; paper is trained as a whole"),
+        (
+            '"paper"',
+            '"agcnn-resnet50"',
+            "agcnn-resnet50 is trained in stages: give a .* of global_branch, local_branch",
+        ),
+        ("epochs = 40", "epochs = 40\n[[stage]]\npart = ''", "its stages train ; paper is trained in no stages"),
+        ("epochs = 40", "epochs = 40\n[stage]\npart = ''", "stage must be tables"),
         ("batch = 16", 'batch = 16\noptimizer = ["sgd"]', r"optimizer is \['sgd'\]; it must be adam or sgd"),
         ("batch = 16", 'batch = 16\noptimizer = "sgd"', "betas is of the optimizer adam; leave it out with sgd"),
         ("batch = 16", "batch = 16\nmomentum = 0.9", "momentum is of the optimizer sgd; leave it out with adam"),
