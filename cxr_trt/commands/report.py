@@ -1,6 +1,5 @@
 """The command `cxr-trt report`: a table of scores as one HTML page."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.report_inputs import read_cases_or_journal, read_truth
 from cxr_trt.errors import UsageError
 from cxr_trt.outputs import check_output, replacing
+from cxr_trt.processors import processors
 from cxr_trt.report.page import build_page
 from cxr_trt.report.pictures import Picture, make_pictures
 
@@ -60,7 +60,7 @@ def report(
         wanted = sorted(table.cases, key=lambda case: max(case.scores), reverse=True)[:pictures]
         with FileProgress(len(wanted)) as progress:
             made = make_pictures(
-                table.findings, wanted, images, heatmaps, os.cpu_count() or 1, lambda: progress.advance(error=False)
+                table.findings, wanted, images, heatmaps, processors(), lambda: progress.advance(error=False)
             )
         if len(wanted) < len(table.cases):
             say(f"only the {len(wanted)} X-rays with the highest scores have pictures (--pictures)")

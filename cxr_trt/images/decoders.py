@@ -28,6 +28,7 @@ from cxr_trt.errors import BackendError
 from cxr_trt.images.files import Source
 from cxr_trt.images.image import MAX_PIXELS, Identity
 from cxr_trt.images.preprocess import Fit
+from cxr_trt.processors import processors
 from cxr_trt.views import Size
 
 ANSWER_HEAD = struct.Struct("<II")  # an answer starts with the lengths of its JSON and its pixels, which follow
@@ -99,6 +100,7 @@ class Decoders(Closing):
         identities: bool = False,
         spares: "Spares | None" = None,
     ) -> None:
+        self.workers = workers
         self._wanted = _Wanted(Size.of(size), fit, picture, identities)
         self._limits, self._threads_each, self._spares = limits, _threads_each(workers), spares
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -273,7 +275,7 @@ class _Process:
 
 def _threads_each(workers: int) -> int:
     """Threads of each of so many processes."""
-    return max(1, min(len(os.sched_getaffinity(0)) // workers, MAX_THREADS))
+    return max(1, min(processors() // workers, MAX_THREADS))
 
 
 def _cause(exit_code: int | None) -> str:

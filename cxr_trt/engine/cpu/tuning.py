@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cxr_trt.engine.backend import Backend, Runner
-from cxr_trt.engine.cpu.config import CpuConfig, cores, processors
+from cxr_trt.engine.cpu.config import CpuConfig
 from cxr_trt.export.pictures import check_pictures
+from cxr_trt.processors import cores, processors
 from cxr_trt.progress import ProgressCallback
 from cxr_trt.spec import Specification
 
