@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 from cxr_trt.cluster.listing import FileList
 from cxr_trt.cluster.parts import write_part
 from cxr_trt.images.files import Source
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import Result, score_files
+from cxr_trt.storage import Location
 from cxr_trt.tables.rows import Row
 
 
 def score_shards(
-    engine: Engine, files: FileList, shards: Sequence[int], folder: Path, workers: int | None
+    engine: Engine, files: FileList, shards: Sequence[int], folder: Location, workers: int | None
 ) -> Iterator[Result]:
     """Score shards in order, and write the part of each as soon as its last file is scored.
 
@@ -30,19 +30,18 @@ def score_shards(
         The result of each file. The part is written when the next result is asked for.
 
     Raises:
-        UsageError, BackendError: see `write_part` and `cxr_trt.score.pipeline.score_files`.
+        UsageError, StorageError, BackendError: see `write_part` and `cxr_trt.score.pipeline.score_files`.
     """
-    sizes = files.shard_sizes()
     results = score_files(engine, _sources(files, shards), workers=workers)
     for shard in shards:
         rows: list[Row] = []
-        for result in islice(results, sizes[shard]):
+        for result in islice(results, files.shards.size(shard)):
             if not result.skipped:
                 rows.append(result.row)
             yield result
-        write_part(folder, files, shard, rows, sizes[shard] - len(rows), engine)
+        write_part(folder, files, shard, rows, files.shards.size(shard) - len(rows), engine)
 
 
 def _sources(files: FileList, shards: Sequence[int]) -> Iterator[Source]:
     for shard in shards:
-        yield from files.shard(shard)
+        yield from files.sources(shard)

@@ -17,7 +17,7 @@ from cxr_trt.commands.kept_rows import (
     write_kept_rows,
 )
 from cxr_trt.commands.messages import file_count, message_options, say
-from cxr_trt.commands.options import PATH, finish, heatmap_options, overwrite_option, workers_option
+from cxr_trt.commands.options import LOCATION, PATH, finish, heatmap_options, overwrite_option, workers_option
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.run import Run, describe
 from cxr_trt.commands.score_list import WHOLE, Part, PartType, check_options, is_list, score_list
@@ -33,6 +33,7 @@ from cxr_trt.results.writer import ResultWriter, check_result_folder, write_resu
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
 from cxr_trt.score.pipeline import default_workers, score_files
+from cxr_trt.storage import Location
 from cxr_trt.tables.rows import Row
 from cxr_trt.tables.uids import UidColumns
 from cxr_trt.tables.writing import standard_output
@@ -41,7 +42,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
 
 
 @click.command()
-@click.argument("paths", nargs=-1, type=PATH)
+@click.argument("paths", nargs=-1, type=LOCATION)
 @selection_options
 @click.option(
     "-e",
@@ -55,7 +56,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
 @click.option(
     "-o",
     "--output",
-    type=PATH,
+    type=LOCATION,
     help="The table to write: .csv, .parquet, .jsonl or .xlsx. Default: CSV to standard output.",
 )
 @click.option("--table", is_flag=True, help="Print a readable table (the default on a terminal without -o).")
@@ -90,12 +91,12 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
 @overwrite_option
 @message_options
 def score(
-    paths: tuple[Path, ...],
+    paths: tuple[Location, ...],
     files_from: Path | None,
     exclude: tuple[str, ...],
     limit: int | None,
     bundle: Path | None,
-    output: Path | None,
+    output: Location | None,
     table: bool,
     append: bool,
     bom: bool,
@@ -118,6 +119,8 @@ def score(
     overwrite: bool,
 ) -> None:
     """Score the X-rays in PATHS: files, and folders with everything below them. DICOM, PNG, JPEG and TIFF.
+
+    PATHS and -o may be places in object storage: s3://, gs:// or abfss://.
 
     Scored rows are kept in a journal beside the table: the same command again scores only what is new or changed.
     """
@@ -214,11 +217,11 @@ def _uid_columns(*, uids: bool, key_file: Path | None) -> UidColumns | None:
 
 
 def _check_result_folders(
-    folders: Iterable[Path | None], scored: Sequence[Path], journal: Journal | None, *, overwrite: bool
+    folders: Iterable[Path | None], scored: Sequence[Location], journal: Journal | None, *, overwrite: bool
 ) -> None:
     for folder in filter(None, folders):
         is_ours = journal is not None and journal.has_made(str(folder.resolve()))
-        check_result_folder(folder, scored, overwrite=overwrite or is_ours)
+        check_result_folder(folder, [path for path in scored if isinstance(path, Path)], overwrite=overwrite or is_ours)
 
 
 def _started_decoders(sources: Sequence[Source], workers: int) -> Spares:
@@ -286,7 +289,7 @@ def _announce(engine: Engine, selection: Selection) -> None:
         say(warning, "warning")
 
 
-def _summarise(progress: FileProgress, run: Run, output: Path | None, writers: Sequence[ResultWriter]) -> None:
+def _summarise(progress: FileProgress, run: Run, output: Location | None, writers: Sequence[ResultWriter]) -> None:
     errors = run.errors
     earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
     speed = f", {progress.files_per_second:.2f} files/s" if progress.done > progress.known else ""

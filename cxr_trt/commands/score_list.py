@@ -1,14 +1,13 @@
 """`cxr-trt score LIST`: scores the shards of a list, or a part of them, into a folder of parts."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import click
 from click.core import ParameterSource
 
 from cxr_trt.cluster.listing import LIST_FILE, FileList
-from cxr_trt.cluster.parts import missing_parts, part_path
+from cxr_trt.cluster.parts import facts_of_parts, part_path
 from cxr_trt.cluster.scoring import score_shards
 from cxr_trt.commands.messages import file_count, say
 from cxr_trt.commands.options import finish
@@ -17,6 +16,7 @@ from cxr_trt.commands.run import describe
 from cxr_trt.errors import UsageError
 from cxr_trt.outputs import check_folder
 from cxr_trt.score.engine import Engine
+from cxr_trt.storage import Location, Url, check_writable
 
 OPTIONS_OF_A_LIST = ("paths", "bundle", "output", "part", "workers", "overwrite")
 
@@ -49,7 +49,7 @@ class PartType(click.ParamType):  # type: ignore[type-arg]
         return Part(int(number), int(of))
 
 
-def is_list(paths: Sequence[Path]) -> bool:
+def is_list(paths: Sequence[Location]) -> bool:
     """Whether the command was given a list of `cxr-trt list`, and nothing else."""
     return len(paths) == 1 and (paths[0] / LIST_FILE).is_file()
 
@@ -64,21 +64,23 @@ def check_options(context: click.Context) -> None:
 
 
 def score_list(
-    folder: Path, engine: Engine, output: Path | None, part: Part, workers: int | None, *, overwrite: bool
+    folder: Location, engine: Engine, output: Location | None, part: Part, workers: int | None, *, overwrite: bool
 ) -> None:
     """Score the shards of a part of a list that have no rows yet, and finish as `cxr-trt score` does."""
     files = FileList.open(folder)
     if output is None or output.suffix:
         raise UsageError("the rows of a list are written in parts: name a folder for them with -o")
-    check_folder(output)
-    mine = part.shards(files.shards)
+    if isinstance(output, Url):
+        check_writable(output)
+    else:
+        check_folder(output)
+    mine = part.shards(files.shards.count)
     if overwrite:
         for shard in mine:
             part_path(output, shard).unlink(missing_ok=True)
-    missing = set(missing_parts(output, files, engine.fingerprint))
-    shards = [shard for shard in mine if shard in missing]
-    sizes = files.shard_sizes()
-    total = sum(sizes[shard] for shard in shards)
+    done = facts_of_parts(output, files, mine, engine.fingerprint)
+    shards = [shard for shard in mine if shard not in done]
+    total = sum(map(files.shards.size, shards))
     say(f"scoring {file_count(total)} in {len(shards)} of {len(mine)} shards: {describe(engine)}, {engine.fingerprint}")
     for warning in engine.warnings:
         say(warning, "warning")
