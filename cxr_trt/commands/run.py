@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from cxr_trt.commands.progress import FileProgress
+from cxr_trt.engine.manifest import Manifest
 from cxr_trt.images.files import Selection
 from cxr_trt.results.writer import ResultWriter
 from cxr_trt.score.engine import Engine
@@ -22,10 +23,9 @@ MAX_SHOWN_ERRORS = 20
 MAX_SHOWN_WARNINGS = 5
 
 
-def describe(engine: Engine) -> str:
+def describe(manifest: Manifest) -> str:
     """Software, precision and views of an engine."""
-    manifest = engine.manifest
-    return f"{manifest.backend} {manifest.backend_version}, {manifest.precision}, {engine.spec.views}"
+    return f"{manifest.backend} {manifest.backend_version}, {manifest.precision}, {manifest.graph.spec.views}"
 
 
 class Sample:
@@ -62,7 +62,7 @@ class Run:
         if journal:
             journal.note_fact("findings", json.dumps(engine.spec.findings))
             journal.note_fact("fingerprint", engine.fingerprint)
-            journal.note_fact("engine", describe(engine))
+            journal.note_fact("engine", describe(engine.manifest))
             for writer in writers:
                 journal.note_made(str(writer.folder.resolve()))
 

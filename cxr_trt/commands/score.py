@@ -20,7 +20,16 @@ from cxr_trt.commands.messages import file_count, message_options, say
 from cxr_trt.commands.options import LOCATION, PATH, finish, heatmap_options, overwrite_option, workers_option
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.run import Run, describe
-from cxr_trt.commands.score_list import WHOLE, Part, PartType, check_options, is_list, score_list
+from cxr_trt.commands.score_list import (
+    WHOLE,
+    Part,
+    PartType,
+    RayOptions,
+    check_options,
+    is_list,
+    score_list,
+    score_list_on_ray,
+)
 from cxr_trt.commands.selection import choose_files, selection_options
 from cxr_trt.commands.terminal import show_rows
 from cxr_trt.errors import UsageError
@@ -83,6 +92,20 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
     type=PartType(),
     help="Of a list of `cxr-trt list`: score only its I-th part of N, such as 7/100. -o then names a folder.",
 )
+@click.option(
+    "--ray", "address", metavar="ADDRESS", help="Score a list on this Ray cluster; auto: the one that runs here."
+)
+@click.option("--actors", type=click.IntRange(1), help="With --ray: engines at once. Default: as many as fit.")
+@click.option(
+    "--cpus",
+    type=click.FloatRange(0, min_open=True),
+    help="With --ray: CPUs of each actor. Default: a node's, divided among its GPUs.",
+)
+@click.option(
+    "--gpus",
+    type=click.FloatRange(0, min_open=True),
+    help="With --ray: GPUs of each actor. Default: 1 if the engine needs one.",
+)
 @workers_option
 @click.option("--fresh", is_flag=True, help="Start over: forget what an earlier run has scored.")
 @click.option(
@@ -113,6 +136,10 @@ def score(
     raw_maps: bool,
     full_size: bool,
     part: Part | None,
+    address: str | None,
+    actors: int | None,
+    cpus: float | None,
+    gpus: float | None,
     workers: int | None,
     fresh: bool,
     json_path: Path | None,
@@ -126,11 +153,20 @@ def score(
     """
     if is_list(paths):
         check_options(click.get_current_context())
+        if address:
+            named, ray = _bundle(bundle), RayOptions(address, actors, cpus, gpus)
+            if named is None:
+                raise UsageError("--ray: which engine? Name one with --engine")
+            score_list_on_ray(paths[0], named, output, part or WHOLE, workers, ray, overwrite=overwrite)
+            return
+        if actors or cpus or gpus:
+            raise UsageError("--actors, --cpus and --gpus are about a Ray cluster; add --ray")
         with _open_engine(bundle) as engine:
             score_list(paths[0], engine, output, part or WHOLE, workers, overwrite=overwrite)
         return
-    if part:
-        raise UsageError("--part is for a list of files: name one that `cxr-trt list` made")
+    if part or address or actors or cpus or gpus:
+        what = "--part" if part else "--ray" if address else "--actors, --cpus or --gpus"
+        raise UsageError(f"{what} is for a list of files: name one that `cxr-trt list` made")
     check_table_options(output, append=append, bom=bom)
     _check_result_options(heatmaps, dicom_results, raw_maps=raw_maps, full_size=full_size)
     uid_columns = _uid_columns(uids=uids, key_file=pseudonyms)
@@ -256,13 +292,18 @@ def _result_writers(
     return writers
 
 
-def _open_engine(bundle: Path | None) -> Engine:
-    """The engine that is named, the only one in the current folder, or that of the demonstration network."""
-    bundles = [bundle] if bundle else sorted(Path().glob("*.cxr"))
+def _bundle(named: Path | None) -> Path | None:
+    """The bundle that is named, or the only one in the current folder."""
+    bundles = [named] if named else sorted(Path().glob("*.cxr"))
     if len(bundles) > 1:
         raise UsageError(f"which engine? There are {len(bundles)} .cxr folders here; name one with --engine")
-    if bundles:
-        return Engine(bundles[0])
+    return bundles[0] if bundles else None
+
+
+def _open_engine(named: Path | None) -> Engine:
+    """The engine of `_bundle`, or that of the demonstration network."""
+    if bundle := _bundle(named):
+        return Engine(bundle)
     from cxr_trt.commands.demo import demo_engine  # what it takes to build an engine is slow to import
 
     return demo_engine()
@@ -282,7 +323,7 @@ def _say_row(row: Row) -> None:
 
 def _announce(engine: Engine, selection: Selection) -> None:
     say(
-        f"scoring {file_count(len(selection.sources))}: {describe(engine)}, engine {engine.fingerprint}"
+        f"scoring {file_count(len(selection.sources))}: {describe(engine.manifest)}, engine {engine.fingerprint}"
         + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else "")
     )
     for warning in engine.warnings:

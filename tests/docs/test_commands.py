@@ -38,6 +38,8 @@ NOT_EXECUTED = {
     r"docker ": "needs a container engine",
     r"openssl rand ": "makes a random key; the pages are given one",
     r"cxr-trt .*s3://": "needs a store; tests/cluster/test_object_storage.py has one",
+    r"ray start ": "starts a cluster that listens on all interfaces",
+    r"cxr-trt .*--ray ": "needs a cluster; tests/cluster/test_ray.py has one",
     r"make demo$": "CI runs it beside the tests",
     r"make test$": "runs this test",
     r"make test T=": "makes an environment; test_contributing.py runs the tests that CONTRIBUTING.md adds",
