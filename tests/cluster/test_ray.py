@@ -86,6 +86,7 @@ def check_table(cli, run, parts, *, but=()):
 def test_a_file_that_the_engine_dies_of_costs_one_row_and_nothing_is_done_twice(cluster, run, parts, cli):
     said = end(start(cluster, run, parts, "--actors", 2))
     assert said.count("its process died, or its node; it is tried again") == 4  # twice in its shard, and twice alone
+    assert "usage" not in said.lower()
     (row,) = check_table(cli, run, parts, but=["012.png"])
     assert row["error"].startswith("the engine failed on this file: its process died")
     assert row["Mass"] is None

@@ -216,6 +216,38 @@ def test_a_process_reads_the_names_of_its_own_shards_alone(here):
     assert all(source.path.exists() for number in range(4) for source in files.sources(number))
 
 
+MEASURE = """
+import sys
+from pathlib import Path
+from cxr_trt.cluster.listing import FileList, write_list
+from cxr_trt.images.files import Selection, Source
+from cxr_trt.measure.machine import peak_memory
+
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+if not folder.exists():
+    names = (f"site/{number * 2654435761 % (1 << 64):016x}/{number:09}.dcm" for number in range(count))
+    sources = tuple(Source(Path("/xrays", name), name) for name in names)
+    write_list(Selection(sources, {}, "/xrays"), folder, 512, sizes=[1] * count, overwrite=False)
+else:
+    files = FileList.open(folder)
+    for shard in range(0, files.shards.count, max(1, files.shards.count // 10)):
+        assert len(files.sources(shard)) == files.shards.size(shard)
+    print(peak_memory())
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_list(tmp_path):
+    peaks = []
+    for count in (1_000, 100_000):
+        for _ in range(2):
+            command = [sys.executable, "-c", MEASURE, str(tmp_path / str(count)), str(count)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        peaks.append(float(done.stdout))
+    assert peaks[1] < peaks[0] + 20, f"{peaks} MiB"
+
+
 def test_calibrated_columns_are_in_the_table(cli, tmp_path, cheap_bundle, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(cheap_bundle, "mine.cxr")
