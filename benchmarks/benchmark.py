@@ -27,6 +27,7 @@ from cxr_trt.engine.choice import GPU_BACKENDS
 from cxr_trt.engine.gpu.cuda import gpu as gpu_of_this_machine
 from cxr_trt.images.preprocess import preprocess
 from cxr_trt.markdown import markdown_table
+from cxr_trt.processors import processors
 
 PACKAGES = (
     "openvino",
@@ -121,7 +122,7 @@ def measure(files: int, rounds: int, only: tuple[str, ...], calibrate: Path | No
         "rounds": rounds,
         "files": files,
         "size": PNG_SIDE,
-        "workers": len(os.sched_getaffinity(0)),
+        "workers": processors(),
         "int8": calibrate is not None,
         "avx2": avx2,
         **({"gpu": gpu_of_this_machine().name} if gpu else {}),

@@ -28,6 +28,7 @@ from cxr_trt.engine.backend import Pending
 from cxr_trt.errors import BackendError
 from cxr_trt.images.files import find_files
 from cxr_trt.markdown import markdown_table
+from cxr_trt.processors import processors
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
 
@@ -295,7 +296,7 @@ def measure(only: tuple[str, ...], share: float, files: int, seed: int) -> Resul
     """Let every fault happen, and give the same command again."""
     drop_privileges()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process, and its children, would ignore it
-    workers = os.cpu_count() or 1
+    workers = processors()
     places: SimpleQueue[Place] = SimpleQueue()
 
     def run(fault: str) -> Result:

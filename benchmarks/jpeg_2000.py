@@ -22,6 +22,7 @@ from benchmarks.feed_rate import MIN_FILES, decoded_files, files_per_second
 from benchmarks.study import ROOT, Result
 from benchmarks.tools.jpeg2000_libraries import LIBRARIES, with_imagecodecs
 from cxr_trt.markdown import markdown_table
+from cxr_trt.processors import processors
 
 PACKAGES = ("imagecodecs", "pillow", "python-gdcm", "pylibjpeg-openjpeg", "pydicom")
 LOSSY_PSNR = 45  # dB, of the file of 8 bits
@@ -54,7 +55,7 @@ OpenJPEG; decoders for GPUs.
 @click.option("--rounds", type=click.IntRange(1), default=5, help="In which all take turns.")
 def measure(seconds: float, rounds: int) -> Result:
     """Decode each kind of stream with each library."""
-    processors = len(os.sched_getaffinity(0))
+    count = processors()
     found = {}
     with tempfile.TemporaryDirectory() as name:
         for kind, stream in streams().items():
@@ -62,11 +63,11 @@ def measure(seconds: float, rounds: int) -> Result:
             files = write_files(folder, stream, count=max(MIN_FILES, round(seconds / _seconds_of_one(stream))))
             measured: dict[str, list[float]] = {}
             contestants: dict[str, Callable[[], float]] = {}
-            for processes in sorted({1, processors}):
+            for processes in sorted({1, count}):
                 contestants[f"{OURS}, {processes}"] = partial(_ours, files, processes)
                 for library in LIBRARIES:
                     contestants[f"{library}, {processes}"] = partial(
-                        _alone, library, folder / "stream.j2k", processes, processors // processes, seconds
+                        _alone, library, folder / "stream.j2k", processes, count // processes, seconds
                     )
             for number in range(rounds):
                 order = list(contestants)
@@ -79,7 +80,7 @@ def measure(seconds: float, rounds: int) -> Result:
                 },
             }
     height, width = with_imagecodecs(stream).shape
-    return {"rounds": rounds, "processors": processors, "height": height, "width": width, "streams": found}
+    return {"rounds": rounds, "processors": count, "height": height, "width": width, "streams": found}
 
 
 def streams() -> dict[str, bytes]:

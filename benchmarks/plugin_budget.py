@@ -1,7 +1,6 @@
 """What the compiled CUDA kernel takes from each GPU, read from ptxas and the disassembly: nothing runs on a GPU."""
 
 import ctypes
-import os
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from toolchain import PLUGINS, compile_for_cpu
 
 from benchmarks.study import Result
 from cxr_trt.markdown import markdown_table
+from cxr_trt.processors import processors
 
 PACKAGES = ("nvidia-cuda-nvdisasm",)
 ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120)
@@ -191,7 +191,7 @@ def kernel_name(kernel: Result) -> str:
 def measure(chosen: tuple[int, ...]) -> Result:
     """Compile the kernel for every architecture."""
     architectures = chosen or ARCHITECTURES
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processors()) as pool:
         occupancy = Occupancy(Path(folder))
         compiled = dict(zip(architectures, pool.map(compile_kernels, architectures), strict=True))
         kernels = {capability(arch): describe(arch, found, occupancy) for arch, found in compiled.items()}

@@ -14,6 +14,7 @@ import click
 
 from benchmarks.study import ROOT, Result
 from cxr_trt.markdown import markdown_table
+from cxr_trt.processors import processors
 
 PACKAGES = ("pytest", "nvidia-cuda-nvdisasm")
 PLUGINS = ROOT / "plugins"
@@ -205,7 +206,7 @@ def measure(only: tuple[str, ...]) -> Result:
     """Run the tests of the plugin on every planted bug."""
     chosen = [bug for bug in BUGS if not only or any(word in bug[0] for word in only)]
     found = {}
-    with ThreadPoolExecutor(max(3, (os.cpu_count() or 2) // 2)) as pool:
+    with ThreadPoolExecutor(max(3, processors() // 2)) as pool:
         for bug, seen in zip(chosen, pool.map(lambda bug: plant(*bug), chosen), strict=True):
             found[bug[0]] = seen
             click.echo(f"{bug[0]}: {', '.join(check for check, text in seen.items() if text) or 'not seen'}", err=True)

@@ -7,6 +7,7 @@
     ├── DicomHeaderError        a DICOM file for which no DICOM result can be made
     ├── CheckpointError         weights that do not fit the network
     ├── GraphError              an ONNX file that is not a scoring graph, or one that PyTorch disagrees with
+    ├── StorageError            an object storage that does not answer, or refuses
     ├── BundleError             an engine bundle that is incomplete, changed or made for another machine
     └── BackendError            a backend that is not installed, or that failed
 
@@ -44,6 +45,10 @@ class GraphError(CxrTrtError):
 
 class BundleError(CxrTrtError):
     """An engine bundle that is incomplete, changed or made for another machine."""
+
+
+class StorageError(CxrTrtError):
+    """An object storage that does not answer, or refuses."""
 
 
 class BackendError(CxrTrtError):

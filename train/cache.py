@@ -1,7 +1,6 @@
 """Images decoded once, into a file of uint8 [N, size, size] that training maps into memory."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from cxr_trt.errors import UsageError
 from cxr_trt.images.load import load_images
 from cxr_trt.images.preprocess import PREPROCESSING
 from cxr_trt.outputs import check_folder
+from cxr_trt.processors import processors
 
 
 def cached_images(
@@ -60,7 +60,7 @@ def _key(paths: Sequence[Path], size: int) -> str:
 
 
 def _build(paths: Sequence[Path], size: int, target: Path, report: Callable[[int, int], None]) -> None:
-    workers = os.cpu_count() or 1
+    workers = processors()
     with target.open("wb") as stream, ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(paths), 8 * workers):
             part = paths[start : start + 8 * workers]

@@ -26,6 +26,7 @@ from cxr_trt.engine.manifest import MANIFEST_FILE
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.measure.gpu_state import GpuState
 from cxr_trt.precision import PRECISIONS
+from cxr_trt.processors import processors
 
 BASELINE = "PyTorch eager"
 OWN_PRECISION = "OpenVINO, plain export, own precision"
@@ -172,7 +173,7 @@ def run_contest(
     rows: list[Row], folder: Path, files: Path, picture: Path, rounds: int, calibrate: Path | None
 ) -> dict[str, Result]:
     """Measure all contestants: `engine`, `files`, `memory`, `exact`, `difference`, and on a GPU the latency of each."""
-    workers = len(os.sched_getaffinity(0))
+    workers = processors()
     models = {row: make_model(row, folder, calibrate) for row in rows}
     processes: dict[str, Process] = {}
     try:

@@ -1,7 +1,7 @@
 """The parts of a table: one per shard of a list, written whole or not at all. Missing parts are what is left to do."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -9,24 +9,27 @@ import pyarrow.parquet as pq
 
 from cxr_trt.cluster.listing import FileList
 from cxr_trt.errors import UsageError
-from cxr_trt.outputs import replacing
 from cxr_trt.score.engine import Engine
 from cxr_trt.spec import Specification
+from cxr_trt.storage import Location, content_of, names_in, writing
 from cxr_trt.tables.rows import Row
 from cxr_trt.tables.writing import SPECIFICATION_KEY, write_table
 
 LIST_KEY, SHARD_KEY, ENGINE_KEY, SKIPPED_KEY = "cxr_trt.list", "cxr_trt.shard", "cxr_trt.engine", "cxr_trt.skipped"
+READING_THREADS = 16
 
 
-def part_path(folder: Path, shard: int) -> Path:
+def part_path(folder: Location, shard: int) -> Location:
     """The file with the rows of a shard."""
     return folder / f"part-{shard:08}.parquet"
 
 
-def write_part(folder: Path, files: FileList, shard: int, rows: Iterable[Row], skipped: int, engine: Engine) -> None:
+def write_part(
+    folder: Location, files: FileList, shard: int, rows: Iterable[Row], skipped: int, engine: Engine
+) -> None:
     """Write the rows of a shard in order; `skipped` of its files were no X-rays and have none.
 
-    Raises UsageError if it cannot be written.
+    Raises UsageError or StorageError if it cannot be written.
     """
     facts = {
         LIST_KEY: files.sha256,
@@ -34,41 +37,45 @@ def write_part(folder: Path, files: FileList, shard: int, rows: Iterable[Row], s
         ENGINE_KEY: engine.fingerprint,
         SKIPPED_KEY: str(skipped),
     }
-    with replacing(part_path(folder, shard)) as partial:
+    with writing(part_path(folder, shard)) as partial:
         write_table(partial, ".parquet", rows, engine.spec, engine.calibration, root=files.root, facts=facts)
 
 
-def missing_parts(folder: Path, files: FileList, engine: str | None = None) -> list[int]:
-    """The shards that have no part yet.
+def facts_of_parts(
+    folder: Location, files: FileList, shards: Iterable[int], engine: str | None = None
+) -> dict[int, Mapping[str, str]]:
+    """What the parts say of themselves that are there, by shard and in order. The header of each is read once.
 
     Args:
         folder: where the parts are.
         files: the list that they must be of.
+        shards: those to look for.
         engine: the fingerprint that they must have; None means any.
 
     Raises:
         UsageError: a part is of another list or engine, or damaged.
+        StorageError: the store does not answer.
     """
-    missing = []
-    for shard in range(files.shards):
-        path = part_path(folder, shard)
-        if not path.exists():
-            missing.append(shard)
-            continue
-        facts = part_facts(path)
-        if (facts[LIST_KEY], facts[SHARD_KEY]) != (files.sha256, str(shard)):
-            raise UsageError(f"{path}: is a part of another list than {files.folder}; choose another -o")
-        if engine not in (None, facts[ENGINE_KEY]):
-            raise UsageError(
-                f"{path}: was scored with the engine {facts[ENGINE_KEY]}, but this is {engine}; choose another -o"
-            )
-    return missing
+    names = names_in(folder)
+    here = [shard for shard in shards if part_path(folder, shard).name in names]
+    found = {}
+    with ThreadPoolExecutor(READING_THREADS) as threads:
+        for shard, facts in zip(here, threads.map(part_facts, (part_path(folder, i) for i in here)), strict=True):
+            path = part_path(folder, shard)
+            if (facts[LIST_KEY], facts[SHARD_KEY]) != (files.sha256, str(shard)):
+                raise UsageError(f"{path}: is a part of another list than {files.folder}; choose another -o")
+            if engine not in (None, facts[ENGINE_KEY]):
+                raise UsageError(
+                    f"{path}: was scored with the engine {facts[ENGINE_KEY]}, but this is {engine}; choose another -o"
+                )
+            found[shard] = facts
+    return found
 
 
-def part_facts(path: Path) -> Mapping[str, str]:
+def part_facts(path: Location) -> Mapping[str, str]:
     """What a part says of itself. Raises UsageError if it is none, or damaged."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_schema(content_of(path)).metadata or {}
         facts = {key.decode("utf-8"): value.decode("utf-8") for key, value in metadata.items()}
         if {LIST_KEY, SHARD_KEY, ENGINE_KEY, SKIPPED_KEY, SPECIFICATION_KEY} <= facts.keys():
             return facts
@@ -77,10 +84,10 @@ def part_facts(path: Path) -> Mapping[str, str]:
     raise UsageError(f"{path}: not a part of a table; remove it, or choose another folder")
 
 
-def rows_of_part(path: Path, spec: Specification) -> Iterator[Row]:
+def rows_of_part(path: Location, spec: Specification) -> Iterator[Row]:
     """The rows of a part, a few at a time. Raises UsageError if it is damaged."""
     try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000):
+        for batch in pq.ParquetFile(content_of(path)).iter_batches(batch_size=1000):
             for cells in batch.to_pylist():
                 yield _row(cells, spec)
     except (pa.ArrowException, OSError, KeyError) as error:

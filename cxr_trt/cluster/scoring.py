@@ -1,19 +1,23 @@
-"""Scoring shards one after the other, with one engine and one set of decoding processes."""
+"""Scoring shards, each of which becomes a part of the table."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
+from typing import NamedTuple
 
+from cxr_trt.closing import Closing
 from cxr_trt.cluster.listing import FileList
 from cxr_trt.cluster.parts import write_part
+from cxr_trt.images.decoders import Decoders, Limits
 from cxr_trt.images.files import Source
+from cxr_trt.processors import processors
 from cxr_trt.score.engine import Engine
-from cxr_trt.score.pipeline import Result, score_files
+from cxr_trt.score.pipeline import Result, score_files, score_with
+from cxr_trt.storage import Location
 from cxr_trt.tables.rows import Row
 
 
 def score_shards(
-    engine: Engine, files: FileList, shards: Sequence[int], folder: Path, workers: int | None
+    engine: Engine, files: FileList, shards: Sequence[int], folder: Location, workers: int | None
 ) -> Iterator[Result]:
     """Score shards in order, and write the part of each as soon as its last file is scored.
 
@@ -30,19 +34,71 @@ def score_shards(
         The result of each file. The part is written when the next result is asked for.
 
     Raises:
-        UsageError, BackendError: see `write_part` and `cxr_trt.score.pipeline.score_files`.
+        UsageError, StorageError, BackendError: see `write_part` and `cxr_trt.score.pipeline.score_files`.
     """
-    sizes = files.shard_sizes()
     results = score_files(engine, _sources(files, shards), workers=workers)
     for shard in shards:
         rows: list[Row] = []
-        for result in islice(results, sizes[shard]):
+        for result in islice(results, files.shards.size(shard)):
             if not result.skipped:
                 rows.append(result.row)
             yield result
-        write_part(folder, files, shard, rows, sizes[shard] - len(rows), engine)
+        write_part(folder, files, shard, rows, files.shards.size(shard) - len(rows), engine)
 
 
 def _sources(files: FileList, shards: Sequence[int]) -> Iterator[Source]:
     for shard in shards:
-        yield from files.shard(shard)
+        yield from files.sources(shard)
+
+
+class ScoredFile(NamedTuple):
+    """The row of a file, or None if it is no X-ray."""
+
+    row: Row | None
+
+
+class ScoredShard(NamedTuple):
+    """A shard whose part is written. errors: the paths of files that have none but an error row, and the errors."""
+
+    shard: int
+    files: int
+    skipped: int
+    errors: tuple[tuple[str, str], ...]
+
+
+class ShardScorer(Closing):
+    """Scores single shards and single files, with an engine and decoding processes that stay; a context manager.
+
+    Args:
+        engine: an open engine, which the caller closes.
+        files: the list.
+        folder: where the parts are written.
+        workers: number of decoding processes; None means one per processor.
+    """
+
+    def __init__(self, engine: Engine, files: FileList, folder: Location, workers: int | None) -> None:
+        self._engine, self._files, self._folder = engine, files, folder
+        self._decoders = Decoders(workers or processors(), engine.spec.image_size, Limits(), engine.spec.fit)
+
+    def score(self, shard: int) -> ScoredShard:
+        """Score a shard, and write its part. Raises as `score_shards` does."""
+        return self.write(shard, self._score(self._files.sources(shard)))
+
+    def score_file(self, shard: int, number: int) -> ScoredFile:
+        """Score one file of a shard. Raises as `score_shards` does."""
+        (scored,) = self._score([self._files.sources(shard)[number]])
+        return scored
+
+    def write(self, shard: int, scored: Sequence[ScoredFile]) -> ScoredShard:
+        """Write the part of a shard whose files are scored. Raises as `write_part` does."""
+        rows = [one.row for one in scored if one.row]
+        skipped = len(scored) - len(rows)
+        write_part(self._folder, self._files, shard, rows, skipped, self._engine)
+        return ScoredShard(shard, len(scored), skipped, tuple((row.path, row.error) for row in rows if row.error))
+
+    def close(self) -> None:
+        self._decoders.close()
+
+    def _score(self, sources: Sequence[Source]) -> list[ScoredFile]:
+        results = score_with(self._engine, self._decoders, sources)
+        return [ScoredFile(None if result.skipped else result.row) for result in results]

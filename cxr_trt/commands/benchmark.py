@@ -1,7 +1,6 @@
 """The command `cxr-trt benchmark`: measures how fast a bundle scores files here, and what takes the time."""
 
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -33,6 +32,7 @@ from cxr_trt.measure.gpu_state import GpuState
 from cxr_trt.measure.machine import describe_machine, peak_memory
 from cxr_trt.measure.roofline import layers, seconds
 from cxr_trt.outputs import check_output, replacing
+from cxr_trt.processors import processors
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
 from cxr_trt.tables.writing import write_table
@@ -83,7 +83,7 @@ def benchmark(
             **(on_gpu if is_tensorrt else engine_alone)(engine, runs),
         }
         if sources:
-            result |= from_files(engine, sources, workers or os.cpu_count() or 1)
+            result |= from_files(engine, sources, workers or processors())
         if is_tensorrt or BACKENDS[engine.manifest.backend].on_cpu:
             limit = against_the_gpu if is_tensorrt else against_the_processors
             result |= limit(engine, bundle, result["seconds_per_xray"]["median"])

@@ -2,46 +2,46 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
 from cxr_trt.calibrate.calibration import parse_calibration
 from cxr_trt.cluster.listing import FileList
-from cxr_trt.cluster.parts import ENGINE_KEY, SKIPPED_KEY, missing_parts, part_facts, part_path, rows_of_part
+from cxr_trt.cluster.parts import ENGINE_KEY, SKIPPED_KEY, facts_of_parts, part_path, rows_of_part
+from cxr_trt.commands.kept_rows import check_table
 from cxr_trt.commands.messages import message_options, say
-from cxr_trt.commands.options import PATH, finish, overwrite_option
+from cxr_trt.commands.options import LOCATION, finish, overwrite_option
 from cxr_trt.errors import GraphError, UsageError
-from cxr_trt.outputs import check_output, replacing
 from cxr_trt.spec import Specification
+from cxr_trt.storage import Location, writing
 from cxr_trt.tables.rows import Row
-from cxr_trt.tables.writing import CALIBRATION_KEY, SPECIFICATION_KEY, TABLE_SUFFIXES, check_xlsx, write_table
+from cxr_trt.tables.writing import CALIBRATION_KEY, SPECIFICATION_KEY, check_xlsx, write_table
 from cxr_trt.words import quantity
 
 MAX_NAMED_SHARDS = 20
 
 
 @click.command()
-@click.argument("parts", type=PATH)
-@click.option("--list", "list_folder", type=PATH, required=True, help="The list that the parts are of.")
-@click.option("-o", "--output", type=PATH, help="Also write one table: .csv, .parquet, .jsonl or .xlsx.")
+@click.argument("parts", type=LOCATION)
+@click.option("--list", "list_folder", type=LOCATION, required=True, help="The list that the parts are of.")
+@click.option("-o", "--output", type=LOCATION, help="Also write one table: .csv, .parquet, .jsonl or .xlsx.")
 @overwrite_option
 @message_options
-def collect(parts: Path, list_folder: Path, output: Path | None, overwrite: bool) -> None:
+def collect(parts: Location, list_folder: Location, output: Location | None, overwrite: bool) -> None:
     """Count the rows in the folder PARTS and name the shards that are missing.
 
     With -o, write one table in the order of the list, as `cxr-trt score` would have written it. Exit codes: 0 if all is
     there, 1 if some files could not be scored, 2 if shards are missing.
     """
     files = FileList.open(list_folder)
-    missing = missing_parts(parts, files)
-    here = sorted(set(range(files.shards)) - set(missing))
-    if missing:
+    count = files.shards.count
+    found = facts_of_parts(parts, files, range(count))
+    if missing := [shard for shard in range(count) if shard not in found]:
         named = ", ".join(map(str, missing[:MAX_NAMED_SHARDS])) + (", ..." if len(missing) > MAX_NAMED_SHARDS else "")
-        say(f"missing: {len(missing)} of {files.shards} shards ({named}); score the list again for them", "error")
-    if not here:
+        say(f"missing: {len(missing)} of {count} shards ({named}); score the list again for them", "error")
+    if not found:
         finish(2)
-    facts = [part_facts(part_path(parts, shard)) for shard in here]
+    here, facts = list(found), list(found.values())
     if len(engines := sorted({fact[ENGINE_KEY] for fact in facts})) > 1:
         raise UsageError(
             f"{parts}: has parts of several engines ({', '.join(engines)}); score the list with one of them"
@@ -61,16 +61,16 @@ def collect(parts: Path, list_folder: Path, output: Path | None, overwrite: bool
         say(f"{output}: not written, because shards are missing", "error")
         finish(2)
     else:
-        check_output(output, TABLE_SUFFIXES, overwrite=overwrite)
+        check_table(output, overwrite=overwrite)
         if output.suffix == ".xlsx":
             check_xlsx()
-        with replacing(output) as partial:
+        with writing(output) as partial:
             write_table(partial, output.suffix, rows, spec, calibration, root=files.root)
         say(f"table: {output}")
     skipped = sum(int(fact[SKIPPED_KEY]) for fact in facts)
     say(
-        f"scored {counter.rows - counter.errors} of {quantity(files.files, 'file')} "
-        f"in {len(here)} of {quantity(files.shards, 'shard')}, errors: {counter.errors}, skipped: {skipped}"
+        f"scored {counter.rows - counter.errors} of {quantity(files.shards.files, 'file')} "
+        f"in {len(here)} of {quantity(count, 'shard')}, errors: {counter.errors}, skipped: {skipped}"
     )
     finish(2 if missing else 1 if counter.errors else 0)
 

@@ -1,6 +1,5 @@
 """The command `cxr-trt doctor`: shows what this machine can build and run, and how to install what is missing."""
 
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, version
@@ -14,6 +13,7 @@ from cxr_trt.engine.gpu.cuda_versions import cuda_of, driver_cuda, install_comma
 from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, find_plugin
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
+from cxr_trt.processors import processors
 
 SHARED_EXTRAS = ("cuda12", "cuda13")  # what the extras for GPUs have in common
 REINSTALL_COMMAND = "pip install --force-reinstall cxr-trt"
@@ -26,7 +26,7 @@ def doctor() -> None:
         {
             "cxr-trt": version("cxr-trt"),
             "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-            "processors": os.cpu_count(),
+            "processors": processors(),
             "bfloat16": "yes: --precision bf16" if has_bfloat16() else "no: this processor does not multiply it",
             "CUDA": _cuda(),
             "TensorRT plugin": _plugin(),

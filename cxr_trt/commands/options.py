@@ -6,12 +6,25 @@ from typing import Any, TypeVar
 
 import click
 
+from cxr_trt.storage import Location, parse_location
 from cxr_trt.systems import setting_names
 from cxr_trt.views import VIEW_SETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+
+
+class LocationType(click.ParamType):  # type: ignore[type-arg]
+    """A path, or a place in object storage such as s3://bucket/xrays."""
+
+    name = "path"
+
+    def convert(self, value: str | Location, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        return parse_location(value) if isinstance(value, str) else value
+
+
+LOCATION = LocationType()
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 json_option = click.option("--json", "json_path", type=PATH, help="Also write the result to this file, unrounded.")

@@ -1,6 +1,5 @@
 """The command `cxr-trt report`: a table of scores as one HTML page."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.report_inputs import read_cases_or_journal, read_truth
 from cxr_trt.errors import UsageError
 from cxr_trt.outputs import check_output, replacing
+from cxr_trt.processors import processors
 from cxr_trt.report.page import build_page, is_report
 from cxr_trt.report.pictures import Picture, make_pictures
 from cxr_trt.words import quantity
@@ -62,7 +62,7 @@ def report(
         wanted = sorted(table.cases, key=lambda case: max(case.scores), reverse=True)[:pictures]
         with FileProgress(len(wanted)) as progress:
             boxed = {path: {box[0] for box in boxes} for path, boxes in truth.boxes.items()}
-            workers, advance = os.cpu_count() or 1, lambda: progress.advance(error=False)
+            workers, advance = processors(), lambda: progress.advance(error=False)
             made = make_pictures(table.findings, wanted, images, heatmaps, boxed, workers, advance)
         if len(wanted) < len(table.cases):
             say(f"only {quantity(len(wanted), 'X-ray')}, with the highest scores, have pictures (--pictures)")

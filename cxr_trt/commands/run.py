@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from cxr_trt.commands.progress import FileProgress
+from cxr_trt.engine.manifest import Manifest
 from cxr_trt.images.files import Selection
 from cxr_trt.results.writer import ResultWriter
 from cxr_trt.score.engine import Engine
@@ -28,16 +29,15 @@ SECONDS_BETWEEN_NOTES = 2  # on how far a run is, in its journal
 PROGRESS_KEY = "progress"  # of that note
 
 
-def describe(engine: Engine) -> str:
+def describe(manifest: Manifest) -> str:
     """Software, precision and views of an engine."""
-    manifest = engine.manifest
-    return f"{manifest.backend} {manifest.backend_version}, {manifest.precision}, {engine.spec.views}"
+    return f"{manifest.backend} {manifest.backend_version}, {manifest.precision}, {manifest.graph.spec.views}"
 
 
 def describe_model(engine: Engine) -> str:
     """Software, precision and views of an engine, and which weights it has."""
     graph = engine.manifest.graph
-    return f"{describe(engine)}, {graph.weights} weights of checkpoint {graph.checkpoint_sha256[:16]}"
+    return f"{describe(engine.manifest)}, {graph.weights} weights of checkpoint {graph.checkpoint_sha256[:16]}"
 
 
 class Sample:

@@ -18,7 +18,7 @@ from cxr_trt.commands.kept_rows import (
     write_kept_rows,
 )
 from cxr_trt.commands.messages import message_options, say
-from cxr_trt.commands.options import PATH, finish, overwrite_option, workers_option
+from cxr_trt.commands.options import LOCATION, PATH, finish, overwrite_option, workers_option
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.result_files import (
     announce_heatmaps,
@@ -28,7 +28,16 @@ from cxr_trt.commands.result_files import (
     result_writers,
 )
 from cxr_trt.commands.run import Run, describe
-from cxr_trt.commands.score_list import WHOLE, Part, PartType, check_options, is_list, score_list
+from cxr_trt.commands.score_list import (
+    WHOLE,
+    Part,
+    PartType,
+    RayOptions,
+    check_options,
+    is_list,
+    score_list,
+    score_list_on_ray,
+)
 from cxr_trt.commands.selection import choose_files, selection_options
 from cxr_trt.commands.terminal import show_rows
 from cxr_trt.errors import UsageError
@@ -39,6 +48,7 @@ from cxr_trt.results.heatmaps import HeatmapLook, HeatmapWriter
 from cxr_trt.results.writer import ResultWriter, write_results
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import default_workers, score_files
+from cxr_trt.storage import Location
 from cxr_trt.tables.boxes import PlacedBoxes, place_boxes
 from cxr_trt.tables.rows import Row
 from cxr_trt.tables.uids import UidColumns
@@ -49,7 +59,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
 
 
 @click.command()
-@click.argument("paths", nargs=-1, type=PATH)
+@click.argument("paths", nargs=-1, type=LOCATION)
 @selection_options
 @click.option(
     "-e",
@@ -63,7 +73,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
 @click.option(
     "-o",
     "--output",
-    type=PATH,
+    type=LOCATION,
     help="The table to write: .csv, .parquet, .jsonl or .xlsx. Default: CSV to standard output.",
 )
 @click.option("--table", is_flag=True, help="Print a readable table (the default on a terminal without -o).")
@@ -90,6 +100,20 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
     type=PartType(),
     help="Of a list of `cxr-trt list`: score only its I-th part of N, such as 7/100. -o then names a folder.",
 )
+@click.option(
+    "--ray", "address", metavar="ADDRESS", help="Score a list on this Ray cluster; auto: the one that runs here."
+)
+@click.option("--actors", type=click.IntRange(1), help="With --ray: engines at once. Default: as many as fit.")
+@click.option(
+    "--cpus",
+    type=click.FloatRange(0, min_open=True),
+    help="With --ray: CPUs of each actor. Default: a node's, divided among its GPUs.",
+)
+@click.option(
+    "--gpus",
+    type=click.FloatRange(0, min_open=True),
+    help="With --ray: GPUs of each actor. Default: 1 if the engine needs one.",
+)
 @workers_option
 @click.option("--fresh", is_flag=True, help="Start over: forget what an earlier run has scored.")
 @click.option(
@@ -98,12 +122,12 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
 @overwrite_option
 @message_options
 def score(
-    paths: tuple[Path, ...],
+    paths: tuple[Location, ...],
     files_from: Path | None,
     exclude: tuple[str, ...],
     limit: int | None,
     bundle: Path | None,
-    output: Path | None,
+    output: Location | None,
     table: bool,
     append: bool,
     bom: bool,
@@ -117,6 +141,10 @@ def score(
     raw_maps: bool,
     full_size: bool,
     part: Part | None,
+    address: str | None,
+    actors: int | None,
+    cpus: float | None,
+    gpus: float | None,
     workers: int | None,
     fresh: bool,
     json_path: Path | None,
@@ -124,15 +152,26 @@ def score(
 ) -> None:
     """Score the X-rays in PATHS: files, and folders with everything below them. DICOM, PNG, JPEG and TIFF.
 
+    PATHS and -o may be places in object storage: s3://, gs:// or abfss://.
+
     Scored rows are kept in a journal beside the table: the same command again scores only what is new or changed.
     """
     if is_list(paths):
         check_options(click.get_current_context())
+        if address:
+            named, ray = _bundle(bundle), RayOptions(address, actors, cpus, gpus)
+            if named is None:
+                raise UsageError("--ray: which engine? Name one with --engine")
+            score_list_on_ray(paths[0], named, output, part or WHOLE, workers, ray, overwrite=overwrite)
+            return
+        if actors or cpus or gpus:
+            raise UsageError("--actors, --cpus and --gpus are about a Ray cluster; add --ray")
         with _open_engine(bundle) as engine:
             score_list(paths[0], engine, output, part or WHOLE, workers, overwrite=overwrite)
         return
-    if part:
-        raise UsageError("--part is for a list of files: name one that `cxr-trt list` made")
+    if part or address or actors or cpus or gpus:
+        what = "--part" if part else "--ray" if address else "--actors, --cpus or --gpus"
+        raise UsageError(f"{what} is for a list of files: name one that `cxr-trt list` made")
     check_table_options(output, append=append, bom=bom)
     check_heatmap_options(heatmaps, look, boxes, raw_maps=raw_maps)
     check_result_options(heatmaps, dicom_results, full_size=full_size)
@@ -212,13 +251,18 @@ def _started_decoders(sources: Sequence[Source], workers: int) -> Spares:
     return Spares(len(first), workers, Limits(), dicom=dicom)
 
 
-def _open_engine(bundle: Path | None) -> Engine:
-    """The engine that is named, the only one in the current folder, or that of the demonstration network."""
-    bundles = [bundle] if bundle else sorted(Path().glob("*.cxr"))
+def _bundle(named: Path | None) -> Path | None:
+    """The bundle that is named, or the only one in the current folder."""
+    bundles = [named] if named else sorted(Path().glob("*.cxr"))
     if len(bundles) > 1:
         raise UsageError(f"which engine? There are {len(bundles)} .cxr folders here; name one with --engine")
-    if bundles:
-        return Engine(bundles[0])
+    return bundles[0] if bundles else None
+
+
+def _open_engine(named: Path | None) -> Engine:
+    """The engine of `_bundle`, or that of the demonstration network."""
+    if bundle := _bundle(named):
+        return Engine(bundle)
     from cxr_trt.commands.demo import demo_engine  # what it takes to build an engine is slow to import
 
     return demo_engine()
@@ -243,7 +287,7 @@ def _say_row(row: Row) -> None:
 
 def _announce(engine: Engine, selection: Selection, writers: Sequence[ResultWriter]) -> None:
     say(
-        f"scoring {quantity(len(selection.sources), 'file')}: {describe(engine)}, engine {engine.fingerprint}"
+        f"scoring {quantity(len(selection.sources), 'file')}: {describe(engine.manifest)}, engine {engine.fingerprint}"
         + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else "")
     )
     for warning in engine.warnings:
@@ -253,7 +297,7 @@ def _announce(engine: Engine, selection: Selection, writers: Sequence[ResultWrit
             announce_heatmaps(writer, len(selection.sources))
 
 
-def _summarise(progress: FileProgress, run: Run, output: Path | None, writers: Sequence[ResultWriter]) -> None:
+def _summarise(progress: FileProgress, run: Run, output: Location | None, writers: Sequence[ResultWriter]) -> None:
     errors = run.errors
     earlier = f" ({progress.known} of them in an earlier run)" if progress.known else ""
     speed = f", {progress.files_per_second:.2f} files/s" if progress.done > progress.known else ""

@@ -7,19 +7,26 @@ from typing import NamedTuple
 import click
 from click.core import ParameterSource
 
+from cxr_trt.cluster.actors import ActorOptions
+from cxr_trt.cluster.bundles import read_bundle
 from cxr_trt.cluster.listing import LIST_FILE, FileList
-from cxr_trt.cluster.parts import missing_parts, part_path
-from cxr_trt.cluster.scoring import score_shards
+from cxr_trt.cluster.parts import facts_of_parts, part_path
+from cxr_trt.cluster.scoring import ScoredShard, score_shards
 from cxr_trt.commands.messages import say
 from cxr_trt.commands.options import finish
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.run import describe
-from cxr_trt.errors import UsageError
+from cxr_trt.engine.manifest import read_manifest
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.errors import BackendError, UsageError
+from cxr_trt.model.settings import CAUTIONS
 from cxr_trt.outputs import check_folder
 from cxr_trt.score.engine import Engine
+from cxr_trt.storage import Location, Url, check_writable
 from cxr_trt.words import quantity
 
-OPTIONS_OF_A_LIST = ("paths", "bundle", "output", "part", "workers", "overwrite")
+RAY_OPTIONS = ("address", "actors", "cpus", "gpus")
+OPTIONS_OF_A_LIST = ("paths", "bundle", "output", "part", "workers", "overwrite", *RAY_OPTIONS)
 
 
 class Part(NamedTuple):
@@ -50,7 +57,7 @@ class PartType(click.ParamType):  # type: ignore[type-arg]
         return Part(int(number), int(of))
 
 
-def is_list(paths: Sequence[Path]) -> bool:
+def is_list(paths: Sequence[Location]) -> bool:
     """Whether the command was given a list of `cxr-trt list`, and nothing else."""
     return len(paths) == 1 and (paths[0] / LIST_FILE).is_file()
 
@@ -64,32 +71,120 @@ def check_options(context: click.Context) -> None:
             raise UsageError(f"{parameter.opts[0]} is not for a list of files; leave it out")
 
 
+class RayOptions(NamedTuple):
+    """Where to run, and what each actor takes; None stands for what `cxr_trt.cluster.ray_runner` chooses."""
+
+    address: str
+    actors: int | None
+    cpus: float | None
+    gpus: float | None
+
+
 def score_list(
-    folder: Path, engine: Engine, output: Path | None, part: Part, workers: int | None, *, overwrite: bool
+    folder: Location, engine: Engine, output: Location | None, part: Part, workers: int | None, *, overwrite: bool
 ) -> None:
     """Score the shards of a part of a list that have no rows yet, and finish as `cxr-trt score` does."""
-    files = FileList.open(folder)
-    if output is None or output.suffix:
-        raise UsageError("the rows of a list are written in parts: name a folder for them with -o")
-    check_folder(output)
-    mine = part.shards(files.shards)
-    if overwrite:
-        for shard in mine:
-            part_path(output, shard).unlink(missing_ok=True)
-    missing = set(missing_parts(output, files, engine.fingerprint))
-    shards = [shard for shard in mine if shard in missing]
-    sizes = files.shard_sizes()
-    total = sum(sizes[shard] for shard in shards)
-    say(
-        f"scoring {quantity(total, 'file')} in {len(shards)} of {quantity(len(mine), 'shard')}: {describe(engine)}, "
-        f"{engine.fingerprint}"
-    )
+    plan = _plan(folder, output, part, engine.fingerprint, overwrite=overwrite)
+    say(f"scoring {plan}: {describe(engine.manifest)}, {engine.fingerprint}")
     for warning in engine.warnings:
         say(warning, "warning")
-    with FileProgress(total) as progress:
-        for result in score_shards(engine, files, shards, output, workers):
+    with FileProgress(plan.total) as progress:
+        for result in score_shards(engine, plan.files, plan.shards, plan.output, workers):
             if result.row.error:
                 say(f"{result.row.path}: {result.row.error}", "error")
             progress.advance(error=result.row.error is not None, skipped=result.skipped is not None)
-    say(f"scored {progress.scored} of {quantity(total, 'file')}; parts: {output}")
+    _finish(plan, progress)
+
+
+def score_list_on_ray(
+    folder: Location,
+    bundle: Path,
+    output: Location | None,
+    part: Part,
+    workers: int | None,
+    options: RayOptions,
+    *,
+    overwrite: bool,
+) -> None:
+    """The same on the nodes of a Ray cluster."""
+    try:
+        from cxr_trt.cluster.ray_runner import score_shards_on_ray
+    except ModuleNotFoundError as error:
+        raise BackendError("--ray needs Ray; pip install 'cxr-trt[ray]'") from error
+    manifest = read_manifest(bundle)
+    on_gpu = not BACKENDS[manifest.backend].on_cpu if manifest.backend in BACKENDS else False
+    if options.gpus and not on_gpu:
+        raise UsageError(f"--gpus: {bundle} is an engine for CPUs; leave the option out, or name another engine")
+    plan = _plan(folder, output, part, manifest.fingerprint, overwrite=overwrite)
+    say(f"scoring {plan}: {describe(manifest)}, {manifest.fingerprint}")
+    for warning in CAUTIONS[manifest.graph.weights]:
+        say(warning, "warning")
+    actors = ActorOptions(options.actors, options.cpus, options.gpus or 1.0, workers)
+    with FileProgress(plan.total) as progress:
+        if plan.shards:
+            for shard in score_shards_on_ray(
+                options.address,
+                read_bundle(bundle),
+                manifest.fingerprint,
+                plan.files,
+                plan.shards,
+                plan.output,
+                actors,
+                say,
+                on_gpu=on_gpu,
+            ):
+                _advance(progress, shard)
+    if left := set(plan.shards) - facts_of_parts(plan.output, plan.files, plan.shards).keys():
+        raise BackendError(f"{len(left)} shards have no part; run the same command again")
+    _finish(plan, progress)
+
+
+def _advance(progress: FileProgress, shard: ScoredShard) -> None:
+    for path, error in shard.errors:
+        say(f"{path}: {error}", "error")
+        progress.advance(error=True)
+    for _ in range(shard.skipped):
+        progress.advance(error=False, skipped=True)
+    for _ in range(shard.files - shard.skipped - len(shard.errors)):
+        progress.advance(error=False)
+
+
+class _Plan(NamedTuple):
+    """What is to be done: `shards` of the `wanted` ones of a list, with `total` files, to parts in `output`."""
+
+    files: FileList
+    output: Location
+    wanted: int
+    shards: list[int]
+    total: int
+
+    def __str__(self) -> str:
+        return f"{quantity(self.total, 'file')} in {len(self.shards)} of {quantity(self.wanted, 'shard')}"
+
+
+def _plan(folder: Location, output: Location | None, part: Part, engine: str, *, overwrite: bool) -> _Plan:
+    files = FileList.open(_absolute(folder))
+    if output is None or output.suffix:
+        raise UsageError("the rows of a list are written in parts: name a folder for them with -o")
+    output = _absolute(output)
+    if isinstance(output, Url):
+        check_writable(output)
+    else:
+        check_folder(output)
+    wanted = part.shards(files.shards.count)
+    if overwrite:
+        for shard in wanted:
+            part_path(output, shard).unlink(missing_ok=True)
+    done = facts_of_parts(output, files, wanted, engine)
+    shards = [shard for shard in wanted if shard not in done]
+    return _Plan(files, output, len(wanted), shards, sum(map(files.shards.size, shards)))
+
+
+def _absolute(location: Location) -> Location:
+    """The same place for a process that was started in another folder."""
+    return location if isinstance(location, Url) else location.absolute()
+
+
+def _finish(plan: _Plan, progress: FileProgress) -> None:
+    say(f"scored {progress.scored} of {quantity(plan.total, 'file')}; parts: {plan.output}")
     finish(0 if not progress.errors else 2 if not progress.scored else 1)

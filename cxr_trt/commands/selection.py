@@ -13,6 +13,8 @@ import click
 from cxr_trt.commands.messages import say
 from cxr_trt.errors import UsageError
 from cxr_trt.images.files import Selection, find_files
+from cxr_trt.images.objects import find_objects
+from cxr_trt.storage import Location, Url
 from cxr_trt.words import quantity
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -35,15 +37,34 @@ def selection_options(command: Command) -> Command:
 
 
 def choose_files(
-    paths: Sequence[Path], files_from: Path | None, exclude: Sequence[str], limit: int | None
+    paths: Sequence[Location], files_from: Path | None, exclude: Sequence[str], limit: int | None
 ) -> Selection:
-    """Find the files that a command was asked to take.
+    """Find the files that a command was asked to take, in the file system or in object storage.
 
     Raises:
         UsageError: as `find_files` does; or the list cannot be read, or names no file there is.
+        StorageError: the store does not answer.
     """
+    return choose_sized_files(paths, files_from, exclude, limit)[0]
+
+
+def choose_sized_files(
+    paths: Sequence[Location], files_from: Path | None, exclude: Sequence[str], limit: int | None
+) -> tuple[Selection, Sequence[int] | None]:
+    """What `choose_files` finds, and the sizes in bytes as far as the store told them."""
     if not paths and files_from is None:
         raise UsageError("no files to score; name files or folders, or a list with --files-from")
+    if any(isinstance(path, Url) for path in paths):
+        if files_from or not all(isinstance(path, Url) for path in paths):
+            raise UsageError("a place in object storage cannot be combined with other files or --files-from")
+        selection, sizes = find_objects([path for path in paths if isinstance(path, Url)], exclude=exclude)
+        return replace(selection, sources=selection.sources[:limit]), sizes[:limit]
+    return _choose_local([path for path in paths if isinstance(path, Path)], files_from, exclude, limit), None
+
+
+def _choose_local(
+    paths: Sequence[Path], files_from: Path | None, exclude: Sequence[str], limit: int | None
+) -> Selection:
     if files_from is None:
         selection = find_files(paths, exclude=exclude)
     else:

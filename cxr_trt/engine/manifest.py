@@ -23,12 +23,17 @@ GRAPH_FILE = "model.onnx"  # the scoring graph is in every bundle, so that each 
 MAX_MANIFEST_BYTES = 1 << 20  # a typical manifest has about 2,000
 MAX_BATCH = 4096
 LATER_VERSIONS_SETTING = "version_compatible"  # in the settings of an engine that later versions of its backend run
-MANIFEST_FORMAT = 2  # to be raised when fields change their meaning
+MANIFEST_FORMAT = 3  # to be raised when fields change their meaning
+READ_FORMATS = (2, 3)
+CPU_SETTINGS = ("max_batch", "streams", "hyper_threading", "layout")  # the fields of a CPU engine's `CpuConfig`
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Plain JSON values only. `files` maps every other file of the bundle to its sha256."""
+    """Plain JSON values only. `files` maps every other file of the bundle to its sha256.
+
+    The formats 2 and 3 differ in what the fingerprint counts.
+    """
 
     graph: GraphInfo
     precision: str
@@ -36,6 +41,7 @@ class Manifest:
     backend_version: str
     settings: Mapping[str, Any]
     files: Mapping[str, str]
+    format: int = MANIFEST_FORMAT
 
     def to_json(self) -> str:
         """Human-readable JSON that ends with its own hash."""
@@ -45,10 +51,13 @@ class Manifest:
     def fingerprint(self) -> str:
         """Identifies the engine and its specification: 16 hexadecimal digits of the hash of each.
 
-        The times measured while tuning do not count, so that the same engine built again has the same fingerprint.
+        How a CPU is used does not count, nor what was measured while the engine was built: so the same engine built
+        again has the same fingerprint, on a machine with more processors too. In format 2 only times did not count.
         """
         fields = self._fields()
-        settings = {name: value for name, value in self.settings.items() if name != "tuning"}
+        is_of_cpu = "streams" in self.settings
+        left_out = ("tuning", "parity", *CPU_SETTINGS) if is_of_cpu and self.format > 2 else ("tuning",)
+        settings = {name: value for name, value in self.settings.items() if name not in left_out}
         return f"{hash_fields({**fields, 'settings': settings})[:16]}-{self.graph.spec.sha256[:16]}"
 
     def runs_with(self, version: str) -> bool:
@@ -76,7 +85,7 @@ class Manifest:
     def _fields(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
         fields["graph"]["spec"] = self.graph.spec.to_mapping()
-        return {**_derived(self.graph), "format": MANIFEST_FORMAT, **fields}
+        return {**_derived(self.graph), "format": self.format, **fields}
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -106,7 +115,6 @@ def read_manifest(bundle: Path) -> Manifest:
             raise ValueError("too large for a manifest")
         text = path.read_text()
         fields = json.loads(text)
-        number = fields.pop("format")
         graph = fields.pop("graph")
         info = GraphInfo(Specification.from_mapping(graph.pop("spec")), **graph)
         for name in ("sha256", *_derived(info)):
@@ -115,9 +123,10 @@ def read_manifest(bundle: Path) -> Manifest:
         manifest.check_types()
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, CxrTrtError) as error:
         raise BundleError(f"{path}: damaged or from another version of cxr-trt; {_rebuild(bundle)}") from error
-    if number != MANIFEST_FORMAT:
+    if manifest.format not in READ_FORMATS:
         raise BundleError(
-            f"{path}: has format {number}, but this version reads format {MANIFEST_FORMAT}; {_rebuild(bundle)}"
+            f"{path}: has format {manifest.format}, but this version reads formats {READ_FORMATS[0]} to "
+            f"{MANIFEST_FORMAT}; {_rebuild(bundle)}"
         )
     if text != manifest.to_json():
         raise BundleError(f"{path}: changed since the engine was built; {_rebuild(bundle)}")

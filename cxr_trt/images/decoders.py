@@ -7,6 +7,7 @@ with an engine in it is forked, nothing is pickled, and the caller's main module
 import fcntl
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -24,13 +25,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.closing import Closing
-from cxr_trt.errors import BackendError
+from cxr_trt.errors import BackendError, ImageError
 from cxr_trt.images.files import Source
 from cxr_trt.images.image import MAX_PIXELS, Identity
 from cxr_trt.images.preprocess import Fit
 from cxr_trt.nvtx_range import nvtx_range
+from cxr_trt.processors import processors
 from cxr_trt.views import Size
 
+READING_THREADS = 16  # for object storage: requests take long, but little of a processor
+SECRET_NAMES = re.compile(r"^(AWS|AZURE|GOOGLE|CLOUDSDK|RAY)_|SECRET|TOKEN|PASSWORD|CREDENTIAL|_KEY")
 ANSWER_HEAD = struct.Struct("<II")  # an answer starts with the lengths of its JSON and its pixels, which follow
 MAX_FACTS_BYTES = 1 << 16  # of an answer's JSON
 PIPE_BYTES = 1 << 20  # so that an answer fits, and the process need not wait for its reader
@@ -86,6 +90,8 @@ class Decoders(Closing):
     pixels; 0 means no picture. `identities` is whether answers say whose X-ray a DICOM file is. `spares` are processes
     that were started for as many workers and the same limits.
 
+    Files in object storage are read here, some ahead of their turn: the processes get their content, no credentials.
+
     Processors that would be idle, as there are fewer processes, work in further threads of these: they hash large
     files and decode JPEG 2000.
     """
@@ -100,9 +106,11 @@ class Decoders(Closing):
         identities: bool = False,
         spares: "Spares | None" = None,
     ) -> None:
+        self.workers = workers
         self._wanted = _Wanted(Size.of(size), fit, picture, identities)
         self._limits, self._threads_each, self._spares = limits, _threads_each(workers), spares
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._readers = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="read")
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
@@ -110,7 +118,10 @@ class Decoders(Closing):
 
     def map(self, requests: Iterable[Request], depth: int) -> Iterator[tuple[Request, Answer]]:
         """Answer requests in order; at most `depth` files are decoded ahead of the consumer."""
-        submitted = ((request, self._threads.submit(self._answer, request)) for request in requests)
+        submitted = (
+            (request, self._threads.submit(self._answer, request, content))
+            for request, content in self._with_content(requests)
+        )
         pending: deque[tuple[Request, Future[Answer]]] = deque(islice(submitted, depth))
         while pending:
             request, answer = pending.popleft()
@@ -118,25 +129,40 @@ class Decoders(Closing):
             pending.extend(islice(submitted, 1))
             yield request, decoded
 
+    def _with_content(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Future[bytes] | None]]:
+        """Start to read files in object storage ahead of their turn; others need no content."""
+        ahead: deque[tuple[Request, Future[bytes] | None]] = deque()
+        for request in requests:
+            read = request.source.read
+            ahead.append((request, self._readers.submit(read) if read else None))
+            while ahead and (ahead[0][1] is None or len(ahead) > READING_THREADS):
+                yield ahead.popleft()
+        yield from ahead
+
     def close(self) -> None:
         """Stop at once, even while files are being decoded."""
         with self._lock:
             self._closed = True
             for process in self._all:
                 process.kill()
+        self._readers.shutdown(wait=False, cancel_futures=True)
         self._threads.shutdown(wait=True, cancel_futures=True)
         with self._lock:  # a thread that Ctrl-C hit while it was being started may still be at work
             processes = tuple(self._all)
         for process in processes:
             process.end()
 
-    def _answer(self, request: Request) -> Answer:
+    def _answer(self, request: Request, content: Future[bytes] | None) -> Answer:
         """Ask a process. If it dies, try the file once more in a new process: the file may not have been the cause."""
+        try:
+            data = content.result() if content else None
+        except ImageError as error:
+            return Answer(error=str(error))
         for _ in range(2):
             process = self._take()
             try:
                 with nvtx_range("decode"):
-                    answer = process.ask(request, self._wanted)
+                    answer = process.ask(request, self._wanted, data)
             except (EOFError, OSError, ValueError, TypeError):
                 process.end()
                 with self._lock:
@@ -210,7 +236,7 @@ class _Process:
             stdout=subprocess.PIPE,
             start_new_session=True,  # so that Ctrl-C only reaches this process
             env={
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if not SECRET_NAMES.search(name)},
                 "OPENBLAS_NUM_THREADS": "1",
                 "OMP_NUM_THREADS": "1",
                 "OPJ_NUM_THREADS": str(threads if threads > 1 else 0),  # 0: without a thread pool
@@ -224,14 +250,24 @@ class _Process:
     def exit_code(self) -> int | None:
         return self._process.returncode
 
-    def ask(self, request: Request, wanted: _Wanted) -> Answer:
-        """Raises EOFError, OSError, ValueError or TypeError if the process died or its answer is not valid."""
+    def ask(self, request: Request, wanted: _Wanted, data: bytes | None = None) -> Answer:
+        """Send a request, with the content of a file that the process cannot read itself, and wait for the answer.
+
+        Raises EOFError, OSError, ValueError or TypeError if the process died or its answer is not valid.
+        """
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         if not self.is_ready:
             self._read(0)
             self.is_ready = True
-        message = {"path": str(request.source.path), "known": request.known_sha256, **wanted._asdict()}
+        length = None if data is None else len(data)
+        message = {
+            "path": str(request.source.path),
+            "bytes": length,
+            "known": request.known_sha256,
+            **wanted._asdict(),
+        }
         self._process.stdin.write(json.dumps(message).encode() + b"\n")
+        self._process.stdin.write(data or b"")
         self._process.stdin.flush()
         size = wanted.size
         facts, pixels = self._read(size.height * size.width + min(wanted.picture**2, MAX_PIXELS))
@@ -275,7 +311,7 @@ class _Process:
 
 def _threads_each(workers: int) -> int:
     """Threads of each of so many processes."""
-    return max(1, min(len(os.sched_getaffinity(0)) // workers, MAX_THREADS))
+    return max(1, min(processors() // workers, MAX_THREADS))
 
 
 def _cause(exit_code: int | None) -> str:

@@ -5,8 +5,8 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -22,6 +22,7 @@ _MARK_TEXT = b"tEXtSoftware\0cxr-trt heat map"
 HEATMAP_MARK = struct.pack(">I", len(_MARK_TEXT) - 4) + _MARK_TEXT + struct.pack(">I", zlib.crc32(_MARK_TEXT))
 """A chunk of text (PNG specification, 11.3.4) that every heat map has right after the header of the file."""
 PNG_HEADER_BYTES = 33  # signature and IHDR
+HEATMAP_HEAD_BYTES = PNG_HEADER_BYTES + len(HEATMAP_MARK)
 _JPEG_COMMENT = b"cxr-trt heat map"
 JPEG_MARK = b"\xff\xfe" + struct.pack(">H", len(_JPEG_COMMENT) + 2) + _JPEG_COMMENT
 """A comment (ITU-T T.81, B.2.4.5) that every heat map in JPEG has right after the start of the file."""
@@ -32,10 +33,15 @@ class Source:
     r"""A file, and its unique name: the path relative to the folder that was given, with slashes; else the whole path.
 
     Bytes in the name that are not UTF-8 are written like \xff, and backslashes are therefore doubled.
+
+    read: how to read a file that is in object storage; it raises ImageError, or StorageError if the store is gone.
+    url: where it is there.
     """
 
     path: Path
     name: str
+    read: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
+    url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def find_files(arguments: str | Path | Iterable[str | Path], *, exclude: Sequenc
             elif is_heatmap(file):
                 skipped[HEATMAPS] += 1
             else:
-                skipped[_kind(file)] += 1
+                skipped[kind_of(file)] += 1
     skipped = +skipped
     if not files:
         places = ", ".join(map(str, paths))
@@ -109,7 +115,7 @@ def find_files(arguments: str | Path | Iterable[str | Path], *, exclude: Sequenc
     root = _common_folder(absolute)
     unique = {os.path.abspath(file): file for file in files}  # noqa: PTH100
     sources = [Source(file, _name(whole, root)) for whole, file in unique.items()]
-    kept = [source for source in sources if not _matches(source.name, exclude)]
+    kept = [source for source in sources if not matches(source.name, exclude)]
     if len(kept) < len(sources):
         skipped["files of --exclude"] = len(sources) - len(kept)
     if not kept:
@@ -124,7 +130,8 @@ def _common_folder(folders: Sequence[str]) -> str:
         return os.path.abspath(os.sep)  # noqa: PTH100
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern of --exclude fits a name, or the file name at its end."""
     return any(fnmatch(name, pattern) or fnmatch(PurePath(name).name, pattern) for pattern in patterns)
 
 
@@ -139,7 +146,8 @@ def counted(kinds: Mapping[str, int]) -> str:
     return ", ".join(f"{kind} ({number})" for kind, number in sorted(kinds.items(), key=lambda item: -item[1]))
 
 
-def _kind(file: Path) -> str:
+def kind_of(file: PurePath) -> str:
+    """What a file is counted as that is left out."""
     if file.name.startswith("."):
         return "hidden files"
     return f"{file.suffix.lower()} files" if file.suffix else "files without suffix"
@@ -172,21 +180,33 @@ def _looks_like_image(file: Path) -> bool:
 
 def is_heatmap(file: Path) -> bool:
     """Whether a file is a picture that `cxr_trt.results.heatmaps` made, by its name and its mark."""
-    if not _HEATMAP_NAME.fullmatch(file.name):
+    if not is_heatmap_name(file):
         return False
-    if file.stem.split("-", 1)[1] in _NAMES_WITHOUT_MARK:
-        return True
     try:
         with file.open("rb") as stream:
-            head = stream.read(PNG_HEADER_BYTES + len(HEATMAP_MARK))
-            return head.endswith(HEATMAP_MARK) or head[2:].startswith(JPEG_MARK)
+            return marked_as_heatmap(file, stream.read(HEATMAP_HEAD_BYTES))
     except OSError:
-        return False
+        return file.stem.split("-", 1)[1] in _NAMES_WITHOUT_MARK
+
+
+def is_heatmap_name(file: PurePath) -> bool:
+    """Whether heat maps have such names."""
+    return _HEATMAP_NAME.fullmatch(file.name) is not None
+
+
+def marked_as_heatmap(file: PurePath, head: bytes) -> bool:
+    """Whether a file with such a name, which starts with `head`, is a heat map."""
+    is_of_earlier_version = file.stem.split("-", 1)[1] in _NAMES_WITHOUT_MARK
+    return is_of_earlier_version or head.endswith(HEATMAP_MARK) or head[2:].startswith(JPEG_MARK)
 
 
 def _name(file: str, root: str) -> str:
     """The name of a file, given by its whole path, which it keeps if no folder is common to all."""
     path = PurePath(file)
     below = path.is_relative_to(root) and root != path.anchor
-    name = (path.relative_to(root) if below else path).as_posix().replace("\\", "\\\\")
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return escaped_name((path.relative_to(root) if below else path).as_posix())
+
+
+def escaped_name(name: str) -> str:
+    """A name as `Source` has it."""
+    return os.fsencode(name.replace("\\", "\\\\")).decode("utf-8", "backslashreplace")

@@ -1,6 +1,7 @@
 """The process in which files from outside are decoded, so that whatever a decoder does, it does only here.
 
-It reads paths from standard input and answers on standard output until its input ends. Its memory and time are limited.
+It reads paths from standard input, or files that its parent has read from object storage, and answers on standard
+output until its input ends. Its memory and time are limited.
 It writes no files and no core dumps, and prints nothing, because decoders may print what is in a file.
 `cxr_trt.images.decoders` starts and replaces it.
 """
@@ -58,15 +59,17 @@ def _serve(answers: BinaryIO, memory: int, seconds: float, hasher: Executor | No
     _restrict(memory)
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        path, known, size = Path(request["path"]), request["known"], Size(*request["size"])
+        known, size = request["known"], Size(*request["size"])
         signal.setitimer(signal.ITIMER_REAL, seconds)  # its SIGALRM ends the process, even inside a C library
-        facts, pixels = answer(path, known, size, request["fit"], request["picture"], request["identities"], hasher)
+        length = request["bytes"]
+        file = Path(request["path"]) if length is None else sys.stdin.buffer.read(length)
+        facts, pixels = answer(file, known, size, request["fit"], request["picture"], request["identities"], hasher)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(answers, facts, pixels)
 
 
 def answer(
-    path: Path,
+    file: Path | bytes,
     known: str | None,
     size: Size | int,
     fit: Fit = "stretch",
@@ -77,7 +80,7 @@ def answer(
     """Read and decode a file.
 
     Args:
-        path: the file.
+        file: its path, or its content.
         known: if the file's content has this sha256, it is not decoded.
         size: size of the image in pixels; a number stands for a square.
         fit: see `cxr_trt.images.preprocess.preprocess`.
@@ -91,7 +94,7 @@ def answer(
         there is an error or the content is known.
     """
     try:
-        data = read_file(path)
+        data = file if isinstance(file, bytes) else read_file(file)
     except ImageError as error:
         return {"error": str(error)}, b""
     except MemoryError:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from cxr_trt.engine.cpu.config import processors
 from cxr_trt.engine.cpu.openvino import core, has_bfloat16
 from cxr_trt.precision.int8 import quantize
+from cxr_trt.processors import processors
 
 CHANNELS, SIDE = 1024, 64  # of the convolution: 4.3 billion multiplications
 COPIED_BYTES = 256 << 20  # more than a processor's cache holds

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cxr_trt.processors import processors
+
 # Instruction sets that matter for an engine's speed, above all in int8, by their names in Linux's /proc/cpuinfo.
 INSTRUCTION_SETS = {
     "avx2": "AVX2",
@@ -23,7 +25,7 @@ INSTRUCTION_SETS = {
 
 def describe_machine() -> str:
     """One line: processor, instruction sets, number of usable processors, system, and any limit set for oneDNN."""
-    count = len(os.sched_getaffinity(0))
+    count = processors()
     sets = instruction_sets()
     found = f"{processor()}{f' ({sets})' if sets else ''}, {count} processors, {platform.system()} {platform.machine()}"
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")

@@ -1,7 +1,6 @@
 """The images for calibration: a seeded random choice from folders, without the patients of the evaluation."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +13,7 @@ from cxr_trt.errors import UsageError
 from cxr_trt.images.checks import picture_doubts
 from cxr_trt.images.decoders import Answer, Decoders, Limits, Request
 from cxr_trt.images.files import Source, find_files
+from cxr_trt.processors import processors
 from cxr_trt.spec import Specification
 from cxr_trt.tables.labels import Labels, read_labels
 from cxr_trt.tables.matching import match
@@ -61,9 +61,9 @@ def choose_images(
         sources = kept
     order = np.random.default_rng(seed).permutation(len(sources))
     problems: dict[str, int] = {"could not be read": 0, "not like a chest X-ray": 0}
-    with Decoders(os.cpu_count() or 1, spec.image_size, Limits(), spec.fit) as decoders:
+    with Decoders(processors(), spec.image_size, Limits(), spec.fit) as decoders:
         requests = (Request(sources[i]) for i in order)
-        answers = (answer for _, answer in decoders.map(requests, 2 * (os.cpu_count() or 1)))
+        answers = (answer for _, answer in decoders.map(requests, 2 * processors()))
         chosen = list(islice(_usable(answers, problems), count))
     left_out += [f"{quantity(number, 'image')} left out: {problem}" for problem, number in problems.items() if number]
     if len(chosen) < MIN_CALIBRATION_IMAGES:

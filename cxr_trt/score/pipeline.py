@@ -3,7 +3,6 @@
 It has no global state and writes nothing: tables, progress and pictures are made by whoever consumes the results.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
@@ -18,6 +17,7 @@ from cxr_trt.images.decoders import Answer, Decoders, Limits, Request, Spares
 from cxr_trt.images.files import Source
 from cxr_trt.images.image import Identity
 from cxr_trt.nvtx_range import nvtx_range
+from cxr_trt.processors import processors
 from cxr_trt.tables.rows import Row
 
 
@@ -79,23 +79,35 @@ def score_files(
     workers = workers or default_workers(sources)
     spec, limits = engine.spec, limits or Limits()
     with Decoders(workers, spec.image_size, limits, spec.fit, max_picture_side, identities, spares) as decoders:
-        rows: deque[Row | None] = deque()
+        yield from score_with(engine, decoders, sources, class_maps=class_maps, known=known)
 
-        def requests() -> Iterator[Request]:
-            for source in sources:
-                row = known(source.name)
-                rows.append(row)
-                yield Request(source, row.sha256 if row else None)
 
-        answers = decoders.map(requests(), workers + engine.max_batch)
-        items = (_decoded(request.source, rows.popleft(), answer, engine) for request, answer in answers)
-        yield from _infer(engine, _batches(items, engine.max_batch), class_maps)
+def score_with(
+    engine: ScoringEngine,
+    decoders: Decoders,
+    sources: Iterable[Source],
+    *,
+    class_maps: bool = False,
+    known: Callable[[str], Row | None] = lambda name: None,
+) -> Iterator[Result]:
+    """Score files as `score_files` does, with decoding processes that stay for the next files."""
+    rows: deque[Row | None] = deque()
+
+    def requests() -> Iterator[Request]:
+        for source in sources:
+            row = known(source.name)
+            rows.append(row)
+            yield Request(source, row.sha256 if row else None)
+
+    answers = decoders.map(requests(), decoders.workers + engine.max_batch)
+    items = (_decoded(request.source, rows.popleft(), answer, engine) for request, answer in answers)
+    yield from _infer(engine, _batches(items, engine.max_batch), class_maps)
 
 
 def default_workers(sources: Iterable[Source]) -> int:
     """One per processor. Few files get fewer, because processors without a process help the others (`Decoders`)."""
-    processors = os.cpu_count() or 1
-    return max(1, min(processors, len(sources))) if isinstance(sources, Sized) else processors
+    count = processors()
+    return max(1, min(count, len(sources))) if isinstance(sources, Sized) else count
 
 
 def _decoded(source: Source, known: Row | None, answer: Answer, engine: ScoringEngine) -> Result:

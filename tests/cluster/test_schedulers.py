@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from pages import ROOT
 
+from cxr_trt.commands.score import score
+from cxr_trt.storage import Url
+
 EXAMPLES = ROOT / "docs" / "cluster"
 TASKS = 100
 
@@ -63,6 +66,17 @@ def test_kubernetes(cli, here):
     for index in (2, 0, 1):
         run([*container["command"], *container["args"]], here, JOB_COMPLETION_INDEX=str(index))
     check_table(cli, here)
+
+
+def test_ray_on_kubernetes():
+    """Its command names options that exist; nothing here can run it."""
+    yaml = pytest.importorskip("yaml", reason="needs pip install pyyaml")
+    job = yaml.safe_load((EXAMPLES / "ray.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    program, command, *arguments = job["spec"]["entrypoint"].split()
+    assert (program, command) == ("cxr-trt", "score")
+    given = score.make_context("score", arguments).params
+    assert (given["address"], given["output"]) == ("auto", Url("s3", "hospital/run/parts"))
 
 
 def test_a_job_with_broken_files_is_done_too(here, cli):

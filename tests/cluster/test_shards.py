@@ -14,9 +14,12 @@ from cheap_engine import cheap_bundle as build_cheap_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxr_trt.cluster import listing
 from cxr_trt.cluster.listing import LIST_FILE, FileList
 from cxr_trt.cluster.parts import part_path
 from cxr_trt.commands.score_list import Part
+from cxr_trt.errors import UsageError
+from cxr_trt.images.files import find_files
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +156,32 @@ def test_damage_is_one_sentence(cli, here):
     path = part_path(here / "parts", 1)
     path.write_bytes(path.read_bytes()[:-20])
     assert f"parts/{path.name}: damaged" in collect(cli, code=2).stderr
-    shutil.copy(here / "run" / "list" / LIST_FILE, path)
+    shutil.copy(here / "run" / "list" / "list-00000.parquet", path)
     assert "not a part of a table" in collect(cli, code=2).stderr
-    (here / "run" / "list" / LIST_FILE).write_bytes(b"PAR1")
+    path.unlink()
+    data = bytearray((here / "run" / "list" / "list-00000.parquet").read_bytes())
+    data[50] ^= 1
+    (here / "run" / "list" / "list-00000.parquet").write_bytes(data)
+    assert "list-00000.parquet: damaged, or of another list" in score(cli, "--overwrite", code=2).stderr
+    (here / "run" / "list" / LIST_FILE).write_text("{}")
     assert "not a list of `cxr-trt list`, or damaged" in collect(cli, code=2).stderr
+
+
+def test_a_long_list_has_several_files_of_which_each_must_be_its_own(cli, here, xrays, monkeypatch):
+    monkeypatch.setattr(listing, "SHARDS_PER_FILE", 2)
+    folder = here / "run" / "list"
+    assert cli("list", xrays, "-o", folder, "--shard", 2, "--overwrite").exit_code == 0
+    pieces = [f"list-0000{number}.parquet" for number in range(3)]
+    assert sorted(path.name for path in folder.iterdir()) == [*pieces, "list.json"]
+    files = FileList.open(folder)
+    names = [source.name for shard in range(files.shards.count) for source in files.sources(shard)]
+    assert names == [source.name for source in find_files(xrays).sources]
+    assert cli("list", xrays, "-o", here / "other", "--shard", 2, "--exclude", "*/7*").exit_code == 0
+    shutil.copy(here / "other" / pieces[1], folder / pieces[0])
+    with pytest.raises(UsageError, match=f"{pieces[0]}: damaged, or of another list"):
+        FileList.open(folder).sources(0)
+    assert cli("list", xrays, "-o", folder, "--shard", 11, "--overwrite").exit_code == 0
+    assert len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -181,14 +206,46 @@ def test_mistakes_are_one_sentence_and_exit_code_2(cli, here, arguments, sentenc
 def test_a_list_is_not_replaced_unasked(cli, here, xrays):
     result = cli("list", xrays, "-o", "run/list")
     assert (result.exit_code, "exists; add --overwrite" in result.stderr) == (2, True)
-    assert FileList.open(here / "run" / "list").shards == 4
+    assert FileList.open(here / "run" / "list").shards.count == 4
 
 
 def test_a_process_reads_the_names_of_its_own_shards_alone(here):
     files = FileList.open(here / "run" / "list")
-    assert (files.files, files.shard_sizes()) == (11, [3, 3, 3, 2])
-    assert [source.name for source in files.shard(3)] == ["ward ü/6%20.png", "ward ü/7%20.png"]
-    assert all(source.path.exists() for number in range(4) for source in files.shard(number))
+    assert (files.shards.files, [files.shards.size(shard) for shard in range(4)]) == (11, [3, 3, 3, 2])
+    assert [source.name for source in files.sources(3)] == ["ward ü/6%20.png", "ward ü/7%20.png"]
+    assert all(source.path.exists() for number in range(4) for source in files.sources(number))
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from cxr_trt.cluster.listing import FileList, write_list
+from cxr_trt.images.files import Selection, Source
+from cxr_trt.measure.machine import peak_memory
+
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+if not folder.exists():
+    names = (f"site/{number * 2654435761 % (1 << 64):016x}/{number:09}.dcm" for number in range(count))
+    sources = tuple(Source(Path("/xrays", name), name) for name in names)
+    write_list(Selection(sources, {}, "/xrays"), folder, 512, sizes=[1] * count, overwrite=False)
+else:
+    files = FileList.open(folder)
+    for shard in range(0, files.shards.count, max(1, files.shards.count // 10)):
+        assert len(files.sources(shard)) == files.shards.size(shard)
+    print(peak_memory())
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_list(tmp_path):
+    peaks = []
+    for count in (1_000, 100_000):
+        for _ in range(2):
+            command = [sys.executable, "-c", MEASURE, str(tmp_path / str(count)), str(count)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        peaks.append(float(done.stdout))
+    assert peaks[1] < peaks[0] + 20, f"{peaks} MiB"
 
 
 def test_calibrated_columns_are_in_the_table(cli, tmp_path, cheap_bundle, monkeypatch):

@@ -11,11 +11,12 @@ from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.cpu import onnxruntime as onnxruntime_backend
 from cxr_trt.engine.cpu import openvino as openvino_backend
 from cxr_trt.engine.cpu import tuning
-from cxr_trt.engine.cpu.config import CpuConfig, cores
+from cxr_trt.engine.cpu.config import CpuConfig
 from cxr_trt.engine.cpu.tuning import cpu_configs
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.engine.timing import fastest
 from cxr_trt.errors import BackendError
+from cxr_trt.processors import cores, processors
 from cxr_trt.score.engine import Engine
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
@@ -42,7 +43,7 @@ def test_a_core_counts_once_however_many_processors_it_has(monkeypatch, tmp_path
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 4, 5, 6, 7})
     assert cores(tmp_path) == 7
     for number in range(8):
-        folder = tmp_path / f"cpu{number}" / "topology"
+        folder = tmp_path / "sys" / "devices" / "system" / "cpu" / f"cpu{number}" / "topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{number % 4},{number % 4 + 4}\n")
     assert cores(tmp_path) == 4
@@ -184,6 +185,15 @@ def test_threads_of_onnxruntime(graph, tmp_path, monkeypatch, config, threads):
     assert [session.get_session_options().intra_op_num_threads for session in sessions] == [threads] * config.streams
 
 
+@pytest.mark.skipif(cores() < 2, reason="needs two cores")
+def test_openvino_keeps_to_a_quota(graph, tmp_path, monkeypatch):
+    """Of one processor, where the affinity has more."""
+    for name in ("processors", "cores"):
+        monkeypatch.setattr(openvino_backend, name, lambda: 1)
+    (request,) = compiled_with(graph, tmp_path, "openvino", CpuConfig(1, 1))
+    assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == 1
+
+
 def test_onnxruntime_keeps_to_the_processors_that_it_may_use(graph, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: len(os.sched_getaffinity(0)) + 1)
     (session,) = compiled_with(graph, tmp_path, "onnxruntime", CpuConfig(1, 1))
@@ -203,7 +213,7 @@ def test_layout_of_onnxruntime(graph, tmp_path, layout, level):
 )
 def test_streams_and_threads_of_openvino(graph, tmp_path, monkeypatch, config, threads):
     """As if there were one logical processor: OpenVINO takes no more threads than there are."""
-    monkeypatch.setattr(openvino_backend, "processors", lambda: 1)
+    monkeypatch.setattr(openvino_backend, "processors", lambda: 1 if config.hyper_threading else processors())
     requests = compiled_with(graph, tmp_path, "openvino", config)
     compiled = requests[0].get_compiled_model()
     assert len(requests) == compiled.get_property("NUM_STREAMS") == config.streams

@@ -15,6 +15,7 @@ from pydicom.uid import JPEG2000Lossless
 from seeds import content, radiograph
 
 from cxr_trt.errors import BackendError
+from cxr_trt.images import decoders as decoders_module
 from cxr_trt.images.decoders import WORKER_CODE, Decoders, Limits, Request, Spares
 from cxr_trt.images.files import find_files
 
@@ -72,7 +73,7 @@ def test_processes_that_were_started_ahead_are_used_and_all_end(tmp_path):
 
 @pytest.mark.parametrize(("workers", "processors", "threads"), [(1, 4, 4), (2, 4, 2), (3, 4, 0), (9, 4, 0), (1, 64, 8)])
 def test_idle_processors_decode_jpeg_2000_in_further_threads(monkeypatch, tmp_path, workers, processors, threads):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(processors))
+    monkeypatch.setattr(decoders_module, "processors", lambda: processors)
     (tmp_path / "a.png").write_bytes(picture(0))
     with Decoders(workers, 64, LIMITS) as decoders:
         for _ in decoders.map([Request(source) for source in find_files(tmp_path).sources], 1):
@@ -155,7 +156,7 @@ def slow_dicom(side):
 
 
 def test_a_file_that_takes_too_long_costs_one_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})  # one thread
+    monkeypatch.setattr(decoders_module, "processors", lambda: 1)  # one thread
     (tmp_path / "a.png").write_bytes(picture(0))
     (tmp_path / "b.dcm").write_bytes(slow_dicom(3500))
     (tmp_path / "c.png").write_bytes(picture(1))

@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from cheap_engine import cheap_bundle as build_cheap_bundle
 
 import cxr_trt
 from cxr_trt.api import Engine, find_files, preprocess, score_files
+from cxr_trt.images.decoders import Decoders, Limits
+from cxr_trt.score.pipeline import score_with
 
 MEASURE = """
 import sys
@@ -96,3 +99,27 @@ def test_memory_does_not_grow_with_the_folder(request, tmp_path, bundle):
     command = [sys.executable, "-c", MEASURE, request.getfixturevalue(bundle), tmp_path]
     after_30, after_100 = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert after_100 <= 1.1 * after_30
+
+
+def test_decoding_processes_stay_from_one_set_of_files_to_the_next(cheap_bundle, tmp_path):
+    """Also where the results of a set were not all asked for."""
+    for name in ("first", "second", "third"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            cv2.imwrite(str(tmp_path / name / f"{i}.png"), np.full((64, 64), 30 * i, np.uint8))
+    with Engine(cheap_bundle) as engine, Decoders(1, engine.spec.image_size, Limits(), engine.spec.fit) as decoders:
+
+        def results(name):
+            return score_with(engine, decoders, find_files(tmp_path / name).sources)
+
+        expected = [result.row for result in results("first")]
+        assert expected == [result.row for result in score_files(engine, find_files(tmp_path / "first").sources)]
+        (started,) = decoder_processes()
+        next(results("second"))
+        assert [result.row.probabilities for result in results("third")] == [row.probabilities for row in expected]
+        assert decoder_processes() == [started]
+
+
+def decoder_processes():
+    listed = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "cxr_trt.images.worker"], capture_output=True)
+    return listed.stdout.split()

@@ -1,6 +1,5 @@
 """How a CPU engine uses the processors, and what both CPU backends have in common."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ class CpuConfig(NamedTuple):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The fields that differ from their defaults. Without the others, fingerprints do not depend on timing."""
+        """The fields that differ from their defaults."""
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name)}
 
 
@@ -61,19 +60,3 @@ class CpuBackend:
         self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
     ) -> list[LayerTime]:
         raise BackendError("this backend does not tell what its layers take; leave --layers out")
-
-
-def processors() -> int:
-    """The number of logical processors that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def cores(system: Path = Path("/sys/devices/system/cpu")) -> int:
-    """The number of cores that this process may use, as far as Linux tells; otherwise the number of processors."""
-    found = set()
-    for number in os.sched_getaffinity(0):
-        try:
-            found.add((system / f"cpu{number}" / "topology" / "thread_siblings_list").read_text())
-        except OSError:
-            found.add(str(number))
-    return len(found)

@@ -13,11 +13,12 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from cxr_trt.engine.backend import BuildOptions, LayerTime
-from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig, cores, processors
+from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig
 from cxr_trt.engine.cpu.streams import StreamRunner, Streams
 from cxr_trt.engine.onnxruntime_layers import time_layers
 from cxr_trt.errors import BackendError
 from cxr_trt.precision.float16 import rounded_to_float16
+from cxr_trt.processors import cores, processors
 from cxr_trt.spec import Specification
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: converts the graph to its own format, with the pooling inlined."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -15,12 +16,13 @@ import onnx.inliner
 import openvino
 
 from cxr_trt.engine.backend import BuildOptions, LayerTime, median_layers
-from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig, processors
+from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig
 from cxr_trt.engine.cpu.openvino_cache import compiled_once
 from cxr_trt.engine.cpu.streams import StreamRunner, Streams
 from cxr_trt.engine.manifest import MANIFEST_FILE
 from cxr_trt.errors import BackendError
 from cxr_trt.hashing import hash_file
+from cxr_trt.processors import cores, processors
 from cxr_trt.spec import Specification
 
 ENGINE_FILE = "openvino.xml"  # with openvino.bin beside it
@@ -50,6 +52,7 @@ class OpenVinoBackend(CpuBackend):
         try:
             onnx.save(onnx.inliner.inline_local_functions(graph), inlined)
             model = openvino.convert_model(inlined)
+            _name_by_place(model)
             openvino.save_model(model, folder / ENGINE_FILE, compress_to_fp16=False)
         except Exception as error:  # OpenVINO's exceptions share no base class
             reason = str(error).strip().splitlines()[-1]
@@ -107,6 +110,19 @@ def has_bfloat16() -> bool:
     return is_allowed and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def _name_by_place(model: openvino.Model) -> None:
+    """Give the nodes that OpenVINO named by counting what the process made before names by their place.
+
+    So the same graph gives the same files, and with them the same fingerprint, whatever was built before.
+    """
+    for number, node in enumerate(model.get_ordered_ops()):
+        kind = node.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{kind}_{number}")
+        if kind == LOOP:
+            _name_by_place(node.get_body())
+
+
 def _properties(bfloat16: bool) -> dict[str, Any]:
     """Without a precision hint OpenVINO computes in bfloat16 or float16 on processors that have them."""
     return {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -149,6 +165,8 @@ class OpenVinoRunner(StreamRunner):
         properties = {**self._properties, "NUM_STREAMS": streams}
         if self.config.hyper_threading:
             properties |= {"INFERENCE_NUM_THREADS": processors(), "ENABLE_HYPER_THREADING": True}
+        elif processors() < len(os.sched_getaffinity(0)):  # OpenVINO knows the affinity, but no quota
+            properties |= {"INFERENCE_NUM_THREADS": cores()}
         try:
             batch = openvino.Dimension(1, largest_part)
             self._model.reshape(openvino.PartialShape([batch, 1, *self._size]))

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cxr_trt.engine.backend import Backend
-from cxr_trt.engine.cpu.config import CpuConfig, cores, processors
+from cxr_trt.engine.cpu.config import CpuConfig
 from cxr_trt.engine.timing import fastest, time_runners
+from cxr_trt.processors import cores, processors
 from cxr_trt.progress import ProgressCallback
 from cxr_trt.spec import Specification
 

@@ -1,0 +1,235 @@
+"""What lists, parts and Ray cost beside `cxr-trt score`, and what that makes of 1 and 100 million X-rays.
+
+The engine costs nothing, so everything that is measured is overhead. Ray runs in a network namespace, which needs root.
+"""
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+from cheap_engine import cheap_bundle
+from ray_cluster import RayCluster, ray_cluster, why_not
+
+from benchmarks.study import ROOT, Result
+from benchmarks.tools.memory import PeakMemory
+from benchmarks.tools.pictures import radiograph
+from cxr_trt.cluster.listing import FileList, write_list
+from cxr_trt.images.files import Selection, Source
+from cxr_trt.markdown import markdown_table
+
+PACKAGES = ("onnxruntime", "opencv-python-headless", "pyarrow", "ray")
+SIDE = 256  # pixels of the pictures, as in the study of growth
+SHARD_FILES = 512
+LIST_SIZES = (1_000, 10_000, 100_000, 1_000_000)
+EXTRAPOLATED = (1_000_000, 100_000_000)
+LABELS = {
+    "score": "`score xrays/ -o scores.csv`",
+    "list": "`list xrays/`",
+    "parts": "`score LIST`",
+    "collect": "`collect -o scores.csv`",
+    "ray": "`score LIST --ray`, one actor",
+}
+TEXT = """\
+# Cluster
+
+**For {files:,} files, writing a list takes {list_share:.1%} of the time of `score`, and collecting its parts
+{collect_share:.1%}.**
+
+PNG files of {side} x {side} pixels and an engine that costs nothing, so that all that is measured is overhead. Medians
+of {rounds} rounds, in which the commands took turns. Seconds are from start to end; memory is the peak of the process
+and its children together, for Ray that of the driver alone. {ray}
+
+{runs}
+
+## Lists
+
+Names of {name_bytes} bytes, shards of {shard_files} files. "Read a shard" includes opening the list.
+
+{lists}
+
+## Extrapolated, not measured
+
+From the longest list above and the time of each shard: what a cluster's bookkeeping takes, whatever the engine. The
+time for scoring comes on top and is divided among the machines; that of the list and of `collect` is not.
+
+{extrapolated}
+"""
+
+
+@click.command()
+@click.option("--files", type=click.IntRange(10), default=3_000, show_default=True, help="How many are scored.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--longest", type=click.IntRange(1_000), default=LIST_SIZES[-1], help="Leave out longer lists.")
+def measure(files: int, rounds: int, longest: int) -> Result:
+    """Score the same files in all ways, and write and read lists of growing length."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pictures(folder / "xrays", files)
+        bundle = cheap_bundle(folder / "cheap.cxr")
+        with optional_ray(folder) as ray:
+            taken = [one_round(folder, bundle, ray) for _ in range(rounds)]
+            per_shard = None if ray is None else seconds_per_shard(folder, bundle, ray)
+        runs = {
+            way: {what: statistics.median(run[way][what] for run in taken) for what in ("seconds", "mib")}
+            for way in taken[0]
+        }
+        lists = [list_of(folder / f"list-{count}", count) for count in LIST_SIZES if count <= longest]
+    return {
+        "side": SIDE,
+        "files": files,
+        "rounds": rounds,
+        "shard_files": SHARD_FILES,
+        "name_bytes": len(name_of(0)),
+        "runs": runs,
+        "no_ray": None if ray else why_not(),
+        "ray_seconds_per_shard": per_shard,
+        "lists": lists,
+    }
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    """So many files, each with its own content."""
+    folder.mkdir()
+    grey = cv2.resize(radiograph(), (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    for i in range(count):
+        grey[0, :4] = np.frombuffer(i.to_bytes(4, "big"), np.uint8)
+        (folder / f"{i:06}.png").write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+
+
+@contextmanager
+def optional_ray(folder: Path) -> Iterator[RayCluster | None]:
+    """A cluster, or None where none can be started."""
+    if why_not():
+        yield None
+        return
+    (folder / "ray").mkdir()
+    with ray_cluster(folder / "ray") as cluster:
+        yield cluster
+
+
+def one_round(folder: Path, bundle: Path, ray: RayCluster | None) -> dict[str, Result]:
+    """Each way once, to outputs that do not exist yet."""
+    for output in ("list", "parts", "ray-parts"):
+        shutil.rmtree(folder / output, ignore_errors=True)
+    for table in folder.glob("*.csv*"):
+        table.unlink()
+    engine = ("-e", bundle)
+    found = {
+        "score": command("score", folder / "xrays", *engine, "-o", folder / "scores.csv"),
+        "list": command("list", folder / "xrays", "-o", folder / "list", "--shard", SHARD_FILES),
+        "parts": command("score", folder / "list", *engine, "-o", folder / "parts"),
+        "collect": command("collect", folder / "parts", "--list", folder / "list", "-o", folder / "collected.csv"),
+    }
+    assert (folder / "collected.csv").read_bytes() == (folder / "scores.csv").read_bytes()
+    if ray:
+        options = ("-o", folder / "ray-parts", "--ray", ray.address, "--actors", 1)
+        found["ray"] = timed(ray.start("score", folder / "list", *engine, *options))
+    return found
+
+
+def command(*arguments: object) -> Result:
+    """What `cxr-trt` with these arguments takes."""
+    words = [sys.executable, "-m", "cxr_trt", *map(str, arguments)]
+    return timed(subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+
+
+def timed(process: "subprocess.Popen[str]") -> Result:
+    """Seconds and peak memory of a command that has just been started, and must end with 0."""
+    start, memory = time.perf_counter(), PeakMemory(process.pid)
+    with memory.watched():
+        errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    return {"seconds": time.perf_counter() - start, "mib": memory.mib}
+
+
+def seconds_per_shard(folder: Path, bundle: Path, ray: RayCluster) -> float:
+    """What a shard costs with one actor beside its files: the same files in one shard, and each in its own."""
+    files = min(500, len(list((folder / "xrays").iterdir())))
+    seconds: list[float] = []
+    for shard_files in (files, 1):
+        made, parts = folder / f"list-by-{shard_files}", folder / f"parts-by-{shard_files}"
+        command("list", folder / "xrays", "--limit", files, "-o", made, "--shard", shard_files)
+        options = ("-o", parts, "--ray", ray.address, "--actors", 1)
+        seconds.append(timed(ray.start("score", made, "-e", bundle, *options))["seconds"])
+    return (seconds[1] - seconds[0]) / (files - 1)
+
+
+def name_of(number: int) -> str:
+    """As a hospital's archive may have it."""
+    return f"site{number % 37:02}/{2005 + number % 19}/{number * 2654435761 % (1 << 64):016x}/{number:09}.dcm"
+
+
+def list_of(folder: Path, count: int) -> Result:
+    """A list of files that do not exist: their sizes are given."""
+    sources = tuple(Source(Path("/xrays", name_of(i)), name_of(i)) for i in range(count))
+    start = time.perf_counter()
+    write_list(Selection(sources, {}, "/xrays"), folder, SHARD_FILES, sizes=[8_000_000] * count, overwrite=False)
+    written = time.perf_counter() - start
+    del sources
+    reading = []
+    for number in range(5):
+        start = time.perf_counter()
+        files = FileList.open(folder)
+        files.sources(files.shards.count * number // 5)
+        reading.append(time.perf_counter() - start)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return {"files": count, "written": written, "bytes": size, "read_shard": statistics.median(reading)}
+
+
+def page(result: Result) -> str:
+    """The page of a result."""
+    runs, files = result["runs"], result["files"]
+    rows = [
+        (LABELS[way], f"{run['seconds']:.1f}", f"{files / run['seconds']:.0f}", f"{run['mib']:.0f}")
+        for way, run in runs.items()
+    ]
+    lists = [
+        (
+            f"{one['files']:,}",
+            f"{one['bytes'] / 1e6:.1f}",
+            f"{one['written']:.1f}",
+            f"{1000 * one['read_shard']:.1f}",
+        )
+        for one in result["lists"]
+    ]
+    ray = "" if result["no_ray"] is None else f"Ray was not run: {result['no_ray']}."
+    return TEXT.format(
+        files=files,
+        list_share=runs["list"]["seconds"] / runs["score"]["seconds"],
+        collect_share=runs["collect"]["seconds"] / runs["score"]["seconds"],
+        side=result["side"],
+        rounds=result["rounds"],
+        ray=ray,
+        runs=markdown_table(("command", "seconds", "files per second", "peak memory, MiB"), rows),
+        name_bytes=result["name_bytes"],
+        shard_files=result["shard_files"],
+        lists=markdown_table(("files", "list, MB", "write it, seconds", "read a shard, ms"), lists),
+        extrapolated=markdown_table(
+            ("X-rays", "shards", "list, GB", "write it, minutes", "Ray's driver, minutes", "`collect`, minutes"),
+            [_extrapolated(result, count) for count in EXTRAPOLATED],
+        ),
+    )
+
+
+def _extrapolated(result: Result, count: int) -> tuple[str, ...]:
+    longest = result["lists"][-1]
+    times, shards = count / longest["files"], -(-count // result["shard_files"])
+    per_shard = result["ray_seconds_per_shard"]
+    collect = result["runs"]["collect"]["seconds"] / result["files"] * count
+    return (
+        f"{count:,}",
+        f"{shards:,}",
+        f"{longest['bytes'] * times / 1e9:.2f}",
+        f"{longest['written'] * times / 60:.1f}",
+        "" if per_shard is None else f"{per_shard * shards / 60:.1f}",
+        f"{collect / 60:.1f}",
+    )

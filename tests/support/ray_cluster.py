@@ -1,0 +1,136 @@
+"""A Ray cluster of three nodes, in a network namespace: even on 127.0.0.2, Ray listens on every interface there is.
+
+As a program: starts the cluster, prints its address and the process ids of its raylets, and ends with standard input.
+"""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+OBJECT_STORE_BYTES = 80 << 20
+TRAP = """
+import os, signal, sys
+
+class Trap:
+    '''The engine dies of a black picture.'''
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "cxr_trt.cluster.scoring":
+            sys.meta_path.remove(self)
+            from cxr_trt.score.engine import Engine
+            submit = Engine.submit
+            def submit_or_die(engine, images, class_maps):
+                if not all(image.any() for image in images):
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                return submit(engine, images, class_maps)
+            Engine.submit = submit_or_die
+
+sys.meta_path.insert(0, Trap())
+"""
+
+
+def main() -> None:
+    from ray.cluster_utils import Cluster
+
+    def options(address: str) -> dict:
+        return {
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "node_ip_address": address,
+            "include_dashboard": False,
+        }
+
+    cluster = Cluster(initialize_head=True, head_node_args={**options("127.0.0.2"), "num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1, **options(f"127.0.0.{number}")) for number in (3, 4)]
+    raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
+    print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
+    sys.stdin.read()
+    with suppress(Exception):  # a test has killed parts of it
+        cluster.shutdown()
+
+
+class RayCluster:
+    """address: for --ray. raylets: the process ids of the two nodes that have a CPU."""
+
+    def __init__(self, process: subprocess.Popen, environment: dict[str, str]) -> None:
+        facts = json.loads(process.stdout.readline())
+        self.address, self.raylets = facts["address"], facts["raylets"]
+        self.environment = environment
+        self._namespace = process.pid
+
+    def start(self, *arguments) -> subprocess.Popen:
+        """Start `cxr-trt` with these arguments where the cluster is."""
+        command = ["nsenter", f"--target={self._namespace}", "--net", sys.executable, "-m", "cxr_trt", *arguments]
+        return subprocess.Popen(
+            [*map(str, command)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def actors(self) -> list[int]:
+        """The process ids of the actors."""
+        parents = ",".join(map(str, self.raylets))
+        found = subprocess.run(["pgrep", "-P", parents, "-f", "ray::ShardActor"], capture_output=True, text=True)
+        return [int(pid) for pid in found.stdout.split()]
+
+
+def why_not() -> str | None:
+    """Why no cluster can be started here."""
+    try:
+        import ray  # noqa: F401
+    except ModuleNotFoundError:
+        return "needs pip install 'cxr-trt[ray]'"
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
+        return "needs root, for a network namespace: Ray listens on every interface"
+    return None
+
+
+@contextmanager
+def ray_cluster(folder: Path):
+    """The cluster; its tokens, caches and logs are below `folder`."""
+    (folder / "trap").mkdir()
+    (folder / "trap" / "sitecustomize.py").write_text(TRAP)
+    environment = {
+        **os.environ,
+        "HOME": str(folder),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_worker_niceness": "0",  # else they hardly get on where processors are busy
+        "RAY_health_check_failure_threshold": "3",
+        "RAY_health_check_period_ms": "1000",
+        "RAY_health_check_timeout_ms": "2000",
+        "PYTHONPATH": os.pathsep.join([str(folder / "trap"), str(ROOT)]),
+    }
+    command = f"ip link set lo up && exec {sys.executable} {__file__}"
+    process = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", command],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield RayCluster(process, environment)
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+
+
+if __name__ == "__main__":
+    main()
