@@ -187,7 +187,9 @@ def score(
         journal = stack.enter_context(open_journal(output, fresh=fresh, overwrite=overwrite)) if output else None
         if journal and output:
             selection = beside_known_rows(journal, selection, output, append=append, overwrite=overwrite)
-        check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
+        check_result_folders(
+            [heatmaps, dicom_results], [path for path in paths if isinstance(path, Path)], journal, overwrite=overwrite
+        )
         workers = workers or default_workers(selection.sources)
         spares = stack.enter_context(_started_decoders(selection.sources, workers))
         engine = stack.enter_context(_open_engine(bundle))
