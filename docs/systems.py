@@ -58,7 +58,9 @@ def render_readme(text: str) -> str:
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     columns = ("mean AUC on", *SPLIT_TITLES.values())
-    rows = [(system.title, *(_first(system, split) for split in SPLIT_TITLES)) for system in SYSTEMS]
+    rows = [
+        (system.title, *(_first(system, split) for split in SPLIT_TITLES)) for system in SYSTEMS if system.published
+    ]
     return f"{before}{BEGIN}{markdown_table(columns, rows)}\n{END}{after}"
 
 

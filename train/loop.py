@@ -19,8 +19,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.nn import Parameter
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -29,7 +28,7 @@ from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.crop_network import CropNetwork
-from cxr_trt.model.network import Network
+from cxr_trt.model.network import PooledMapsNetwork
 from cxr_trt.outputs import replacing
 from cxr_trt.systems import find_system
 from cxr_trt.views import NETWORK_STRIDE
@@ -37,6 +36,7 @@ from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, LabelledImages
 from train.group import Group
+from train.imagenet import BACKBONE
 from train.log import Log
 from train.losses import ClassWeights, class_weights, cross_entropy
 from train.recipe import Recipe
@@ -80,18 +80,21 @@ class Trainer:
         labels = hashlib.sha256(images.labels.tobytes() + images.traits.tobytes()).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.head = AuxiliaryHead(self._family.transfer.conv.in_channels).to(device) if recipe.auxiliary else None
+        self.frozen = _frozen_modules(network, recipe.frozen)
+        self.head = AuxiliaryHead(self._pooled.transfer.conv.in_channels).to(device) if recipe.auxiliary else None
         self.augmentation = Augmentation(recipe.scale, recipe.rotation, recipe.contrast)
         if recipe.prior_bias and not (out / STATE_FILE).exists():
-            set_prior_bias(self._family, images.labels[train])
+            set_prior_bias(self._pooled, images.labels[train])
         average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]  # with 0 a copy
         self.averaged = AveragedModel(network, device, multi_avg_fn=average, use_buffers=True)
-        self.parameters = [*network.parameters(), *(self.head.parameters() if self.head else ())]
-        self.optimizer = _optimizer(recipe, self.parameters)
+        groups = _parameter_groups(recipe, network, self.head)
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimizer = _optimizer(recipe, groups)
         self.scheduler: OneCycleLR | ReduceLROnPlateau
         if recipe.one_cycle:
             rates = recipe.epochs * self.steps + 1  # the last one is set after the last step
-            self.scheduler = OneCycleLR(self.optimizer, recipe.learning_rate, rates, cycle_momentum=False)
+            highest = [group["lr"] for group in groups]
+            self.scheduler = OneCycleLR(self.optimizer, highest, rates, cycle_momentum=False)
         else:
             self.scheduler = ReduceLROnPlateau(self.optimizer, factor=0.1, patience=recipe.patience - 1, threshold=0)
         cuda = device.type == "cuda"
@@ -132,6 +135,8 @@ class Trainer:
 
     def _train_epoch(self, log: Log) -> None:
         self.network.train()
+        for module in self.frozen:
+            module.eval()
         recipe = self.recipe
         if recipe.anneal:
             self._anneal()
@@ -156,16 +161,16 @@ class Trainer:
                 self._save()
 
     @property
-    def _family(self) -> Network:
-        """The network, for what a recipe allows with networks of the paper's family alone."""
-        return cast(Network, self.network)
+    def _pooled(self) -> PooledMapsNetwork:
+        """The network, for what a recipe allows with networks that pool their class maps alone."""
+        return cast(PooledMapsNetwork, self.network)
 
     def _anneal(self) -> None:
         """Set k of the pooling for this epoch: from all cells down to the network's own k, in equal ratios."""
-        settings, pool = self._family.settings, self._family.pool
+        pooling, pool = self._pooled.pooling, self._pooled.pool
         left = max(0.0, 1 - self.epoch / self.recipe.anneal)
         cells = (self.recipe.crop_size // NETWORK_STRIDE) ** 2
-        pool.k_max, pool.k_min = (round(k * (cells / k) ** left) for k in (settings.k_max, settings.k_min))
+        pool.k_max, pool.k_min = (round(k * (cells / k) ** left) for k in (pooling.k_max, pooling.k_min))
 
     def update(self, batch: Batch) -> Tensor:
         """Take one step of the optimizer on this process's part of a batch.
@@ -245,10 +250,10 @@ class Trainer:
         return scores.float()
 
     def _forward_with_features(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """From uint8 crops [B, H, W] to float32 logits [B, 14] and the features [B, 1024, h, w] that give them."""
-        pixels, network = self._normalised(crops), self._family
+        """From uint8 crops [B, H, W] to float32 logits [B, 14] and the features [B, channels, h, w] that give them."""
+        pixels, network = self._normalised(crops), self._pooled
         with self._autocast():
-            features = torch.relu(network.features(pixels))
+            features = network.activations(pixels)
             scores: Tensor = network.pool(network.transfer(features))
         return scores.float(), features
 
@@ -320,19 +325,40 @@ class Trainer:
         self.loss_sum += state["loss_sum"]
 
 
-def _optimizer(recipe: Recipe, parameters: list[Parameter]) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+def _frozen_modules(network: CropNetwork, names: Iterable[str]) -> list[nn.Module]:
+    """The modules of these names, without gradients from now on. Raises UsageError if the network has none such."""
+    modules = dict(network.named_modules())
+    if unknown := [name for name in names if name not in modules]:
+        raise UsageError(
+            f"frozen names {unknown[0]}, but the network has no such module; its parts are {_parts(network)}"
         )
+    return [modules[name].requires_grad_(False) for name in names]
+
+
+def _parts(network: CropNetwork) -> str:
+    return ", ".join(name for name, _ in network.named_modules() if name.count(".") == 1)
+
+
+def _parameter_groups(recipe: Recipe, network: CropNetwork, head: AuxiliaryHead | None) -> list[dict[str, Any]]:
+    """What is trained, in groups with a rate each: the backbone, and all after it."""
+    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    backbone = [parameter for name, parameter in trained.items() if name.startswith(BACKBONE)]
+    rest = [parameter for name, parameter in trained.items() if not name.startswith(BACKBONE)]
+    rest += head.parameters() if head else ()
+    rates = recipe.backbone_rate * recipe.learning_rate, recipe.learning_rate
+    return [{"params": part, "lr": rate} for part, rate in zip((backbone, rest), rates, strict=True) if part]
+
+
+def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     betas = (recipe.betas[0], recipe.betas[1])
-    return torch.optim.AdamW(parameters, recipe.learning_rate, betas, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, recipe.learning_rate, betas, weight_decay=recipe.weight_decay)
 
 
-def set_prior_bias(network: Network, labels: npt.NDArray[np.uint8]) -> None:
+def set_prior_bias(network: PooledMapsNetwork, labels: npt.NDArray[np.uint8]) -> None:
     """Set the bias of the transfer layer so that constant maps give each finding its frequency in labels [N, 14]."""
     frequency = torch.from_numpy(labels).float().mean(0).clamp(0.5 / len(labels), 1 - 0.5 / len(labels))
-    settings = network.settings
-    bias = torch.logit(frequency) / (1 + settings.alpha)
+    bias = torch.logit(frequency) / (1 + network.pooling.alpha)
     with torch.no_grad():
-        network.get_parameter("transfer.conv.bias").copy_(bias.repeat_interleave(settings.maps_per_finding))
+        network.get_parameter("transfer.conv.bias").copy_(bias.repeat_interleave(network.transfer.maps_per_finding))

@@ -24,8 +24,9 @@ from cxr_trt.export.session import first_line
 from cxr_trt.hashing import hash_file
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.families import FamilyNetwork, Library, load_library_network, run_module
+from cxr_trt.model.network import PooledMapsNetwork
 from cxr_trt.model.settings import WeightsKind
-from cxr_trt.spec import Specification
+from cxr_trt.spec import MapKind, Specification
 from cxr_trt.views import ViewSet
 
 MIN_EXPORTER = "2.7.0a0"  # the first PyTorch whose exporter takes the networks of torchvision and timm
@@ -102,9 +103,8 @@ def export_crop_network(
     def run(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return run_module(network, torch.from_numpy(crops)).numpy()
 
-    return export_network(
-        exported.graph, exported.map_cells, "activation", run, spec, sha256, str(path), None, images, weights
-    )
+    maps: MapKind = "pooled" if isinstance(network, PooledMapsNetwork) else "activation"
+    return export_network(exported.graph, exported.map_cells, maps, run, spec, sha256, str(path), None, images, weights)
 
 
 class _OutputsAndMaps(nn.Module):

@@ -2,11 +2,12 @@
 
 from cxr_trt.errors import UsageError
 from cxr_trt.systems.chexnet2017 import CHEXNET2017
+from cxr_trt.systems.edge import EDGE
 from cxr_trt.systems.system import System
 from cxr_trt.systems.wang2017 import WANG2017
 from cxr_trt.systems.yan2018 import YAN2018
 
-SYSTEMS = (YAN2018, WANG2017, CHEXNET2017)
+SYSTEMS = (YAN2018, WANG2017, CHEXNET2017, EDGE)
 
 
 def setting_names() -> list[str]:
