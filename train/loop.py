@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -36,9 +36,9 @@ from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, LabelledImages
 from train.group import Group
-from train.imagenet import BACKBONE
 from train.log import Log
 from train.losses import ClassWeights, class_weights, cross_entropy
+from train.optimizer import frozen_modules, make_optimizer, parameter_groups
 from train.recipe import Recipe
 from train.state import load_state, save_state
 
@@ -80,16 +80,16 @@ class Trainer:
         labels = hashlib.sha256(images.labels.tobytes() + images.traits.tobytes()).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.frozen = _frozen_modules(network, recipe.frozen)
+        self.frozen = frozen_modules(network, recipe.frozen)
         self.head = AuxiliaryHead(self._pooled.transfer.conv.in_channels).to(device) if recipe.auxiliary else None
         self.augmentation = Augmentation(recipe.scale, recipe.rotation, recipe.contrast)
         if recipe.prior_bias and not (out / STATE_FILE).exists():
             set_prior_bias(self._pooled, images.labels[train])
         average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]  # with 0 a copy
         self.averaged = AveragedModel(network, device, multi_avg_fn=average, use_buffers=True)
-        groups = _parameter_groups(recipe, network, self.head)
+        groups = parameter_groups(recipe, network, self.head)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.optimizer = _optimizer(recipe, groups)
+        self.optimizer = make_optimizer(recipe, groups)
         self.scheduler: OneCycleLR | ReduceLROnPlateau
         if recipe.one_cycle:
             rates = recipe.epochs * self.steps + 1  # the last one is set after the last step
@@ -323,37 +323,6 @@ class Trainer:
         for name in ("epoch", "step", "best", "seconds"):
             setattr(self, name, state[name])
         self.loss_sum += state["loss_sum"]
-
-
-def _frozen_modules(network: CropNetwork, names: Iterable[str]) -> list[nn.Module]:
-    """The modules of these names, without gradients from now on. Raises UsageError if the network has none such."""
-    modules = dict(network.named_modules())
-    if unknown := [name for name in names if name not in modules]:
-        raise UsageError(
-            f"frozen names {unknown[0]}, but the network has no such module; its parts are {_parts(network)}"
-        )
-    return [modules[name].requires_grad_(False) for name in names]
-
-
-def _parts(network: CropNetwork) -> str:
-    return ", ".join(name for name, _ in network.named_modules() if name.count(".") == 1)
-
-
-def _parameter_groups(recipe: Recipe, network: CropNetwork, head: AuxiliaryHead | None) -> list[dict[str, Any]]:
-    """What is trained, in groups with a rate each: the backbone, and all after it."""
-    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    backbone = [parameter for name, parameter in trained.items() if name.startswith(BACKBONE)]
-    rest = [parameter for name, parameter in trained.items() if not name.startswith(BACKBONE)]
-    rest += head.parameters() if head else ()
-    rates = recipe.backbone_rate * recipe.learning_rate, recipe.learning_rate
-    return [{"params": part, "lr": rate} for part, rate in zip((backbone, rest), rates, strict=True) if part]
-
-
-def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    betas = (recipe.betas[0], recipe.betas[1])
-    return torch.optim.AdamW(groups, recipe.learning_rate, betas, weight_decay=recipe.weight_decay)
 
 
 def set_prior_bias(network: PooledMapsNetwork, labels: npt.NDArray[np.uint8]) -> None:
