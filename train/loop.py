@@ -20,15 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import Parameter
-from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.crop_network import CropNetwork
-from cxr_trt.model.network import Network
+from cxr_trt.model.network import PooledMapsNetwork
 from cxr_trt.outputs import replacing
 from cxr_trt.systems import find_system
 from cxr_trt.views import NETWORK_STRIDE
@@ -39,6 +38,7 @@ from train.data import UNKNOWN
 from train.group import Group
 from train.log import Log
 from train.losses import ClassWeights, class_weights, cross_entropy
+from train.optimizer import frozen_modules, make_optimizer, make_scheduler, parameter_groups
 from train.recipe import Recipe
 from train.state import load_state, save_state
 
@@ -85,18 +85,20 @@ class Trainer:
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
         network.part = recipe.part
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.head = AuxiliaryHead(self._family.transfer.conv.in_channels).to(device) if recipe.auxiliary else None
+        self.trained = network.requires_grad_(False).get_submodule(recipe.part).requires_grad_()
+        self.frozen = frozen_modules(network, recipe.frozen)
+        self.head = AuxiliaryHead(self._pooled.transfer.conv.in_channels).to(device) if recipe.auxiliary else None
         self.augmentation = Augmentation(
             recipe.scale, recipe.rotation, recipe.contrast, recipe.translation, recipe.min_area
         )
         if recipe.prior_bias and not (out / STATE_FILE).exists():
-            set_prior_bias(self._family, images.labels[train])
+            set_prior_bias(self._pooled, images.labels[train])
         average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]  # with 0 a copy
         self.averaged = AveragedModel(network, device, multi_avg_fn=average, use_buffers=True)
-        self.trained = network.requires_grad_(False).get_submodule(recipe.part).requires_grad_()
-        self.parameters = [*self.trained.parameters(), *(self.head.parameters() if self.head else ())]
-        self.optimizer = _optimizer(recipe, self.parameters)
-        self.scheduler = _scheduler(recipe, self.optimizer, self.steps)
+        groups = parameter_groups(recipe, network, self.head)
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimizer = make_optimizer(recipe, groups)
+        self.scheduler = make_scheduler(recipe, self.optimizer, self.steps)
         cuda = device.type == "cuda"
         self.mixed = cuda or recipe.bfloat16
         self.precision = torch.float16 if cuda and not torch.cuda.is_bf16_supported() else torch.bfloat16
@@ -148,6 +150,8 @@ class Trainer:
     def _train_epoch(self, log: Log) -> None:
         self.network.eval()  # parts that are not trained keep their batch statistics
         self.trained.train()
+        for module in self.frozen:
+            module.eval()
         recipe = self.recipe
         if recipe.anneal:
             self._anneal()
@@ -172,16 +176,16 @@ class Trainer:
                 self._save()
 
     @property
-    def _family(self) -> Network:
-        """The network, for what a recipe allows with networks of the paper's family alone."""
-        return cast(Network, self.network)
+    def _pooled(self) -> PooledMapsNetwork:
+        """The network, for what a recipe allows with networks that pool their class maps alone."""
+        return cast(PooledMapsNetwork, self.network)
 
     def _anneal(self) -> None:
         """Set k of the pooling for this epoch: from all cells down to the network's own k, in equal ratios."""
-        settings, pool = self._family.settings, self._family.pool
+        pooling, pool = self._pooled.pooling, self._pooled.pool
         left = max(0.0, 1 - self.epoch / self.recipe.anneal)
         cells = (self.recipe.crop_size // NETWORK_STRIDE) ** 2
-        pool.k_max, pool.k_min = (round(k * (cells / k) ** left) for k in (settings.k_max, settings.k_min))
+        pool.k_max, pool.k_min = (round(k * (cells / k) ** left) for k in (pooling.k_max, pooling.k_min))
 
     def update(self, batch: Batch) -> Tensor:
         """Take one step of the optimizer on this process's part of a batch.
@@ -271,10 +275,10 @@ class Trainer:
         return scores.float(), labels
 
     def _forward_with_features(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """From uint8 crops [B, H, W] to float32 logits [B, 14] and the features [B, 1024, h, w] that give them."""
-        pixels, network = self._normalised(crops), self._family
+        """From uint8 crops [B, H, W] to float32 logits [B, 14] and the features [B, channels, h, w] that give them."""
+        pixels, network = self._normalised(crops), self._pooled
         with self._autocast():
-            features = torch.relu(network.features(pixels))
+            features = network.activations(pixels)
             scores: Tensor = network.pool(network.transfer(features))
         return scores.float(), features
 
@@ -357,37 +361,15 @@ def _mean_auc(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.float32]) 
     return float(np.mean(defined)) if defined else None
 
 
-def _optimizer(recipe: Recipe, parameters: list[Parameter]) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
-    betas = (recipe.betas[0], recipe.betas[1])
-    return torch.optim.AdamW(parameters, recipe.learning_rate, betas, weight_decay=recipe.weight_decay)
-
-
-def _scheduler(
-    recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int
-) -> OneCycleLR | ReduceLROnPlateau | MultiStepLR:
-    """The rule for the rate; `steps` is their number in an epoch."""
-    if recipe.one_cycle:
-        rates = recipe.epochs * steps + 1  # the last one is set after the last step
-        return OneCycleLR(optimizer, recipe.learning_rate, rates, cycle_momentum=False)
-    if recipe.rate_steps:
-        return MultiStepLR(optimizer, list(recipe.rate_steps), recipe.rate_factor)
-    return ReduceLROnPlateau(optimizer, factor=recipe.rate_factor, patience=recipe.patience - 1, threshold=0)
-
-
 def _has(labels: npt.NDArray[np.uint8], value: int) -> npt.NDArray[np.bool_]:
     """Which findings have this label in some image, [14]."""
     found: npt.NDArray[np.bool_] = (labels == value).any(0)
     return found
 
 
-def set_prior_bias(network: Network, labels: npt.NDArray[np.uint8]) -> None:
+def set_prior_bias(network: PooledMapsNetwork, labels: npt.NDArray[np.uint8]) -> None:
     """Set the bias of the transfer layer so that constant maps give each finding its frequency in labels [N, 14]."""
     frequency = known_labels(labels).nanmean(0).nan_to_num().clamp(0.5 / len(labels), 1 - 0.5 / len(labels))
-    settings = network.settings
-    bias = torch.logit(frequency) / (1 + settings.alpha)
+    bias = torch.logit(frequency) / (1 + network.pooling.alpha)
     with torch.no_grad():
-        network.get_parameter("transfer.conv.bias").copy_(bias.repeat_interleave(settings.maps_per_finding))
+        network.get_parameter("transfer.conv.bias").copy_(bias.repeat_interleave(network.transfer.maps_per_finding))

@@ -13,9 +13,8 @@ else:
 
 from cxr_trt.errors import UsageError
 from cxr_trt.spec import CROP_MARGIN_STEP
-from cxr_trt.systems import find_system
+from cxr_trt.systems import SYSTEMS, find_system
 from cxr_trt.systems.system import Split
-from cxr_trt.systems.yan2018 import YAN2018
 from cxr_trt.views import NETWORK_STRIDE
 from train.losses import Loss
 
@@ -27,7 +26,7 @@ NOT_NEGATIVE = (
     *("weight_decay", "momentum", "average", "anneal", "auxiliary", "scale", "rotation", "contrast", "translation"),
     *("min_area", "rate_factor", "stop_after"),
 )
-OF_THE_PAPERS_FAMILY = ("anneal", "prior_bias", "auxiliary")  # fields
+FOR_POOLED_MAPS = ("anneal", "prior_bias", "auxiliary")  # fields
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class Recipe:
     save_every: steps between two saved states.
     seed: random seed for the weights, the order, the crops and the validation set.
 
-    The following are in no publication, and help if there are few images; 0 or false switches them off. The pooling,
-    the bias and the auxiliary targets are those of the paper's family, the system yan2018.
+    The following are in no publication, and help if there are few images; 0, 1, false or nothing switches them off.
+    The pooling, the bias and the auxiliary targets are those of networks that pool their class maps.
 
     one_cycle: whether the rate rises to `learning_rate` and falls to zero over all epochs, instead of the plateau rule.
     average: decay per step of a moving average of the weights, which is then validated and kept.
@@ -69,6 +68,9 @@ class Recipe:
     prior_bias: whether the first scores are the frequencies of the findings.
     auxiliary: weight of the loss of `train.auxiliary`.
     scale, rotation, contrast, translation, min_area: see `train.augment.Augmentation`.
+    backbone_rate: factor of `learning_rate` for the backbone, whose weights are a good start already.
+    frozen: names of modules that stay as they start, batch statistics included; the first ones of the backbone, whose
+        gradients take most of the time.
     """
 
     setting: str
@@ -105,9 +107,20 @@ class Recipe:
     contrast: float = 0.0
     translation: float = 0.0
     min_area: float = 0.0
+    backbone_rate: float = 1.0
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        positive = ("learning_rate", "image_size", "crop_size", "batch", "patience", "epochs", "accumulate")
+        positive = (
+            "learning_rate",
+            "backbone_rate",
+            "image_size",
+            "crop_size",
+            "batch",
+            "patience",
+            "epochs",
+            "accumulate",
+        )
         for name in (*positive, "save_every"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
@@ -164,11 +177,12 @@ class Recipe:
             raise UsageError(f"part is {self.part!r}; {self.setting} is trained {how}")
         if self.loss == "w-cel-finding" and system.parts:
             raise UsageError(f"w-cel-finding weighs the findings alone, but {self.setting} learns more; use bce")
-        used = [name for name in OF_THE_PAPERS_FAMILY if getattr(self, name)]
-        if used and system is not YAN2018:
+        used = [name for name in FOR_POOLED_MAPS if getattr(self, name)]
+        if used and system.maps != "pooled":
+            fitting = [name for one in SYSTEMS if one.maps == "pooled" for name in one.settings]
             raise UsageError(
-                f"{used[0]} works with the settings of {YAN2018.name} only ({', '.join(YAN2018.settings)}); leave it "
-                f"out for {self.setting}"
+                f"{used[0]} works with networks that pool their class maps only ({', '.join(fitting)}); leave it out "
+                f"for {self.setting}"
             )
 
     def _check_optimizer(self) -> None:
@@ -213,7 +227,7 @@ def _typed(fields: dict[str, Any]) -> dict[str, Any]:
             fields[name] = float(value)
         elif types[name] in (int, str, float, bool) and type(value) is not types[name]:
             raise UsageError(f"{name} is {value!r}; it must be of type {types[name].__name__}")
-    for name in ("betas", "rate_steps"):
+    for name in ("betas", "rate_steps", "frozen"):
         if isinstance(fields.get(name), list):
             fields[name] = tuple(fields[name])
     return fields

@@ -2,7 +2,8 @@
 
 The features that a dense block makes of ten crops do not fit into a processor's cache; those of one crop nearly do.
 What is computed for each crop stays the same. Quantized graphs are left alone: OpenVINO 2026.4 gives wrong
-probabilities where quantized layers are inside a Scan.
+probabilities where quantized layers are inside a Scan. So are graphs that become float16 (`cxr_trt.precision.plan`):
+types are changed outside of such graphs alone.
 """
 
 from collections.abc import Mapping, Sequence

@@ -13,6 +13,7 @@ from cxr_trt.errors import UsageError
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.settings import ModelSettings
+from cxr_trt.spec import Pooling
 
 SQUEEZE_REDUCTION = 16  # r of eq. 3
 TRANSITION_CHANNELS = {"transition1": 128, "transition2": 256, "transition3": 512}  # output channels
@@ -65,29 +66,52 @@ class MaxMinPool(nn.Module):
         return scores
 
 
-class Network(CropNetwork):
-    """Crops [N, channels, H, W], normalised, to scores (logits) [N, K], pooled from class maps [N, K, H/32, W/32]."""
+class PooledMapsNetwork(CropNetwork):
+    """A backbone with the paper's head: a multi-map transfer layer, and max-min pooling of its class maps (sec. 3.3).
 
-    def __init__(self, settings: ModelSettings, findings: int = len(FINDINGS)) -> None:
+    features: the backbone, with torchvision's or timm's names. channels: of its activations.
+    """
+
+    def __init__(
+        self, features: nn.Module, channels: int, maps_per_finding: int, pooling: Pooling, findings: int = len(FINDINGS)
+    ) -> None:
         super().__init__()
-        self.settings = settings
-        backbone = densenet121(weights=None)
-        self.features = backbone.features
-        if settings.channels != 3:
-            self.features.conv0 = nn.Conv2d(settings.channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        if settings.squeeze_excitation:
-            for name, channels in TRANSITION_CHANNELS.items():
-                setattr(self.features, name, _with_gate(getattr(self.features, name), channels))
-        self.transfer = MultiMapTransfer(backbone.classifier.in_features, findings, settings.maps_per_finding)
-        self.pool = MaxMinPool(settings.k_max, settings.k_min, settings.alpha)
+        self.features, self.pooling = features, pooling
+        self.transfer = MultiMapTransfer(channels, findings, maps_per_finding)
+        self.pool = MaxMinPool(*pooling)
+
+    def activations(self, crops: Tensor) -> Tensor:
+        """Crops [N, channels, H, W] to what the transfer layer takes, [N, any, h, w]."""
+        activations: Tensor = self.features(crops)
+        return activations
 
     def class_maps(self, crops: Tensor) -> Tensor:
-        maps: Tensor = self.transfer(torch.relu(self.features(crops)))
+        maps: Tensor = self.transfer(self.activations(crops))
         return maps
 
     def outputs_and_maps(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.class_maps(crops)
         return self.pool(maps), maps
+
+
+class Network(PooledMapsNetwork):
+    """Crops [N, channels, H, W], normalised, to scores (logits) [N, K], pooled from class maps [N, K, H/32, W/32]."""
+
+    def __init__(self, settings: ModelSettings, findings: int = len(FINDINGS)) -> None:
+        backbone = densenet121(weights=None)
+        features = backbone.features
+        if settings.channels != 3:
+            features.conv0 = nn.Conv2d(settings.channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        if settings.squeeze_excitation:
+            for name, channels in TRANSITION_CHANNELS.items():
+                setattr(features, name, _with_gate(getattr(features, name), channels))
+        super().__init__(
+            features, backbone.classifier.in_features, settings.maps_per_finding, settings.pooling, findings
+        )
+        self.settings = settings
+
+    def activations(self, crops: Tensor) -> Tensor:
+        return torch.relu(self.features(crops))
 
 
 def _with_gate(transition: nn.Sequential, channels: int) -> nn.Sequential:

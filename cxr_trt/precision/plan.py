@@ -113,7 +113,7 @@ class PrecisionPlan:
         if form.rewrite_networks:
             model = read_grey(model)
             model = model if self.calibration else pool_before_convolutions(model)
-        if form.crops_in_turn and len(graph.spec.view_list()) > 1:
+        if form.crops_in_turn and not typed and len(graph.spec.view_list()) > 1:
             model = score_crops_in_turn(model)
         return to_float16(model, self.float32) if typed else model
 

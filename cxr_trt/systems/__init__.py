@@ -2,6 +2,7 @@
 
 from cxr_trt.errors import UsageError
 from cxr_trt.systems.chexnet2017 import CHEXNET2017
+from cxr_trt.systems.edge import EDGE
 from cxr_trt.systems.guan2018 import GUAN2018
 from cxr_trt.systems.guendel2018 import GUENDEL2018
 from cxr_trt.systems.li2018 import LI2018
@@ -11,7 +12,7 @@ from cxr_trt.systems.yan2018 import YAN2018
 from cxr_trt.systems.yao2017 import YAO2017
 from cxr_trt.systems.yao2018 import YAO2018
 
-SYSTEMS = (YAN2018, WANG2017, YAO2017, CHEXNET2017, LI2018, GUAN2018, YAO2018, GUENDEL2018)
+SYSTEMS = (YAN2018, WANG2017, YAO2017, CHEXNET2017, LI2018, GUAN2018, YAO2018, GUENDEL2018, EDGE)
 
 
 def setting_names() -> list[str]:

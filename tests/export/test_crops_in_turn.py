@@ -10,7 +10,7 @@ from cxr_trt.export.crops_in_turn import score_crops_in_turn
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.rewrites import NO_REWRITES, Rewrites
 from cxr_trt.precision.int8 import quantizable, quantize
-from cxr_trt.precision.plan import FLOAT32
+from cxr_trt.precision.plan import FLOAT32, PrecisionPlan
 from cxr_trt.score.engine import Engine
 
 
@@ -86,3 +86,10 @@ def test_openvino_scores_batches_of_all_sizes(small_graph, build, images):
             outputs = engine.run(images[:count], class_maps=True)
             np.testing.assert_allclose(outputs.probabilities, expected[0][:count], rtol=0, atol=1e-5)
             np.testing.assert_allclose(outputs.class_maps, expected[1][:count], rtol=0, atol=1e-4)
+
+
+def test_a_graph_that_becomes_float16_scores_all_crops_at_once(small_graph):
+    model = PrecisionPlan("fp16").engine_graph(small_graph, BACKENDS["onnxruntime"])
+    assert scan_of(model) is None
+    assert scan_of(FLOAT32.engine_graph(small_graph, BACKENDS["onnxruntime"])) is not None
+    assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)

@@ -61,6 +61,6 @@ def test_imagenet_weights_give_torchvisions_features(name, tmp_path):
 def test_the_weights_of_another_backbone_are_refused(tmp_path):
     torch.save(reference("resnet50").state_dict(), tmp_path / "resnet50.pth")
     with pytest.raises(
-        CheckpointError, match=r"is not torchvision's file of this network's backbone: features\.0\.bias"
+        CheckpointError, match=r"is not the ImageNet file of this network's backbone: features\.0\.bias"
     ):
         load_imagenet(find_system("alexnet-max").build("alexnet-max"), tmp_path / "resnet50.pth")

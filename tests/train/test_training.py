@@ -27,6 +27,7 @@ from train.__main__ import main  # noqa: E402
 from train.auxiliary import AuxiliaryHead  # noqa: E402
 from train.batches import Batch, LabelledImages  # noqa: E402
 from train.group import Group  # noqa: E402
+from train.log import Log  # noqa: E402
 from train.loop import Trainer  # noqa: E402
 from train.recipe import RECIPES, Recipe, read_recipe  # noqa: E402
 
@@ -225,6 +226,29 @@ def test_the_first_step_is_adam_on_the_mean_over_images_and_findings(tmp_path):
         assert moved.max() == pytest.approx(1e-3, rel=0.01)  # Adam's first step is the rate, whatever the gradient
     assert all(value.grad is not None for value in run.network.parameters())
     assert run.optimizer.param_groups[0]["betas"] == (0.9, 0.99)
+
+
+def test_the_backbone_takes_a_share_of_the_rate_and_what_is_frozen_takes_none(tmp_path):
+    frozen = ("features.conv0", "features.norm0", "features.denseblock1")
+    run = trainer(tmp_path, size=64, learning_rate=1e-3, backbone_rate=0.25, frozen=frozen, auxiliary=0.5)
+    run.images.traits[:] = 0.5
+    before = {name: value.detach().clone() for name, value in run.network.state_dict().items()}
+    run._train_epoch(Log(tmp_path / "curves", 0, 1, silent=True))
+    assert run.step == 1
+    steps = {name: (value - before[name]).abs().max() for name, value in run.network.state_dict().items()}
+    assert all(step == 0 for name, step in steps.items() if name.startswith(frozen))  # batch statistics too
+    assert steps["features.denseblock2.denselayer1.norm1.running_mean"] > 0
+    assert steps["features.denseblock2.denselayer1.conv1.weight"] == pytest.approx(0.25e-3, rel=0.02)
+    assert steps["transfer.conv.weight"] == pytest.approx(1e-3, rel=0.02)
+    assert run.optimizer.param_groups[1]["lr"] == pytest.approx(1e-3)
+
+
+def test_one_cycle_keeps_the_share_of_the_backbone(tmp_path):
+    run = trainer(tmp_path, one_cycle=True, epochs=4, backbone_rate=0.25)
+    for _ in range(4):
+        backbone, rest = (group["lr"] for group in run.optimizer.param_groups)
+        assert backbone == pytest.approx(rest / 4)
+        run.update(batch(run))
 
 
 def test_accumulation_averages_the_parts(tmp_path):

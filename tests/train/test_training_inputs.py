@@ -296,10 +296,10 @@ def test_the_recipes_of_the_paper_differ_in_the_network_alone():
         (
             '"paper"',
             '"vgg16-max"\nanneal = 2',
-            r"anneal works with the settings of yan2018 only \(paper, .*for vgg16-max",
+            r"anneal works with networks that pool their class maps only \(paper, .*, edge, .*for vgg16-max",
         ),
-        ('"paper"', '"vgg16-max"\nprior_bias = true', "prior_bias works with the settings of yan2018 only"),
-        ('"paper"', '"vgg16-max"\nauxiliary = 0.5', "auxiliary works with the settings of yan2018 only"),
+        ('"paper"', '"vgg16-max"\nprior_bias = true', "prior_bias works with networks that pool their class maps only"),
+        ('"paper"', '"vgg16-max"\nauxiliary = 0.5', "auxiliary works with networks that pool their class maps only"),
     ],
 )
 def test_a_bad_recipe_is_refused(tmp_path, old, new, sentence):
