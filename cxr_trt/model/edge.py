@@ -1,6 +1,6 @@
 """EfficientNet-Lite with the paper's head."""
 
-from typing import cast
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ class EdgeNetwork(PooledMapsNetwork):
     """
 
     def __init__(self, name: str, maps_per_finding: int, pooling: Pooling) -> None:
-        backbone = timm.create_model(name, num_classes=0, global_pool="")
-        super().__init__(backbone, cast(int, backbone.num_features), maps_per_finding, pooling)
+        backbone: Any = timm.create_model(name, num_classes=0, global_pool="")
+        super().__init__(backbone, backbone.num_features, maps_per_finding, pooling)
         self.dropout = nn.Dropout2d(DROPPED_SHARE)
 
     def activations(self, crops: Tensor) -> Tensor:
