@@ -8,14 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_trt.cluster.listing import FileList
+from cxr_trt.engine.manifest import describe_model
 from cxr_trt.errors import UsageError
 from cxr_trt.score.engine import Engine
 from cxr_trt.spec import Specification
 from cxr_trt.storage import Location, content_of, names_in, writing
 from cxr_trt.tables.rows import Row
-from cxr_trt.tables.writing import SPECIFICATION_KEY, write_table
+from cxr_trt.tables.writing import ENGINE_KEY, SPECIFICATION_KEY, write_table
 
-LIST_KEY, SHARD_KEY, ENGINE_KEY, SKIPPED_KEY = "cxr_trt.list", "cxr_trt.shard", "cxr_trt.engine", "cxr_trt.skipped"
+LIST_KEY, SHARD_KEY, SKIPPED_KEY = "cxr_trt.list", "cxr_trt.shard", "cxr_trt.skipped"
+FINGERPRINT_KEY = "cxr_trt.fingerprint"  # of the engine
 READING_THREADS = 16
 
 
@@ -34,7 +36,8 @@ def write_part(
     facts = {
         LIST_KEY: files.sha256,
         SHARD_KEY: str(shard),
-        ENGINE_KEY: engine.fingerprint,
+        FINGERPRINT_KEY: engine.fingerprint,
+        ENGINE_KEY: describe_model(engine.manifest),
         SKIPPED_KEY: str(skipped),
     }
     with writing(part_path(folder, shard)) as partial:
@@ -64,9 +67,10 @@ def facts_of_parts(
             path = part_path(folder, shard)
             if (facts[LIST_KEY], facts[SHARD_KEY]) != (files.sha256, str(shard)):
                 raise UsageError(f"{path}: is a part of another list than {files.folder}; choose another -o")
-            if engine not in (None, facts[ENGINE_KEY]):
+            if engine not in (None, facts[FINGERPRINT_KEY]):
+                scored_with = facts[FINGERPRINT_KEY]
                 raise UsageError(
-                    f"{path}: was scored with the engine {facts[ENGINE_KEY]}, but this is {engine}; choose another -o"
+                    f"{path}: was scored with the engine {scored_with}, but this is {engine}; choose another -o"
                 )
             found[shard] = facts
     return found
@@ -77,7 +81,7 @@ def part_facts(path: Location) -> Mapping[str, str]:
     try:
         metadata = pq.read_schema(content_of(path)).metadata or {}
         facts = {key.decode("utf-8"): value.decode("utf-8") for key, value in metadata.items()}
-        if {LIST_KEY, SHARD_KEY, ENGINE_KEY, SKIPPED_KEY, SPECIFICATION_KEY} <= facts.keys():
+        if {LIST_KEY, SHARD_KEY, FINGERPRINT_KEY, ENGINE_KEY, SKIPPED_KEY, SPECIFICATION_KEY} <= facts.keys():
             return facts
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UsageError(f"{path}: damaged ({error}); remove it, and score its shard again") from error

@@ -7,7 +7,7 @@ import click
 
 from cxr_trt.calibrate.calibration import parse_calibration
 from cxr_trt.cluster.listing import FileList
-from cxr_trt.cluster.parts import ENGINE_KEY, SKIPPED_KEY, facts_of_parts, part_path, rows_of_part
+from cxr_trt.cluster.parts import FINGERPRINT_KEY, SKIPPED_KEY, facts_of_parts, part_path, rows_of_part
 from cxr_trt.commands.kept_rows import check_table
 from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import LOCATION, finish, overwrite_option
@@ -15,7 +15,7 @@ from cxr_trt.errors import GraphError, UsageError
 from cxr_trt.spec import Specification
 from cxr_trt.storage import Location, writing
 from cxr_trt.tables.rows import Row
-from cxr_trt.tables.writing import CALIBRATION_KEY, SPECIFICATION_KEY, check_xlsx, write_table
+from cxr_trt.tables.writing import CALIBRATION_KEY, ENGINE_KEY, SPECIFICATION_KEY, check_xlsx, write_table
 from cxr_trt.words import quantity
 
 MAX_NAMED_SHARDS = 20
@@ -42,7 +42,7 @@ def collect(parts: Location, list_folder: Location, output: Location | None, ove
     if not found:
         finish(2)
     here, facts = list(found), list(found.values())
-    if len(engines := sorted({fact[ENGINE_KEY] for fact in facts})) > 1:
+    if len(engines := sorted({fact[FINGERPRINT_KEY] for fact in facts})) > 1:
         raise UsageError(
             f"{parts}: has parts of several engines ({', '.join(engines)}); score the list with one of them"
         )
@@ -65,7 +65,15 @@ def collect(parts: Location, list_folder: Location, output: Location | None, ove
         if output.suffix == ".xlsx":
             check_xlsx()
         with writing(output) as partial:
-            write_table(partial, output.suffix, rows, spec, calibration, root=files.root)
+            write_table(
+                partial,
+                output.suffix,
+                rows,
+                spec,
+                calibration,
+                root=files.root,
+                facts={ENGINE_KEY: facts[0][ENGINE_KEY]},
+            )
         say(f"table: {output}")
     skipped = sum(int(fact[SKIPPED_KEY]) for fact in facts)
     say(

@@ -11,6 +11,7 @@ from cxr_trt.results.heatmaps import HeatmapLook, HeatmapWriter
 from cxr_trt.results.writer import ResultWriter, check_result_folder
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.journal import Journal
+from cxr_trt.storage import Location
 from cxr_trt.tables.boxes import PlacedBoxes
 from cxr_trt.words import disk_size, quantity
 
@@ -46,12 +47,13 @@ def check_result_options(heatmaps: Path | None, dicom_results: Path | None, *, f
 
 
 def check_result_folders(
-    folders: Iterable[Path | None], scored: Sequence[Path], journal: Journal | None, *, overwrite: bool
+    folders: Iterable[Path | None], scored: Sequence[Location], journal: Journal | None, *, overwrite: bool
 ) -> None:
     """Raise UsageError for a folder that may not be written; what this journal's runs made may be."""
+    local = [path for path in scored if isinstance(path, Path)]
     for folder in filter(None, folders):
         is_ours = journal is not None and journal.has_made(str(folder.resolve()))
-        check_result_folder(folder, scored, overwrite=overwrite or is_ours)
+        check_result_folder(folder, local, overwrite=overwrite or is_ours)
 
 
 def result_writers(

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from cxr_trt.commands.progress import FileProgress
-from cxr_trt.engine.manifest import Manifest
+from cxr_trt.engine.manifest import describe_model
 from cxr_trt.images.files import Selection
 from cxr_trt.results.writer import ResultWriter
 from cxr_trt.score.engine import Engine
@@ -27,17 +27,6 @@ MAX_SHOWN_ERRORS = 20
 MAX_SHOWN_WARNINGS = 5
 SECONDS_BETWEEN_NOTES = 2  # on how far a run is, in its journal
 PROGRESS_KEY = "progress"  # of that note
-
-
-def describe(manifest: Manifest) -> str:
-    """Software, precision and views of an engine."""
-    return f"{manifest.backend} {manifest.backend_version}, {manifest.precision}, {manifest.graph.spec.views}"
-
-
-def describe_model(engine: Engine) -> str:
-    """Software, precision and views of an engine, and which weights it has."""
-    graph = engine.manifest.graph
-    return f"{describe(engine.manifest)}, {graph.weights} weights of checkpoint {graph.checkpoint_sha256[:16]}"
 
 
 class Sample:
@@ -76,7 +65,7 @@ class Run:
         if journal:
             journal.note_fact("findings", json.dumps(engine.spec.findings))
             journal.note_fact("fingerprint", engine.fingerprint)
-            journal.note_fact(ENGINE_KEY, describe_model(engine))
+            journal.note_fact(ENGINE_KEY, describe_model(engine.manifest))
             for writer in writers:
                 journal.note_made(str(writer.folder.resolve()))
 

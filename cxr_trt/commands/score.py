@@ -27,7 +27,7 @@ from cxr_trt.commands.result_files import (
     check_result_options,
     result_writers,
 )
-from cxr_trt.commands.run import Run, describe
+from cxr_trt.commands.run import Run
 from cxr_trt.commands.score_list import (
     WHOLE,
     Part,
@@ -40,6 +40,7 @@ from cxr_trt.commands.score_list import (
 )
 from cxr_trt.commands.selection import choose_files, selection_options
 from cxr_trt.commands.terminal import show_rows
+from cxr_trt.engine.manifest import describe
 from cxr_trt.errors import UsageError
 from cxr_trt.images.decoders import Limits, Spares
 from cxr_trt.images.files import Selection, Source, counted
@@ -187,9 +188,7 @@ def score(
         journal = stack.enter_context(open_journal(output, fresh=fresh, overwrite=overwrite)) if output else None
         if journal and output:
             selection = beside_known_rows(journal, selection, output, append=append, overwrite=overwrite)
-        check_result_folders(
-            [heatmaps, dicom_results], [path for path in paths if isinstance(path, Path)], journal, overwrite=overwrite
-        )
+        check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
         workers = workers or default_workers(selection.sources)
         spares = stack.enter_context(_started_decoders(selection.sources, workers))
         engine = stack.enter_context(_open_engine(bundle))

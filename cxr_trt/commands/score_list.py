@@ -15,8 +15,7 @@ from cxr_trt.cluster.scoring import ScoredShard, score_shards
 from cxr_trt.commands.messages import say
 from cxr_trt.commands.options import finish
 from cxr_trt.commands.progress import FileProgress
-from cxr_trt.commands.run import describe
-from cxr_trt.engine.manifest import read_manifest
+from cxr_trt.engine.manifest import describe, read_manifest
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.model.settings import CAUTIONS

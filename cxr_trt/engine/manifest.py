@@ -88,6 +88,17 @@ class Manifest:
         return {**_derived(self.graph), "format": self.format, **fields}
 
 
+def describe(manifest: Manifest) -> str:
+    """Software, precision and views of an engine."""
+    return f"{manifest.backend} {manifest.backend_version}, {manifest.precision}, {manifest.graph.spec.views}"
+
+
+def describe_model(manifest: Manifest) -> str:
+    """Software, precision and views of an engine, and which weights it has."""
+    graph = manifest.graph
+    return f"{describe(manifest)}, {graph.weights} weights of checkpoint {graph.checkpoint_sha256[:16]}"
+
+
 def read_manifest(bundle: Path) -> Manifest:
     """Read the manifest of a bundle and check every file of the bundle against its hash.
 

@@ -137,7 +137,9 @@ def test_parts_of_another_list_or_engine_are_refused_by_name(cli, here, xrays, t
     other = build_cheap_bundle(tmp_path / "other.cxr", views="ten-crop")
     assert "part-00000000.parquet: was scored with the engine" in score(cli, "-e", other, code=2).stderr
     assert cli("list", xrays, "-o", "run/list", "--shard", 4, "--overwrite").exit_code == 0
-    assert "part-00000000.parquet: is a part of another list than run/list" in score(cli, code=2).stderr
+    error = score(cli, code=2).stderr
+    assert "part-00000000.parquet: is a part of another list than" in error
+    assert "run/list; choose another -o" in error
     assert "another list" in collect(cli, code=2).stderr
 
 

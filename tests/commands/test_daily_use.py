@@ -77,7 +77,7 @@ def test_append_keeps_to_one_engine(score, cli, wards, tmp_path):
     from cheap_engine import cheap_bundle
 
     score("a")
-    other = cheap_bundle(tmp_path / "other.cxr", max_batch=2)
+    other = cheap_bundle(tmp_path / "other.cxr", views="ten-crop")
     result = cli("score", wards / "b", "-e", other, "-o", wards / "s.csv", "--append")
     assert result.exit_code == 2
     assert "rows of another engine" in result.stderr
