@@ -28,10 +28,10 @@ def settle(network: "nn.Module", crops: "Tensor") -> None:
                 module.bias.uniform_(-0.2, 0.2)
     network.eval()
     with torch.no_grad():
-        last = network.get_submodule(next(name for name in LAST_LAYERS if hasattr(network, name)))
         scale = network(crops).std()
-        for weights in last.parameters():
-            weights /= scale
+        for name in LAST_LAYERS:
+            for weights in getattr(network, name).parameters() if hasattr(network, name) else ():
+                weights /= scale
 
 
 def small_two_pass(channels: int = 3) -> "TwoPassNetwork":
