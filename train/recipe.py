@@ -13,8 +13,10 @@ else:
 
 from cxr_trt.errors import UsageError
 from cxr_trt.spec import CROP_MARGIN_STEP
-from cxr_trt.systems import SYSTEMS, find_system
+from cxr_trt.systems import find_system
+from cxr_trt.systems.edge import EDGE
 from cxr_trt.systems.system import Split
+from cxr_trt.systems.yan2018 import YAN2018
 from cxr_trt.views import NETWORK_STRIDE
 from train.losses import Loss
 
@@ -26,7 +28,8 @@ NOT_NEGATIVE = (
     *("weight_decay", "momentum", "average", "anneal", "auxiliary", "scale", "rotation", "contrast", "translation"),
     *("min_area", "rate_factor", "stop_after"),
 )
-FOR_POOLED_MAPS = ("anneal", "prior_bias", "auxiliary")  # fields
+FOR_POOLED_MAPS = ("anneal", "prior_bias", "auxiliary")  # fields, which work with the networks of these systems:
+WITH_POOLED_MAPS = (YAN2018, EDGE)
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,8 @@ class Recipe:
         if self.loss == "w-cel-finding" and system.parts:
             raise UsageError(f"w-cel-finding weighs the findings alone, but {self.setting} learns more; use bce")
         used = [name for name in FOR_POOLED_MAPS if getattr(self, name)]
-        if used and system.maps != "pooled":
-            fitting = [name for one in SYSTEMS if one.maps == "pooled" for name in one.settings]
+        if used and system not in WITH_POOLED_MAPS:
+            fitting = [name for one in WITH_POOLED_MAPS for name in one.settings]
             raise UsageError(
                 f"{used[0]} works with networks that pool their class maps only ({', '.join(fitting)}); leave it out "
                 f"for {self.setting}"

@@ -202,7 +202,8 @@ def test_heat_maps_dicom_results_and_report(cli, xrays, tmp_path, findings):
     assert ("This page has no heat maps" in text, "This page has no heat maps" in without) == (False, True)
 
     shown = cli("score", chest, "-e", bundle, "--table").stdout
-    assert ("1." in shown, "2." in shown, "4." in shown) == (True, len(findings) > 1, False)
+    assert "highest" in shown
+    assert len(findings) > 1 or "second" not in shown
 
 
 def test_dicom_results_of_unusual_names_conform(cli, xrays, tmp_path):
