@@ -173,7 +173,7 @@ def test_only_what_is_new_or_changed_is_scored_again(score, xrays, tmp_path):
     assert second["1.png"]["Mass"] != first["1.png"]["Mass"]
     assert all(second[name] == first[name] for name in ("0.png", "2.png", "5.png"))
 
-    other = build_cheap_bundle(tmp_path / "other.cxr", max_batch=2)
+    other = build_cheap_bundle(tmp_path / "other.cxr", views="ten-crop")
     assert "scored 6 of 6 files, " in score("-e", other).stderr
     assert rows_of(tmp_path / "a.csv")["0.png"]["engine"] != first["0.png"]["engine"]
     assert "scored 6 of 6 files, " in score("-e", other, "--fresh", "--overwrite").stderr

@@ -397,8 +397,6 @@ def test_a_damaged_state_is_refused(tmp_path):
 
 def test_mistakes_end_with_one_sentence_and_exit_code_2(folder, tmp_path):
     recipes = "agcnn-densenet121, agcnn-resnet50, chexnet, chexnet-2017, demo-1, demo-2, demo-3, demo-dense"
-        "agcnn-densenet121, agcnn-resnet50, chexnet, chexnet-2017, demo-1, demo-2, demo-3, demo-dense, dnetloc, edge"
-    )
     for recipe, sentence in (
         ("none", f"none: no such recipe; name a .toml file or one of {recipes}"),
         ("paper", "none.csv: no such label file"),
