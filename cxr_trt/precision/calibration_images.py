@@ -84,7 +84,7 @@ def _usable(answers: Iterator[Answer], problems: dict[str, int]) -> Iterator[tup
         if answer.image is None or answer.sha256 is None:
             problems["could not be read"] += 1
         elif picture_doubts(answer.image):
-            problems["do not look like chest X-rays"] += 1
+            problems["not like a chest X-ray"] += 1
         else:
             yield answer.sha256, answer.image
 
