@@ -12,7 +12,7 @@ RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
-.PHONY: demo test test-slow test-oldest lint docs pictures report-assets plugin wheel train-demo reproduce clean
+.PHONY: demo test test-slow test-long test-oldest lint docs pictures report-assets plugin wheel train-demo reproduce clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps --raw-maps
@@ -33,7 +33,10 @@ test: lint
 endif
 
 test-slow: .venv/dev
-	$(BIN)/python -m pytest -m slow --durations 15 -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow and not long" --durations 15 -n 2 --dist loadfile
+
+test-long: .venv/dev
+	$(BIN)/python -m pytest -m long --durations 15
 
 # The oldest supported Python and dependencies, without PyTorch; needs python3.10.
 test-oldest:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from ray_cluster import ray_cluster, why_not
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
 SHARDS, SHARD_FILES = 8, 5
 
 

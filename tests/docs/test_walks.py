@@ -66,6 +66,7 @@ def test_the_page_adds_up_the_steps():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_study_walks(cxr14, tmp_path):
     import subprocess
 

@@ -54,6 +54,7 @@ def wheel(request, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_wheel_has_the_plugin_of_its_processor(wheel, tmp_path):
     wanted, path = wheel
     assert path.name.endswith(f"-py3-none-linux_{wanted}.whl")
@@ -74,6 +75,7 @@ def test_a_wheel_has_the_plugin_of_its_processor(wheel, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_its_host_code_makes_a_plugin(wheel, tmp_path):
     wanted, path = wheel
     with zipfile.ZipFile(path) as archive:

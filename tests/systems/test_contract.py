@@ -46,6 +46,7 @@ SAVED = [
     "yao2017-b1",
     "edge",
 ]  # small enough to be written to disk
+VERY_SLOW = (pytest.mark.slow, pytest.mark.long)
 LARGE = ["agcnn-densenet121", "li2018-20", "dnetloc"]
 
 
@@ -114,7 +115,7 @@ def test_gradients_are_finite_and_reach_every_weight_that_is_trained(built):
     network.part = ""
 
 
-@pytest.mark.parametrize("setting", [*SAVED, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+@pytest.mark.parametrize("setting", [*SAVED, *(pytest.param(name, marks=VERY_SLOW) for name in LARGE)])
 def test_a_checkpoint_gives_the_same_network_and_how_it_is_scored(setting, tmp_path):
     system = find_system(setting)
     network, path = system.build(setting), tmp_path / "a.safetensors"

@@ -25,7 +25,7 @@ from cxr_trt.precision.planning import plan_int8  # noqa: E402
 from cxr_trt.score.engine import Engine  # noqa: E402
 from cxr_trt.systems import SYSTEMS, find_system  # noqa: E402
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow, pytest.mark.long]
 SIZES = {
     "resnet50-lse": (64, 64),
     "chexnet-2017": (64, 64),
