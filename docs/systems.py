@@ -68,7 +68,8 @@ def _firsts(split: Split) -> Iterable[str]:
     found = [(system, row) for system in SYSTEMS if (row := _first(system, split))]
     for system, row in sorted(found, key=lambda pair: (-pair[1].findings, -pair[1].mean_auc)):
         fewer = f" ({row.findings} findings)" if row.findings != MOST_FINDINGS else ""
-        yield f"{system.title}: {_auc(row)}{fewer}"
+        besides = f" (trained with {row.besides} too)" if row.besides else ""
+        yield f"{system.title}: {_auc(row)}{fewer}{besides}"
 
 
 def _first(system: System, split: Split) -> Published | None:
@@ -77,6 +78,10 @@ def _first(system: System, split: Split) -> Published | None:
 
 def _auc(row: Published) -> str:
     return f"{row.mean_auc:.4f}".removesuffix("0")
+
+
+def _besides(row: Published) -> str:
+    return f"Trained with {row.besides} too." if row.besides else ""
 
 
 def _published() -> str:
@@ -88,7 +93,7 @@ def _published() -> str:
         members = [(system, row) for system, row in rows if (row.split, row.findings) == (split, findings)]
         members.sort(key=lambda member: -member[1].mean_auc)
         cells = [
-            (system.title, row.network, _auc(row), " ".join(filter(None, (f"{row.source}.", row.note))))
+            (system.title, row.network, _auc(row), " ".join(filter(None, (f"{row.source}.", row.note, _besides(row)))))
             for system, row in members
         ]
         table = markdown_table(("system", "network", "AUC", "source"), cells)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 STEM_CHANNELS = 16
 LI_YAO = "Li Yao's table (github.com/yaoli/chest_xray_14)"
-WITH_PLCO = "Trained with PLCO besides."
 
 
 def build(_: str) -> "ClassActivationNetwork":
@@ -51,7 +50,7 @@ GUENDEL2018 = System(
     views="whole",
     maps="activation",
     published=(
-        Published("DNetLoc", 0.807, 14, "official", LI_YAO, WITH_PLCO),
-        Published("DNetLoc", 0.841, 14, "random by patient", LI_YAO, WITH_PLCO),
+        Published("DNetLoc", 0.807, 14, "official", LI_YAO, besides="PLCO"),
+        Published("DNetLoc", 0.841, 14, "random by patient", LI_YAO, besides="PLCO"),
     ),
 )

@@ -52,6 +52,7 @@ LI2018 = System(
             "Yan 2018, table 1, mean computed from its values",
             "Li Yao's table (github.com/yaoli/chest_xray_14) has 0.81 instead of 0.87 for Cardiomegaly, and so a mean "
             "of 0.802.",
+            besides="boxes",
         ),
     ),
 )

@@ -30,6 +30,7 @@ class Published:
     network: which of the system's networks, in the publication's words.
     findings: over how many findings the mean is.
     source: the publication, its table, and whether the mean was printed or computed from printed values.
+    besides: what the network was trained with besides labels of ChestX-ray14, such as another data set.
     """
 
     network: str
@@ -38,6 +39,7 @@ class Published:
     split: Split
     source: str
     note: str = ""
+    besides: str = ""
 
 
 @dataclass(frozen=True)
