@@ -63,7 +63,7 @@ from cxr_trt.views import ViewSet
 @click.option(
     "--version-compatible",
     is_flag=True,
-    help="TensorRT: an engine that later versions of TensorRT run too; it is about 100 MB larger, and may be slower.",
+    help="TensorRT: an engine that later versions of TensorRT run too; it is larger, and may be slower.",
 )
 @click.option(
     "--single-xrays",
