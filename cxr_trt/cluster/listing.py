@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxr_trt.cluster.shards import Shards
+from cxr_trt.cluster.shards import LIST_FILE, Shards
 from cxr_trt.errors import UsageError
 from cxr_trt.hashing import hash_fields, to_hashed_json
 from cxr_trt.images.files import Selection, Source
@@ -24,7 +24,6 @@ from cxr_trt.images.objects import object_source
 from cxr_trt.outputs import check_folder
 from cxr_trt.storage import Location, Url, check_bucket, names_in, opened, parse_location, retried, writing
 
-LIST_FILE = "list.json"
 LIST_FORMAT = 1
 SHARDS_PER_FILE = 1000
 HASH_KEY = b"cxr_trt.rows_sha256"  # in the metadata of each Parquet file, and in `list.json`

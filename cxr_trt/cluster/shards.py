@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+LIST_FILE = "list.json"  # in the folder of a list, what says how it is divided
+
 
 @dataclass(frozen=True)
 class Shards:

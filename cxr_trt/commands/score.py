@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from cxr_trt.commands.chosen_engine import open_engine
 from cxr_trt.commands.heatmap_options import heatmap_options
 from cxr_trt.commands.kept_rows import (
     beside_known_rows,
@@ -16,6 +17,14 @@ from cxr_trt.commands.kept_rows import (
     open_journal,
     reporting_kept_rows,
     write_kept_rows,
+)
+from cxr_trt.commands.list_options import (
+    Part,
+    PartType,
+    RayOptions,
+    check_options_of_a_list,
+    is_list,
+    refuse_options_of_a_list,
 )
 from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import LOCATION, PATH, finish, overwrite_option, workers_option
@@ -28,16 +37,6 @@ from cxr_trt.commands.result_files import (
     result_writers,
 )
 from cxr_trt.commands.run import Run
-from cxr_trt.commands.score_list import (
-    WHOLE,
-    Part,
-    PartType,
-    RayOptions,
-    check_options,
-    is_list,
-    score_list,
-    score_list_on_ray,
-)
 from cxr_trt.commands.selection import choose_files, selection_options
 from cxr_trt.commands.terminal import show_rows
 from cxr_trt.engine.manifest import describe
@@ -157,22 +156,14 @@ def score(
 
     Scored rows are kept in a journal beside the table: the same command again scores only what is new or changed.
     """
+    ray = RayOptions(address, actors, cpus, gpus)
     if is_list(paths):
-        check_options(click.get_current_context())
-        if address:
-            named, ray = _bundle(bundle), RayOptions(address, actors, cpus, gpus)
-            if named is None:
-                raise UsageError("--ray: which engine? Name one with --engine")
-            score_list_on_ray(paths[0], named, output, part or WHOLE, workers, ray, overwrite=overwrite)
-            return
-        if actors or cpus or gpus:
-            raise UsageError("--actors, --cpus and --gpus are about a Ray cluster; add --ray")
-        with _open_engine(bundle) as engine:
-            score_list(paths[0], engine, output, part or WHOLE, workers, overwrite=overwrite)
+        from cxr_trt.commands.score_list import score_list  # here: a folder's rows need no Parquet, slow to import
+
+        check_options_of_a_list(click.get_current_context(), ray)
+        score_list(paths[0], bundle, output, part, workers, ray, overwrite=overwrite)
         return
-    if part or address or actors or cpus or gpus:
-        what = "--part" if part else "--ray" if address else "--actors, --cpus or --gpus"
-        raise UsageError(f"{what} is for a list of files: name one that `cxr-trt list` made")
+    refuse_options_of_a_list(part, ray)
     check_table_options(output, append=append, bom=bom)
     check_heatmap_options(heatmaps, look, boxes, raw_maps=raw_maps)
     check_result_options(heatmaps, dicom_results, full_size=full_size)
@@ -191,7 +182,7 @@ def score(
         check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
         workers = workers or default_workers(selection.sources)
         spares = stack.enter_context(_started_decoders(selection.sources, workers))
-        engine = stack.enter_context(_open_engine(bundle))
+        engine = stack.enter_context(open_engine(bundle))
         if journal and append:
             check_one_engine(journal, engine)
         placed = _placed_boxes(boxes, selection, engine) if boxes else None
@@ -250,23 +241,6 @@ def _started_decoders(sources: Sequence[Source], workers: int) -> Spares:
     first = sources[:workers]
     dicom = any(source.path.suffix.lower() in DICOM_SUFFIXES for source in first)
     return Spares(len(first), workers, Limits(), dicom=dicom)
-
-
-def _bundle(named: Path | None) -> Path | None:
-    """The bundle that is named, or the only one in the current folder."""
-    bundles = [named] if named else sorted(Path().glob("*.cxr"))
-    if len(bundles) > 1:
-        raise UsageError(f"which engine? There are {len(bundles)} .cxr folders here; name one with --engine")
-    return bundles[0] if bundles else None
-
-
-def _open_engine(named: Path | None) -> Engine:
-    """The engine of `_bundle`, or that of the demonstration network."""
-    if bundle := _bundle(named):
-        return Engine(bundle)
-    from cxr_trt.commands.demo import demo_engine  # what it takes to build an engine is slow to import
-
-    return demo_engine()
 
 
 def _placed_boxes(boxes: Path, selection: Selection, engine: Engine) -> PlacedBoxes:

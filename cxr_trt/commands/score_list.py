@@ -1,17 +1,15 @@
 """`cxr-trt score LIST`: scores the shards of a list, or a part of them, into a folder of parts."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import click
-from click.core import ParameterSource
-
 from cxr_trt.cluster.actors import ActorOptions
 from cxr_trt.cluster.bundles import read_bundle
-from cxr_trt.cluster.listing import LIST_FILE, FileList
+from cxr_trt.cluster.listing import FileList
 from cxr_trt.cluster.parts import facts_of_parts, part_path
 from cxr_trt.cluster.scoring import ScoredShard, score_shards
+from cxr_trt.commands.chosen_engine import chosen_bundle, open_engine
+from cxr_trt.commands.list_options import Part, RayOptions
 from cxr_trt.commands.messages import say
 from cxr_trt.commands.options import finish
 from cxr_trt.commands.progress import FileProgress
@@ -24,65 +22,40 @@ from cxr_trt.score.engine import Engine
 from cxr_trt.storage import Location, Url, check_writable
 from cxr_trt.words import quantity
 
-RAY_OPTIONS = ("address", "actors", "cpus", "gpus")
-OPTIONS_OF_A_LIST = ("paths", "bundle", "output", "part", "workers", "overwrite", *RAY_OPTIONS)
-
-
-class Part(NamedTuple):
-    """One of `of` parts of a list, counted from 1: every `of`-th shard."""
-
-    number: int
-    of: int
-
-    def shards(self, count: int) -> range:
-        """The shards of this part, of a list with `count` shards."""
-        return range(self.number - 1, count, self.of)
-
-
 WHOLE = Part(1, 1)
 
 
-class PartType(click.ParamType):  # type: ignore[type-arg]
-    """Reads "7/100"."""
-
-    name = "I/N"
-
-    def convert(self, value: str | Part, param: click.Parameter | None, ctx: click.Context | None) -> Part:
-        if isinstance(value, Part):
-            return value
-        number, _, of = value.partition("/")
-        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-            self.fail(f"{value!r} is not a part such as 7/100, counted from 1/100 to 100/100", param, ctx)
-        return Part(int(number), int(of))
-
-
-def is_list(paths: Sequence[Location]) -> bool:
-    """Whether the command was given a list of `cxr-trt list`, and nothing else."""
-    return len(paths) == 1 and (paths[0] / LIST_FILE).is_file()
-
-
-def check_options(context: click.Context) -> None:
-    """Raise UsageError for options that are not for a list."""
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if is_given and parameter.expose_value and name not in OPTIONS_OF_A_LIST:
-            raise UsageError(f"{parameter.opts[0]} is not for a list of files; leave it out")
-
-
-class RayOptions(NamedTuple):
-    """Where to run, and what each actor takes; None stands for what `cxr_trt.cluster.ray_runner` chooses."""
-
-    address: str
-    actors: int | None
-    cpus: float | None
-    gpus: float | None
-
-
 def score_list(
+    folder: Location,
+    named: Path | None,
+    output: Location | None,
+    part: Part | None,
+    workers: int | None,
+    ray: RayOptions,
+    *,
+    overwrite: bool,
+) -> None:
+    """Score the shards of a part of a list that have no rows yet, and finish as `cxr-trt score` does.
+
+    Args:
+        folder: the list.
+        named: the engine that the user named.
+        output: the folder for the parts.
+        part: None for the whole list.
+        workers: decoders of each engine.
+        ray: the cluster, if its address is given.
+        overwrite: whether shards that have rows are scored again.
+    """
+    if ray.address:
+        _score_on_ray(folder, chosen_bundle(named), output, part or WHOLE, workers, ray, overwrite=overwrite)
+        return
+    with open_engine(named) as engine:
+        _score_here(folder, engine, output, part or WHOLE, workers, overwrite=overwrite)
+
+
+def _score_here(
     folder: Location, engine: Engine, output: Location | None, part: Part, workers: int | None, *, overwrite: bool
 ) -> None:
-    """Score the shards of a part of a list that have no rows yet, and finish as `cxr-trt score` does."""
     plan = _plan(folder, output, part, engine.fingerprint, overwrite=overwrite)
     say(f"scoring {plan}: {describe(engine.manifest)}, {engine.fingerprint}")
     for warning in engine.warnings:
@@ -95,34 +68,35 @@ def score_list(
     _finish(plan, progress)
 
 
-def score_list_on_ray(
+def _score_on_ray(
     folder: Location,
-    bundle: Path,
+    bundle: Path | None,
     output: Location | None,
     part: Part,
     workers: int | None,
-    options: RayOptions,
+    ray: RayOptions,
     *,
     overwrite: bool,
 ) -> None:
-    """The same on the nodes of a Ray cluster."""
+    if bundle is None:
+        raise UsageError("--ray: which engine? Name one with --engine")
     try:
         from cxr_trt.cluster.ray_runner import score_shards_on_ray
     except ModuleNotFoundError as error:
         raise BackendError("--ray needs Ray; pip install 'cxr-trt[ray]'") from error
     manifest = read_manifest(bundle)
     on_gpu = not BACKENDS[manifest.backend].on_cpu if manifest.backend in BACKENDS else False
-    if options.gpus and not on_gpu:
+    if ray.gpus and not on_gpu:
         raise UsageError(f"--gpus: {bundle} is an engine for CPUs; leave the option out, or name another engine")
     plan = _plan(folder, output, part, manifest.fingerprint, overwrite=overwrite)
     say(f"scoring {plan}: {describe(manifest)}, {manifest.fingerprint}")
     for warning in CAUTIONS[manifest.graph.weights]:
         say(warning, "warning")
-    actors = ActorOptions(options.actors, options.cpus, options.gpus or 1.0, workers)
+    actors = ActorOptions(ray.actors, ray.cpus, ray.gpus or 1.0, workers)
     with FileProgress(plan.total) as progress:
         if plan.shards:
             for shard in score_shards_on_ray(
-                options.address,
+                str(ray.address),
                 read_bundle(bundle),
                 manifest.fingerprint,
                 plan.files,

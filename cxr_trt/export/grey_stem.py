@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from cxr_trt.export.framing import NORMALISE_SCALE, NORMALISE_SHIFT
 from cxr_trt.export.network_graph import PREFIX, tensors_into
@@ -105,6 +104,8 @@ def _plane_size(model: onnx.ModelProto, tensor: str) -> tuple[int, int] | None:
 
 def _convolved_plane(kernel: Floats, attributes: Mapping[str, Any], size: tuple[int, int]) -> Floats:
     """What a convolution makes of a plane [1, 1, h, w] of ones."""
+    from onnx.reference import ReferenceEvaluator  # here: slow to import, and only builds need it
+
     plane = helper.make_tensor_value_info("plane", onnx.TensorProto.DOUBLE, [1, 1, *size])
     result = helper.make_tensor_value_info("result", onnx.TensorProto.DOUBLE, None)
     weights = numpy_helper.from_array(kernel, "kernel")

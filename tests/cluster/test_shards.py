@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_trt.cluster import listing
-from cxr_trt.cluster.listing import LIST_FILE, FileList
+from cxr_trt.cluster.listing import FileList
 from cxr_trt.cluster.parts import part_path
-from cxr_trt.commands.score_list import Part
+from cxr_trt.cluster.shards import LIST_FILE
+from cxr_trt.commands.list_options import Part
 from cxr_trt.errors import UsageError
 from cxr_trt.images.files import find_files
 
