@@ -4,6 +4,7 @@ Beside the project's decoders, with an engine that costs nothing: what a PyTorch
 torchvision in a DataLoader; and the decoder library alone, in one thread, without reading, resizing or moving anything.
 """
 
+import hashlib
 import io
 import statistics
 import tempfile
@@ -23,15 +24,29 @@ from pydicom.pixels.decoders.base import get_decoder
 from benchmarks.study import Result
 from benchmarks.tools.contestants import load_pictures
 from benchmarks.tools.pictures import DICOM_SIZE, FORMATS, PNG_SIDE, Format, encode, make_pictures
+from cxr_trt.images import decode
+from cxr_trt.images.checks import picture_doubts
 from cxr_trt.images.decoders import Decoders, Limits, Request
 from cxr_trt.images.dicom_pixels import DECODER_PLUGINS
 from cxr_trt.images.files import find_files
+from cxr_trt.images.load import read_file
+from cxr_trt.images.preprocess import preprocess
 from cxr_trt.markdown import markdown_table
 
 PACKAGES = ("opencv-python-headless", "pydicom", "imagecodecs", "python-gdcm", "torch", "torchvision", "pillow")
 WORKERS = (1, 2)
 SKIPPED_PICTURES = 4  # as many as are decoded ahead
+SIDE = 512  # of the network's input
+REPEATS = 9  # of each step alone
 MIN_FILES = 24  # so that pictures that come in bursts, one of each process, count less
+STEPS = {
+    "read": "read",
+    "hash": "SHA-256",
+    "library": "library",
+    "grey": "to grey",
+    "resize": "resize",
+    "doubts": "doubts",
+}
 TEXT = """\
 # Feed rate
 
@@ -51,9 +66,21 @@ raw, JPEG 2000 (lossless) and RLE.
 - **part of library**: the rate of one process of cxr-trt as a part of that; above 1 with JPEG 2000, where one process
   has a thread for each processor.
 
-What keeps cxr-trt below its decoders is the other work: hashing, windowing, resizing, and the checks of the picture.
-The faster the decoder, the more they weigh. With JPEG 2000, nearly all of the time is OpenJPEG's for both. With one
-process, both decode it on two processors: cxr-trt because a processor is idle, GDCM, which pydicom chooses, always.
+## Where the time goes
+
+What keeps cxr-trt below its decoders is the other work; the faster the decoder, the more it weighs. Milliseconds per
+file of each step alone, in one thread, medians of {repeats} repeats:
+
+{parts}
+
+- **to grey**: what `cxr_trt.images.decode` does besides the decoder: headers, checks, and the two look-ups of DICOM.
+- **one process**: as in the table above. Request and picture move between processes, which is not in the sum; and where
+  a processor is idle, large files are hashed beside decoding and JPEG 2000 is decoded in two threads.
+- **reachable**: the library as a part of the sum, so what one thread that does all of this could reach.
+
+Each step has its reason: the hash lets a second run know a file by its content, the checks find damaged files, and area
+averaging reads every pixel once. With JPEG 2000, nearly all of the time is OpenJPEG's for both. With one process, both
+decode it on two processors: cxr-trt because a processor is idle, GDCM, which pydicom chooses, always.
 [JPEG 2000](jpeg-2000.md) compares the libraries.
 """
 
@@ -62,12 +89,12 @@ process, both decode it on two processors: cxr-trt because a processor is idle, 
 @click.option("--seconds", type=float, default=4.0, help="Per measurement.")
 @click.option("--rounds", type=click.IntRange(1), default=3, help="In which all take turns.")
 def measure(seconds: float, rounds: int) -> Result:
-    """Decode files of each format in each way."""
+    """Decode files of each format in each way, and time each step alone."""
     found = {}
     for kind in FORMATS:
         with tempfile.TemporaryDirectory() as name:
             found[kind] = rates(kind, Path(name), seconds, rounds)
-    return {"rounds": rounds, "rates": found}
+    return {"rounds": rounds, "rates": found, "repeats": REPEATS, "parts": {kind: parts(kind) for kind in FORMATS}}
 
 
 def rates(kind: Format, folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
@@ -89,6 +116,32 @@ def rates(kind: Format, folder: Path, seconds: float, rounds: int) -> dict[str, 
         "bytes": len(data),
         "rates": {name: {"median": statistics.median(values), "all": values} for name, values in measured.items()},
     }
+
+
+def parts(kind: Format) -> dict[str, float]:
+    """Milliseconds of each step that makes the network's input of a file, in this thread."""
+    data = encode(kind)
+    with tempfile.TemporaryDirectory() as name:
+        file = make_pictures(Path(name) / "files", kind, 1) / "0.png"
+        pixels = decode(data).pixels
+        picture = preprocess(pixels, SIDE)
+        steps: dict[str, Callable[[], object]] = {
+            "read": partial(read_file, file),
+            "hash": lambda: hashlib.sha256(data).hexdigest(),
+            "library": lambda: next(_library(kind, data, 1)),
+            "decode": lambda: decode(data),
+            "resize": lambda: preprocess(pixels, SIDE),
+            "doubts": lambda: picture_doubts(picture),
+        }
+        measured = {step: statistics.median(_milliseconds(act) for _ in range(REPEATS)) for step, act in steps.items()}
+    measured["grey"] = max(0.0, measured.pop("decode") - measured["library"])
+    return {step: round(value, 2) for step, value in measured.items()}
+
+
+def _milliseconds(act: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    act()
+    return 1000 * (time.perf_counter() - start)
 
 
 def files_per_second(pictures: Iterable[Any]) -> float:
@@ -121,7 +174,7 @@ def _library(kind: Format, data: bytes, count: int) -> Iterator[npt.NDArray[Any]
 def decoded_files(files: list[Path], workers: int) -> Iterator[npt.NDArray[np.uint8] | None]:
     """What `cxr_trt.score.pipeline.score_files` does up to the engine."""
     sources = find_files(files).sources
-    with Decoders(workers, 512, Limits()) as decoders:
+    with Decoders(workers, SIDE, Limits()) as decoders:
         for _, answer in decoders.map((Request(source) for source in sources), workers + 1):
             yield answer.image
 
@@ -144,6 +197,12 @@ def page(result: Result) -> str:
             ours, theirs = median[f"cxr-trt, {workers}"], median[f"PIL, {workers}"]
             cells += [f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}"]
         rows.append((kind, f"{own['bytes'] / 1e6:.1f} MB", *cells, f"{median['cxr-trt, 1'] / median['library']:.2f}"))
+    steps = []
+    for kind, own in result["parts"].items():
+        total = sum(own.values())
+        process = 1000 / result["rates"][kind]["rates"]["cxr-trt, 1"]["median"]
+        times = [*(own[step] for step in STEPS), total, process]
+        steps.append((kind, *(f"{value:.1f}" for value in times), f"{own['library'] / total:.2f}"))
     columns = ["format", "file size", "library"]
     for workers in WORKERS:
         columns += [f"cxr-trt, {workers}", f"PIL, {workers}", "times faster"]
@@ -156,4 +215,6 @@ def page(result: Result) -> str:
         height=DICOM_SIZE[0],
         width=DICOM_SIZE[1],
         rows=markdown_table([*columns, "part of library"], rows),
+        repeats=result["repeats"],
+        parts=markdown_table(("format", *STEPS.values(), "sum", "one process", "reachable"), steps),
     )

@@ -33,7 +33,10 @@ def test_every_format_is_timed_with_every_number_of_workers(tmp_path):
     own = feed_rate.rates("PNG", tmp_path, seconds=0.01, rounds=1)
     assert set(own["rates"]) == {"library", "cxr-trt, 1", "PIL, 1", "cxr-trt, 2", "PIL, 2"}
     assert all(values["median"] > 0 for values in own["rates"].values())
-    assert "| PNG |" in feed_rate.page({"rounds": 1, "rates": {"PNG": own}})
+    parts = feed_rate.parts("PNG")
+    assert set(parts) == set(feed_rate.STEPS) and parts["library"] > parts["doubts"] > 0
+    page = feed_rate.page({"rounds": 1, "rates": {"PNG": own}, "repeats": 9, "parts": {"PNG": parts}})
+    assert page.count("| PNG |") == 2 and f" {sum(parts.values()):.1f} " in page
 
 
 def test_memory_is_of_the_process_and_its_child():
