@@ -122,7 +122,7 @@ def parts(kind: Format) -> dict[str, float]:
     """Milliseconds of each step that makes the network's input of a file, in this thread."""
     data = encode(kind)
     with tempfile.TemporaryDirectory() as name:
-        file = make_pictures(Path(name) / "files", kind, 1) / "0.png"
+        file = next(make_pictures(Path(name) / "files", kind, 1).iterdir())
         pixels = decode(data).pixels
         picture = preprocess(pixels, SIDE)
         steps: dict[str, Callable[[], object]] = {

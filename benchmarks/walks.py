@@ -102,7 +102,7 @@ def measure(data: Path, files: int, only: tuple[str, ...]) -> Result:
         engine = Path(name, "demo.cxr")
         for number, walk in enumerate(only or WALKS):
             folder = Path(name, str(number))
-            prepare(folder, data, files, engine)
+            prepare(folder, data, files, None if any("-o mine.cxr" in step.command for step in WALKS[walk]) else engine)
             python = folder / "cxr-trt" / ".venv" / "bin" / "python" if WALKS[walk][0].command == INSTALL else None
             walks[walk] = [timed(step.command, folder, python or sys.executable) for step in WALKS[walk]]
             if (folder / "demo.cxr").exists() and not engine.exists():
@@ -115,8 +115,8 @@ def compared(files: int) -> int:
     return max(2, files // 4)
 
 
-def prepare(folder: Path, data: Path, files: int, engine: Path) -> None:
-    """Make what the commands are given, with an engine that was built before."""
+def prepare(folder: Path, data: Path, files: int, engine: Path | None) -> None:
+    """Make what the commands are given; `mine.cxr` is a copy of an engine that was built before."""
     from cxr_trt.model.checkpoint import save_checkpoint
 
     wanted = set((data / "metadata" / "test_list.txt").read_text(encoding="utf-8").split())
@@ -132,7 +132,7 @@ def prepare(folder: Path, data: Path, files: int, engine: Path) -> None:
         (folder / "Data_Entry_2017_v2020.csv").write_bytes(packed.read())
     (folder / "run").mkdir()
     save_checkpoint(load_network(DEMO_MODEL), folder / "run" / "best.safetensors", weights="demonstration")
-    if engine.exists():
+    if engine and engine.exists():
         shutil.copytree(engine, folder / "mine.cxr")
 
 

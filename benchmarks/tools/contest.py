@@ -74,6 +74,8 @@ class Process:
     def __init__(self, row: Row, model: Path, workers: int, picture: Path, files: Path) -> None:
         self._name = row.name
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        # What torch.compile kept of a run with other instructions gives NaN with those of AVX2.
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(files.parent / "inductor")
         arguments = [row.kind, model, row.device, workers, picture, files]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.tools.contestants", *map(str, arguments)],
