@@ -34,7 +34,7 @@ def test_every_format_is_timed_with_every_number_of_workers(tmp_path):
     assert set(own["rates"]) == {"library", "cxr-trt, 1", "PIL, 1", "cxr-trt, 2", "PIL, 2"}
     assert all(values["median"] > 0 for values in own["rates"].values())
     parts = feed_rate.parts("PNG")
-    assert set(parts) == set(feed_rate.parts("RLE")) == set(feed_rate.STEPS)
+    assert set(parts) == set(feed_rate.parts("DICOM")) == set(feed_rate.STEPS)
     page = feed_rate.page({"rounds": 1, "rates": {"PNG": own}, "repeats": 9, "parts": {"PNG": parts}})
     assert page.count("| PNG |") == 2
     assert f" {sum(parts.values()):.1f} " in page
