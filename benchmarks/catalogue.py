@@ -41,7 +41,7 @@ _ALL = (
         "walks",
         "How long newcomers wait, command by command of the guides.",
         "PyTorch, ChestX-ray14",
-        "15 minutes",
+        "5 minutes",
     ),
     Study(
         "rewrites", "What each rewrite of the graph brings on the CPU backends.", "the base dependencies", "5 minutes"
