@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 OBJECT_STORE_BYTES = 80 << 20
 PORT = 4566  # of an object storage in the namespace, where nothing else listens below 6379
 TRAP = """
-import ctypes, os, signal, sys
+import ctypes, os, signal, sys, time
 
 def die_of_a_black_picture():
     from cxr_trt.score.engine import Engine
@@ -46,12 +46,13 @@ class Trap:
             if os.environ.get("UNLIKE_NODE"):
                 import onnxruntime
                 onnxruntime.__version__ = "1.0"
+                time.sleep(5)  # meanwhile, the other node could score
         if name == "cxr_trt.images.worker":
             die_of_a_file()
 
 sys.meta_path.insert(0, Trap())
 """
-"""Engines die of a black picture, decoders of a file; a node may have another version of ONNX Runtime."""
+"""Engines die of a black picture, decoders of a file; a node may have another ONNX Runtime, and be slower to start."""
 
 
 def main() -> None:
