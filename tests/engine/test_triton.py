@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from cheap_engine import cheap_graph
 from google.protobuf import text_format
 
 from cxr_trt.engine.manifest import GRAPH_FILE, read_manifest
@@ -16,9 +17,8 @@ from cxr_trt.score.engine import Engine
 
 
 @pytest.fixture(scope="module")
-def bundle(build, small_graph):
-    """Of a network whose pooling is a model-local function."""
-    return build(small_graph, "onnxruntime", max_batch=2)
+def bundle(build):
+    return build(cheap_graph(), "onnxruntime", max_batch=2)
 
 
 def parsed(text):
@@ -40,7 +40,8 @@ def test_the_configuration_follows_tritons_schema(bundle, cli, tmp_path):
         assert config.parameters["cxr_trt.fingerprint"].string_value == engine.fingerprint
 
 
-def test_the_served_model_gives_the_engines_scores_and_needs_no_local_functions(bundle, cli, tmp_path):
+def test_the_served_model_gives_the_engines_scores_and_needs_no_local_functions(build, small_graph, cli, tmp_path):
+    bundle = build(small_graph, "onnxruntime", max_batch=2)
     assert cli("triton", bundle, "-o", tmp_path, "--name", "chest").exit_code == 0
     path = tmp_path / "chest" / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -85,12 +86,12 @@ def test_an_engine_for_gpus_is_served_on_gpus(bundle):
     assert config.instance_group[0].kind == config.instance_group[0].KIND_GPU
 
 
-def test_mistakes_are_one_sentence(bundle, cli, tmp_path, build, small_graph):
+def test_mistakes_are_one_sentence(bundle, cli, tmp_path, build):
     (tmp_path / "models" / "chest" / "1").mkdir(parents=True)
     exists = cli("triton", bundle, "-o", tmp_path / "models", "--name", "chest")
     assert (exists.exit_code, "cannot be written (File exists); choose another" in exists.stderr) == (2, True)
     name = cli("triton", bundle, "-o", tmp_path, "--name", "../chest")
     assert (name.exit_code, "take letters, digits" in name.stderr) == (2, True)
-    openvino = cli("triton", build(small_graph), "-o", tmp_path)
+    openvino = cli("triton", build(cheap_graph()), "-o", tmp_path)
     assert "does not run engines of openvino as they were checked here" in openvino.stderr
     assert not list(tmp_path.glob("*.pbtxt"))
