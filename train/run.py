@@ -1,0 +1,112 @@
+"""A training from recipe and data to `best.safetensors`, stage by stage."""
+
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal
+
+import click
+import numpy as np
+import torch
+
+from cxr_trt.errors import UsageError
+from cxr_trt.outputs import check_folder, locked
+from cxr_trt.systems import find_system
+from train.batches import LabelledImages
+from train.cache import cached_images
+from train.data import DataSet, find_images
+from train.group import Group
+from train.imagenet import load_imagenet
+from train.loop import STATE_FILE, Trainer
+from train.recipe import Recipe
+from train.start import start_weights
+
+Device = Literal["cpu", "cuda"]
+
+
+def train_recipe(
+    recipe: Recipe,
+    data: DataSet,
+    images: Path,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    imagenet: Path | None = None,
+    start: Path | None = None,
+    device: Device | None = None,
+) -> Path:
+    """Train a network, or continue a training that was stopped.
+
+    Args:
+        recipe: what is trained and how.
+        data: the images' labels and split.
+        images: the folder of images.
+        out: the folder to write to; each stage has one below it.
+        cache: the folder for decoded images; None for one below `out`.
+        imagenet: torchvision's file of the backbone; None for random weights.
+        start: a checkpoint or scoring graph to start from.
+        device: None for a GPU if there is one.
+
+    Returns:
+        The checkpoint with the best weights.
+
+    Raises:
+        UsageError: there is no GPU, `out` cannot be written, or the training fails.
+        DataError: images are missing.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch finds no GPU here; leave the option out to train on the CPU")
+    with Group(device or ("cuda" if torch.cuda.is_available() else "cpu")) as group:
+        if recipe.split == "random by image" and group.first:
+            click.echo(
+                "warning: split by image: X-rays of a patient are on both sides, so each AUC is too high", err=True
+            )
+        for stage in recipe.stages or (recipe,):
+            check_folder(out / stage.part)
+            _train(stage, data, images, out / stage.part, cache or out / "cache", imagenet, start, group)
+            group.wait()
+            start, imagenet = out / stage.part / "best.safetensors", None
+    return out / stage.part / "best.safetensors"
+
+
+def _train(
+    recipe: Recipe,
+    data: DataSet,
+    images: Path,
+    out: Path,
+    cache: Path,
+    imagenet: Path | None,
+    start: Path | None,
+    group: Group,
+) -> None:
+    def say(sentence: str) -> None:
+        if group.first:
+            click.echo(sentence, err=True)
+
+    sizes = Counter(data.splits)
+    part = f"{recipe.part}: " if recipe.part else ""
+    say(f"{part}{sizes['train']} training and {sizes['val']} validation images, on {group.size} x {group.device.type}")
+    rows = np.concatenate([data.rows("train"), data.rows("val")])
+    paths = find_images(images, [data.names[row] for row in rows])
+    if group.first:
+        cached_images(paths, recipe.image_size, cache, _report)
+    group.wait()
+    pixels = cached_images(paths, recipe.image_size, cache, _report)
+    torch.manual_seed(recipe.seed)
+    network = find_system(recipe.setting).build(recipe.setting)
+    if start and not (out / STATE_FILE).exists():
+        network.load_state_dict(start_weights(start, recipe.setting))
+    if imagenet and not (out / STATE_FILE).exists():
+        random = load_imagenet(network, imagenet)
+        say(f"starting from ImageNet weights, except for {', '.join(random)}")
+    first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
+    source = LabelledImages(pixels, data.labels[rows], data.traits[rows], recipe.crop_size)
+    with locked(out / "lock") if group.first else nullcontext():
+        Trainer(recipe, network, source, first, second, data.split_hash, out, group).run()
+    best = {"loss": "the least validation loss", "auc": "the highest validation AUC"}[recipe.select]
+    say(f"the weights with {best}: {out / 'best.safetensors'}")
+
+
+def _report(done: int, total: int) -> None:
+    if done == total or done % 1000 < 16:
+        click.echo(f"decoded {done} of {total} images", err=True)
