@@ -23,7 +23,7 @@ from cxr_trt.markdown import markdown_table
 from cxr_trt.model.weights_file import read_weights
 from cxr_trt.outputs import replacing
 from cxr_trt.score.engine import Engine
-from cxr_trt.systems import find_system
+from cxr_trt.systems import SYSTEMS, find_system
 from cxr_trt.words import quantity
 from train.data import DataSet, read_data
 from train.recipe import Recipe, read_recipe
@@ -47,6 +47,8 @@ SIZES = {
     "edge": (144, 128),
 }
 """Pixels of the resized image and of its crops, by recipe. DNetLoc's added convolutions quarter its 256 pixels."""
+UNTRAINED = {"rubin2018": "needs a frontal and a lateral X-ray of each study, which ChestX-ray14 has not"}
+"""Systems without a row, and why."""
 TEXT = """\
 # Do the systems learn?
 
@@ -65,6 +67,7 @@ X-ray. An AUC whose interval lies above 0.5 shows that recipe, loss, export and 
   start from ImageNet's weights in their publications.
 - Besides sizes, batch and epochs, nothing in a recipe is changed: a rate that is cut after more epochs is never cut
   here, and shifts by pixels shrink with the picture. The stages of AG-CNN share the epochs. All train in bfloat16.
+- Not here: {untrained}.
 - The subset has more findings than usual, and the sources of its images have different findings, so no AUC here can be
   compared with one on the whole official test set.
 """
@@ -200,7 +203,12 @@ def page(result: Result) -> str:
         findings=" or ".join(map(str, sorted({own["findings"] for own in measured.values()}))),
         resamples=result["resamples"],
         patients=result["patients"],
+        untrained="; ".join(f"{_title(name)} {reason}" for name, reason in UNTRAINED.items()),
     )
+
+
+def _title(name: str) -> str:
+    return next(system.title for system in SYSTEMS if system.name == name)
 
 
 def _cells(own: Result) -> tuple[str, str, str]:

@@ -1,7 +1,7 @@
 """Batches of random crops. They depend on seed, epoch and step alone, so that a resumed run sees the same ones."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from train.data import UNKNOWN
 
 
 class Batch(NamedTuple):
-    """Crops uint8 [B, crop, crop], labels float32 [B, 14], traits float32 [B, 3] (`train.data.TRAITS`).
+    """Crops uint8 [B, planes * crop, crop], labels float32 [B, 14], traits float32 [B, 3] (`train.data.TRAITS`).
 
     A label or trait that is not known is NaN.
     """
@@ -36,7 +36,10 @@ def known_labels(labels: npt.NDArray[np.uint8]) -> Tensor:
 
 
 class LabelledImages:
-    """Decoded images uint8 [N, size, size] with labels [N, 14] and traits [N, 3], to be cut to `crop_size` pixels."""
+    """Decoded images uint8 [N, size, size] with labels [N, 14] and traits [N, 3], to be cut to `crop_size` pixels.
+
+    further: more X-rays of the same studies, alike; each is cut as the first one, and below it in the crops.
+    """
 
     def __init__(
         self,
@@ -44,7 +47,9 @@ class LabelledImages:
         labels: npt.NDArray[np.uint8],
         traits: npt.NDArray[np.float32],
         crop_size: int,
+        further: Sequence[npt.NDArray[np.uint8]] = (),
     ) -> None:
+        self.planes = (pixels, *further)
         self.pixels, self.labels, self.traits, self.crop_size = pixels, labels, traits, crop_size
         self._margin = pixels.shape[1] - crop_size
 
@@ -108,5 +113,5 @@ class LabelledImages:
         if side != self.crop_size:
             margin = self.pixels.shape[1] - side
             crops = dataclasses.replace(crops, offsets=crops.offsets * margin // self._margin)
-        pixels = torch.from_numpy(cut_crops(self.pixels, crops, side))
+        pixels = torch.from_numpy(np.concatenate([cut_crops(plane, crops, side) for plane in self.planes], 1))
         return Batch(pixels, self.known_labels(crops.rows), torch.from_numpy(self.traits[crops.rows]))

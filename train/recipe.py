@@ -139,6 +139,10 @@ class Recipe:
         self._check_optimizer()
         self._check_schedule()
         margin = self.image_size - self.crop_size
+        if margin and find_system(self.setting).planes > 1:
+            raise UsageError(
+                f"crop_size {self.crop_size} must be image_size {self.image_size}: {self.setting} sees whole images"
+            )
         if margin < 0 or margin % CROP_MARGIN_STEP or self.crop_size % NETWORK_STRIDE:
             raise UsageError(
                 f"crop_size {self.crop_size} must be a multiple of {NETWORK_STRIDE}, and smaller than image_size "

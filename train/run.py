@@ -15,6 +15,7 @@ from cxr_trt.systems import find_system
 from train.batches import LabelledImages
 from train.cache import cached_images
 from train.data import DataSet, find_images
+from train.errors import DataError
 from train.group import Group
 from train.imagenet import load_imagenet
 from train.loop import STATE_FILE, Trainer
@@ -87,24 +88,37 @@ def _train(
     part = f"{recipe.part}: " if recipe.part else ""
     say(f"{part}{sizes['train']} training and {sizes['val']} validation images, on {group.size} x {group.device.type}")
     rows = np.concatenate([data.rows("train"), data.rows("val")])
-    paths = find_images(images, [data.names[row] for row in rows])
-    if group.first:
-        cached_images(paths, recipe.image_size, cache, _report)
-    group.wait()
-    pixels = cached_images(paths, recipe.image_size, cache, _report)
+    system = find_system(recipe.setting)
+    planes = [data.names, _laterals(data)] if system.planes > 1 else [data.names]
+    pixels = []
+    for names in planes:
+        paths = find_images(images, [names[row] for row in rows])
+        if group.first:
+            cached_images(paths, recipe.image_size, cache, _report)
+        group.wait()
+        pixels.append(cached_images(paths, recipe.image_size, cache, _report))
     torch.manual_seed(recipe.seed)
-    network = find_system(recipe.setting).build(recipe.setting)
+    network = system.build(recipe.setting)
     if start and not (out / STATE_FILE).exists():
         network.load_state_dict(start_weights(start, recipe.setting))
     if imagenet and not (out / STATE_FILE).exists():
         random = load_imagenet(network, imagenet)
         say(f"starting from ImageNet weights, except for {', '.join(random)}")
     first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
-    source = LabelledImages(pixels, data.labels[rows], data.traits[rows], recipe.crop_size)
+    source = LabelledImages(*pixels[:1], data.labels[rows], data.traits[rows], recipe.crop_size, pixels[1:])
     with locked(out / "lock") if group.first else nullcontext():
         Trainer(recipe, network, source, first, second, data.split_hash, out, group).run()
     best = {"loss": "the least validation loss", "auc": "the highest validation AUC"}[recipe.select]
     say(f"the weights with {best}: {out / 'best.safetensors'}")
+
+
+def _laterals(data: DataSet) -> tuple[str, ...]:
+    """The lateral X-ray of each study."""
+    if not data.laterals:
+        raise DataError("the label file has no column `lateral`, which names the lateral X-ray of each study")
+    if "" in data.laterals:
+        raise DataError(f"{data.names[data.laterals.index('')]} has no lateral X-ray; leave its row out")
+    return data.laterals
 
 
 def _report(done: int, total: int) -> None:

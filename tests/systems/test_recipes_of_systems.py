@@ -26,6 +26,7 @@ SIZES = {
     "yao2018": (128, 128),
     "yao2017-b2": (128, 128),
     "dnetloc": (256, 256),
+    "rubin2018": (64, 64),
     "edge": (144, 128),
 }
 
@@ -43,10 +44,10 @@ def labels(cxr14, tmp_path_factory):
         rows = [row for row in csv.DictReader(stream) if any(row[finding] == "1" for finding in FINDINGS)]
     patients = {row["patient_id"]: row for row in rows}
     with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0].keys())
+        writer = csv.DictWriter(stream, [*rows[0], "lateral"])
         writer.writeheader()
         for number, row in enumerate(list(patients.values())[:12]):
-            writer.writerow(row | {"split": "val" if number < 4 else "train"})
+            writer.writerow(row | {"split": "val" if number < 4 else "train", "lateral": rows[-1]["image"]})
     return path
 
 
@@ -82,6 +83,8 @@ def test_a_recipe_trains_validates_and_writes_a_checkpoint(name, labels, cxr14, 
     assert set(moved) <= set(trained)
     assert len(moved) > 0.9 * len(trained)
     with torch.inference_mode():
-        outputs, maps = loaded.network.outputs_and_maps(torch.randn(2, len(system.mean), crop_size, crop_size))
+        outputs, maps = loaded.network.outputs_and_maps(
+            torch.randn(2, len(system.mean), system.planes * crop_size, crop_size)
+        )
     assert torch.isfinite(outputs).all()
     assert (maps is None) == (system.maps == "none")
