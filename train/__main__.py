@@ -34,6 +34,7 @@ path_option = click.Path(path_type=Path)
 @click.option("--cache", type=path_option, help="The folder for decoded images. Default: OUT/cache.")
 @click.option("--imagenet", type=path_option, help="torchvision's file of the backbone. Default: random weights.")
 @click.option("--start", type=path_option, help="A checkpoint or scoring graph (.onnx) to start from.")
+@click.option("--boxes", type=path_option, help="Radiologists' boxes, for a recipe with box_weight.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), help="Default: a GPU if there is one.")
 def main(
     recipe: str,
@@ -44,6 +45,7 @@ def main(
     cache: Path | None,
     imagenet: Path | None,
     start: Path | None,
+    boxes: Path | None,
     device: Device | None,
 ) -> None:
     """Train with RECIPE: a name in train/recipes or a .toml file."""
@@ -54,7 +56,7 @@ def main(
             raise UsageError("--imagenet and --start exclude each other; give one of them")
         check_folder(out)
         data = read_data(labels, lists, chosen.seed, chosen.split)
-        train_recipe(chosen, data, images, out, cache=cache, imagenet=imagenet, start=start, device=device)
+        train_recipe(chosen, data, images, out, cache=cache, imagenet=imagenet, start=start, boxes=boxes, device=device)
     except CxrTrtError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

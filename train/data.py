@@ -140,7 +140,7 @@ def random_split(groups: Sequence[str], seed: int) -> list[str]:
     """
     sizes = Counter(groups)
     split_of, done = {}, 0
-    for group in sorted(sizes, key=lambda group: _hashed(seed, group)):
+    for group in order_of_groups(sizes, seed):
         share = (done + sizes[group] / 2) / len(groups)
         split_of[group] = next((name for name, end in _ends_of_shares() if share < end), "test")
         done += sizes[group]
@@ -149,6 +149,11 @@ def random_split(groups: Sequence[str], seed: int) -> list[str]:
 
 def _ends_of_shares() -> Iterable[tuple[str, float]]:
     return zip(RANDOM_SHARES, itertools.accumulate(RANDOM_SHARES.values()), strict=True)
+
+
+def order_of_groups(groups: Iterable[str], seed: int) -> list[str]:
+    """Groups in the order of a hash of seed and name, the same on every machine."""
+    return sorted(groups, key=lambda group: _hashed(seed, group))
 
 
 def _hashed(seed: int, name: str) -> bytes:
@@ -164,7 +169,7 @@ def carve(patients: Sequence[str], splits: Sequence[str], seed: int) -> list[str
     sizes = Counter(patient for patient, split in zip(patients, splits, strict=True) if split != "test")
     room = round(sizes.total() * VALIDATION_SHARE)
     chosen = set()
-    for patient in sorted(sizes, key=lambda patient: _hashed(seed, patient)):
+    for patient in order_of_groups(sizes, seed):
         if sizes[patient] <= room:
             chosen.add(patient)
             room -= sizes[patient]

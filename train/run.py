@@ -12,7 +12,10 @@ import torch
 from cxr_trt.errors import UsageError
 from cxr_trt.outputs import check_folder, locked
 from cxr_trt.systems import find_system
+from cxr_trt.systems.li2018 import PATCHES
+from cxr_trt.words import quantity
 from train.batches import LabelledImages
+from train.boxes import read_grids
 from train.cache import cached_images
 from train.data import DataSet, find_images
 from train.errors import DataError
@@ -34,6 +37,7 @@ def train_recipe(
     cache: Path | None = None,
     imagenet: Path | None = None,
     start: Path | None = None,
+    boxes: Path | None = None,
     device: Device | None = None,
 ) -> Path:
     """Train a network, or continue a training that was stopped.
@@ -46,15 +50,18 @@ def train_recipe(
         cache: the folder for decoded images; None for one below `out`.
         imagenet: torchvision's file of the backbone; None for random weights.
         start: a checkpoint or scoring graph to start from.
+        boxes: radiologists' boxes, for a recipe that learns them; those on other than training images do not matter.
         device: None for a GPU if there is one.
 
     Returns:
         The checkpoint with the best weights.
 
     Raises:
-        UsageError: there is no GPU, `out` cannot be written, or the training fails.
+        UsageError: boxes are missing or not wanted, there is no GPU, `out` cannot be written, or the training fails.
         DataError: images are missing.
     """
+    if bool(boxes) != bool(recipe.box_weight):
+        raise UsageError("--boxes and a recipe with box_weight go together: the boxes, and a recipe that learns them")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch finds no GPU here; leave the option out to train on the CPU")
     with Group(device or ("cuda" if torch.cuda.is_available() else "cpu")) as group:
@@ -64,7 +71,7 @@ def train_recipe(
             )
         for stage in recipe.stages or (recipe,):
             check_folder(out / stage.part)
-            _train(stage, data, images, out / stage.part, cache or out / "cache", imagenet, start, group)
+            _train(stage, data, images, out / stage.part, cache or out / "cache", imagenet, start, boxes, group)
             group.wait()
             start, imagenet = out / stage.part / "best.safetensors", None
     return out / stage.part / "best.safetensors"
@@ -78,6 +85,7 @@ def _train(
     cache: Path,
     imagenet: Path | None,
     start: Path | None,
+    boxes: Path | None,
     group: Group,
 ) -> None:
     def say(sentence: str) -> None:
@@ -104,8 +112,13 @@ def _train(
     if imagenet and not (out / STATE_FILE).exists():
         random = load_imagenet(network, imagenet)
         say(f"starting from ImageNet weights, except for {', '.join(random)}")
+    grids = {}
+    if boxes:
+        learned = [data.names[row] for row in rows[: sizes["train"]]]
+        grids = read_grids(boxes, learned, find_images(images, learned), PATCHES[recipe.setting])
+        say(f"learning the boxes of {quantity(len(grids), 'training image')}")
     first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
-    source = LabelledImages(*pixels[:1], data.labels[rows], data.traits[rows], recipe.crop_size, pixels[1:])
+    source = LabelledImages(*pixels[:1], data.labels[rows], data.traits[rows], recipe.crop_size, pixels[1:], grids)
     with locked(out / "lock") if group.first else nullcontext():
         Trainer(recipe, network, source, first, second, data.split_hash, out, group).run()
     best = {"loss": "the least validation loss", "auc": "the highest validation AUC"}[recipe.select]

@@ -23,6 +23,7 @@ SIZES = {
     "chexnet-2017": (96, 96),
     "agcnn-densenet121": (112, 96),
     "li2018-bags": (64, 64),
+    "li2018": (64, 64),
     "yao2018": (128, 128),
     "yao2017-b2": (128, 128),
     "dnetloc": (256, 256),
@@ -48,6 +49,9 @@ def labels(cxr14, tmp_path_factory):
         writer.writeheader()
         for number, row in enumerate(list(patients.values())[:12]):
             writer.writerow(row | {"split": "val" if number < 4 else "train", "lateral": rows[-1]["image"]})
+    boxed = [row["image"] for row in list(patients.values())[2:6]]  # two of validation, two of training
+    lines = [f"{image},Mass,100,40,80,90" for image in boxed]
+    path.with_name("boxes.csv").write_text("\n".join(["image,finding,x,y,width,height", *lines]))
     return path
 
 
@@ -61,6 +65,8 @@ def test_a_recipe_trains_validates_and_writes_a_checkpoint(name, labels, cxr14, 
     kept = [line for line in lines if line.split(" =")[0] not in small]
     (tmp_path / "small.toml").write_text("\n".join([*(f"{key} = {value}" for key, value in small.items()), *kept]))
     options = ["--labels", labels, "--images", cxr14 / "images", "--out", tmp_path / "run", "--device", "cpu"]
+    if recipe.box_weight:
+        options += ["--boxes", labels.with_name("boxes.csv")]
     torch.manual_seed(recipe.seed)
     before = find_system(recipe.setting).build(recipe.setting).state_dict()
 
@@ -68,6 +74,7 @@ def test_a_recipe_trains_validates_and_writes_a_checkpoint(name, labels, cxr14, 
     assert result.exit_code == 0, result.output
     assert "8 training and 4 validation images" in result.stderr
     assert "epoch 1: loss " in result.stderr
+    assert ("learning the boxes of 2 training images" in result.stderr) == bool(recipe.box_weight)
 
     again = CliRunner().invoke(main, [str(tmp_path / "small.toml"), *map(str, options)])
     assert again.exit_code == 0
