@@ -118,7 +118,7 @@ def _train(
         grids = read_grids(boxes, learned, find_images(images, learned), PATCHES[recipe.setting])
         say(f"learning the boxes of {quantity(len(grids), 'training image')}")
     first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
-    source = LabelledImages(*pixels[:1], data.labels[rows], data.traits[rows], recipe.crop_size, pixels[1:], grids)
+    source = LabelledImages(pixels[0], data.labels[rows], data.traits[rows], recipe.crop_size, pixels[1:], grids)
     with locked(out / "lock") if group.first else nullcontext():
         Trainer(recipe, network, source, first, second, data.split_hash, out, group).run()
     best = {"loss": "the least validation loss", "auc": "the highest validation AUC"}[recipe.select]

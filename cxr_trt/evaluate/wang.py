@@ -58,7 +58,7 @@ def compare_map(
     """
     regions = all_regions(class_map, rectangle, THRESHOLDS)
     agree = np.array([[overlaps(region, box) for region in regions] for box in boxes])
-    return FindingOnXray(finding, patient, agree.any(1), (~agree.any(0)).sum(0))
+    return FindingOnXray(finding, patient, np.asarray(agree.any(1)), (~agree.any(0)).sum(0))
 
 
 def localize_as_wang(
