@@ -10,7 +10,7 @@ from pydicom import Dataset, dcmread
 from pydicom.multival import MultiValue
 
 from cxr_trt.images.dicom import no_python_warnings
-from cxr_trt.images.image import Identity
+from cxr_trt.images.image import VIEW_KEYWORD, Identity
 
 PATIENT_AND_STUDY = (
     "PatientName",  # Patient Module (PS3.3 C.7.1.1)
@@ -30,7 +30,6 @@ REFERENCE_KEYWORDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
 """How a DICOM result refers to its source (PS3.3 C.17.2, Hierarchical SOP Instance Reference Macro)."""
 
 ORIENTATION_KEYWORD = "PatientOrientation"  # General Image Module (PS3.3 C.7.6.1.1.1)
-VIEW_KEYWORD = "ViewPosition"  # CR Series Module (PS3.3 C.8.1.1), DX Positioning Module (PS3.3 C.8.11.5)
 IDENTITY_KEYWORDS = (*PATIENT_AND_STUDY, *REFERENCE_KEYWORDS, ORIENTATION_KEYWORD)
 READ_KEYWORDS = (*IDENTITY_KEYWORDS, VIEW_KEYWORD)
 MAX_VALUE_CHARACTERS = 200  # a PN may have three groups of 64 (PS3.5 6.2)

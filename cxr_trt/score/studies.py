@@ -19,7 +19,7 @@ from cxr_trt.errors import UsageError
 from cxr_trt.images.checks import picture_doubts
 from cxr_trt.images.decoders import Answer, Decoders, Limits, Request
 from cxr_trt.images.files import Selection, Source
-from cxr_trt.images.identity import VIEW_KEYWORD
+from cxr_trt.images.image import VIEW_KEYWORD
 from cxr_trt.processors import processors
 from cxr_trt.score.pipeline import Result, batches, infer
 from cxr_trt.tables.rows import Row
