@@ -67,7 +67,8 @@ X-ray. An AUC whose interval lies above 0.5 shows that recipe, loss, export and 
   Rates and schedules are those of the full size, which suits some systems better than others after so few steps; many
   start from ImageNet's weights in their publications.
 - Besides sizes, batch and epochs, nothing in a recipe is changed: a rate that is cut after more epochs is never cut
-  here, and shifts by pixels shrink with the picture. The stages of AG-CNN share the epochs. All train in bfloat16.
+  here; shifts by pixels shrink with the picture, annealing with the epochs. The stages of AG-CNN share the epochs. All
+  train in bfloat16.
 - Not here: {untrained}.
 - The subset has more findings than usual, and the sources of its images have different findings, so no AUC here can be
   compared with one on the whole official test set.
@@ -120,6 +121,7 @@ def small_recipe(name: str, epochs: int) -> Recipe:
         "accumulate": 1,
         "bfloat16": True,
         "translation": recipe.translation * crop_size / recipe.crop_size,
+        "anneal": recipe.anneal * epochs // recipe.epochs,
     }
     share = epochs // max(len(recipe.stages), 1)
     stages = tuple(dataclasses.replace(stage, epochs=share, **changes) for stage in recipe.stages)
