@@ -83,7 +83,7 @@ def test_a_recipe_trains_validates_and_writes_a_checkpoint(name, labels, cxr14, 
     last = recipe.stages[-1].part if recipe.stages else ""
     loaded = load_checkpoint(tmp_path / "run" / last / "best.safetensors", recipe.setting)
     assert loaded.weights == "trained"
-    sizes = Size.square(image_size), Size.square(crop_size)
+    sizes = tuple(Size(system.planes * side, side) for side in (image_size, crop_size))
     assert (loaded.spec.image_size, loaded.spec.crop_size) == sizes
     moved = [key for key, value in loaded.network.named_parameters() if not torch.equal(value, before[key])]
     trained = [key for key, _ in loaded.network.named_parameters() if not key.startswith(recipe.frozen)]
