@@ -56,9 +56,10 @@ TEXT = """\
 **{headline}**
 
 A check, not a ranking. Each system is trained by its own recipe, shrunk to what a CPU does in minutes: {train} training
-images, {epochs} epochs of {steps} steps of {batch} images, small pictures, random weights at the start. The best epoch
-by {val} validation images becomes a scoring graph, which scores the {test} test images with ONNX Runtime, one view per
-X-ray. An AUC whose interval lies above 0.5 shows that recipe, loss, export and scoring work together.
+images of a subset of ChestX-ray14, {epochs} epochs of {steps} steps of {batch} images, small pictures, random weights
+at the start. The best epoch by {val} validation images becomes a scoring graph, which scores the subset's {test} test
+images with ONNX Runtime, one view per X-ray. An AUC whose interval lies above 0.5 shows that recipe, loss, export and
+scoring work together.
 
 {table}
 
@@ -196,13 +197,14 @@ def page(result: Result) -> str:
         own = measured.get(name)
         cells = _cells(own) if own else ("not measured", "", "")
         rows.append((find_system(read_recipe(name).setting).title, f"`{name}`", pixels, *cells))
+    columns = ("system", "recipe", "pixels", f"mean AUC, {images['test']}-image subset", "95 % interval", "best epoch")
     return TEXT.format(
         headline=_headline(measured, len(SIZES)),
         **images,
         epochs=result["epochs"],
         steps=images["train"] // BATCH,
         batch=BATCH,
-        table=markdown_table(("system", "recipe", "pixels", "mean AUC", "95 % interval", "best epoch"), rows),
+        table=markdown_table(columns, rows),
         findings=" or ".join(map(str, sorted({own["findings"] for own in measured.values()}))),
         resamples=result["resamples"],
         patients=result["patients"],

@@ -18,7 +18,7 @@ from cxr_trt.engine.backend import ScoringEngine
 from cxr_trt.errors import UsageError
 from cxr_trt.images.checks import picture_doubts
 from cxr_trt.images.decoders import Answer, Decoders, Limits, Request
-from cxr_trt.images.files import Selection, Source
+from cxr_trt.images.files import Selection, Source, escaped_name
 from cxr_trt.images.image import VIEW_KEYWORD
 from cxr_trt.processors import processors
 from cxr_trt.score.pipeline import Result, batches, infer
@@ -86,7 +86,7 @@ def selection_of(studies: Sequence[Study], root: str, skipped: Mapping[str, int]
 
 
 def _source(table: Path, name: str) -> Source:
-    return Source(table.parent / name, name)
+    return Source(table.parent / name, escaped_name(name))
 
 
 def find_studies(
