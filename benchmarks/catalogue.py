@@ -107,6 +107,12 @@ _ALL = (
         "ChestX-ray14, matplotlib",
         "20 minutes",
     ),
+    Study(
+        "systems",
+        "Whether every system learns, trained by its own recipe at a small size.",
+        "PyTorch, timm, ChestX-ray14",
+        "40 minutes; it continues where it was stopped",
+    ),
     Study("hostile-inputs", "What becomes of bombs, damaged files and odd ones.", "Pillow", "1 minute"),
     Study("fuzzing", "Mutated images, manifests, graphs and checkpoints.", "PyTorch", "10 minutes"),
     Study(

@@ -1,5 +1,6 @@
 """Where class maps lie on an X-ray: from cells of the map to pixels of the original image."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -100,21 +101,44 @@ def strongest_region(class_map: npt.NDArray[np.float32], rectangle: Rectangle) -
         class_map: float32 [h, w].
         rectangle: the part of the picture that the map covers, in pixels.
     """
-    rows, columns = (length * REGION_PARTS_PER_CELL for length in class_map.shape)
-    fine = cv2.resize(class_map, (columns, rows), interpolation=cv2.INTER_CUBIC)
-    low, high = float(fine.min()), float(fine.max())
-    above = (fine >= low + REGION_THRESHOLD * (high - low)).astype(np.uint8)
-    _, regions = cv2.connectedComponents(above, connectivity=8)
+    fine = _refined(class_map)
+    regions, boxes = _connected(fine, REGION_THRESHOLD)
     y, x = np.unravel_index(np.argmax(fine), fine.shape)
-    inside = regions == regions[y, x]
-    (top, bottom), (left, right) = (_ends(inside.any(axis)) for axis in (1, 0))
-    down, across = rectangle.height / rows, rectangle.width / columns
-    box = Rectangle(
-        rectangle.y + top * down, rectangle.x + left * across, (bottom - top) * down, (right - left) * across
-    )
-    return Region(box, (rectangle.y + (float(y) + 0.5) * down, rectangle.x + (float(x) + 0.5) * across))
+    down, across = rectangle.height / fine.shape[0], rectangle.width / fine.shape[1]
+    peak = (rectangle.y + (float(y) + 0.5) * down, rectangle.x + (float(x) + 0.5) * across)
+    return Region(_placed(boxes[regions[y, x] - 1], fine, rectangle), peak)
 
 
-def _ends(filled: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    indices = np.flatnonzero(filled)
-    return int(indices[0]), int(indices[-1]) + 1
+def all_regions(
+    class_map: npt.NDArray[np.float32], rectangle: Rectangle, thresholds: Sequence[float]
+) -> list[Rectangle]:
+    """The boxes around all connected regions of the map at each threshold; equal boxes are one.
+
+    Args:
+        class_map: float32 [h, w].
+        rectangle: the part of the picture that the map covers, in pixels.
+        thresholds: fractions of the map's range, counted from its smallest value.
+    """
+    fine = _refined(class_map)
+    boxes = (tuple(box) for threshold in thresholds for box in _connected(fine, threshold)[1])
+    return [_placed(box, fine, rectangle) for box in dict.fromkeys(boxes)]
+
+
+def _refined(class_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    rows, columns = (length * REGION_PARTS_PER_CELL for length in class_map.shape)
+    return np.asarray(cv2.resize(class_map, (columns, rows), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def _connected(fine: npt.NDArray[np.float32], threshold: float) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """The number of each pixel's region, from 1, or 0 outside; and the regions' boxes (left, top, width, height)."""
+    low, high = float(fine.min()), float(fine.max())
+    above = (fine >= low + threshold * (high - low)).astype(np.uint8)
+    _, regions, facts, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    return np.asarray(regions, np.int32), np.asarray(facts[1:, : cv2.CC_STAT_AREA], np.int32)
+
+
+def _placed(box: Sequence[int] | npt.NDArray[np.int32], fine: npt.NDArray[np.float32], place: Rectangle) -> Rectangle:
+    """A box (left, top, width, height) of the refined map in pixels of the picture."""
+    left, top, width, height = map(int, box)
+    down, across = place.height / fine.shape[0], place.width / fine.shape[1]
+    return Rectangle(place.y + top * down, place.x + left * across, height * down, width * across)

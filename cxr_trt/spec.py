@@ -17,6 +17,7 @@ from cxr_trt.views import NETWORK_STRIDE, Size, View, ViewSet, Window, views, wi
 MAX_SPEC_VALUE = 4096  # pixels per side; also larger than the other whole numbers in a specification
 MAX_PIXEL_VALUE = 1 << 17  # of `pixel_range`, mean and std: more than 16 bits can say
 MAX_CHANNELS = 16
+MAX_PLANES = 2
 CROP_MARGIN_STEP = 16  # pixels; image and crop size differ by a multiple of it, so that merged class maps stay small
 MIN_CELL = 8  # pixels per cell of merged class maps, for the same reason
 
@@ -67,7 +68,8 @@ class Specification:
         the size of the view, and where there are none.
     operating_points: empty, or one probability per finding, which becomes 0.5: probabilities below and above it are
         scaled linearly, as in torchxrayvision.
-    planes: the number of images that the network sees at once.
+    planes: how many X-rays of a study the network sees at once. They are stacked from top to bottom into one image,
+        whose size is `image_size`.
 
     Raises:
         GraphError: sizes or maps that do not fit together.
@@ -96,6 +98,10 @@ class Specification:
             raise GraphError(
                 f"crops of {self.crop_size} from {self.image_size} pixels are not the whole image; choose other --views"
             )
+        if self.image_size.height % self.planes or (self.planes > 1 and self.views != "whole"):
+            raise GraphError(
+                f"{self.planes} X-rays are stacked to a whole image of equal parts, not to {self.image_size}"
+            )
         if self.pooling is not None:
             self._check_grid()
         elif self.views == "dense":
@@ -120,6 +126,11 @@ class Specification:
             )
         if self.maps != "pooled" or self.map_cells is not None:
             raise GraphError("this project's own pooling is for class maps that it pools, of its own size")
+
+    @property
+    def plane_size(self) -> Size:
+        """Size of each X-ray in the image."""
+        return Size(self.image_size.height // self.planes, self.image_size.width)
 
     @property
     def margin(self) -> Size:
@@ -254,7 +265,7 @@ def _check_values(fields: Mapping[str, Any]) -> None:
         and set(fields["findings"]) <= set(names[1])
         and len(points) in (0, len(fields["findings"]))
         and all(0 < point < 1 for point in points)
-        and fields["planes"] == 1
+        and fields["planes"] <= MAX_PLANES
     )
     if not all_hold:
         raise ValueError

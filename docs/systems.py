@@ -98,6 +98,8 @@ def _published() -> str:
         ]
         table = markdown_table(("system", "network", "AUC", "source"), cells)
         sections.append(f"### {findings} findings, {SPLIT_TITLES[split]}\n\n{table}\n")
+    without = [f"- {system.title}: {system.unpublished}." for system in SYSTEMS if system.unpublished]
+    sections.append("### No published result on ChestX-ray14\n\n" + "\n".join(without) + "\n")
     return "\n".join(sections)
 
 
@@ -108,6 +110,7 @@ def _section(system: System) -> str:
     facts = [
         ("publication", system.citation),
         ("module", f"`cxr_trt/systems/{system.name}.py`"),
+        *([("X-rays", f"{system.planes} of a study at once")] if system.planes > 1 else []),
         ("image", f"{size} pixels" + (f", of which the network sees {crop}" if crop != size else "")),
         ("views", f"{system.views}"),
         ("class maps", MAP_TITLES[system.maps]),

@@ -1,7 +1,7 @@
 """Batches of random crops. They depend on seed, epoch and step alone, so that a resumed run sees the same ones."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -12,22 +12,25 @@ from torch import Tensor
 
 from cxr_trt.views import NETWORK_STRIDE
 from train.augment import Augmentation, Crops, center_crops, cut_crops, random_crops
+from train.boxes import Grid
 from train.data import UNKNOWN
 
 
 class Batch(NamedTuple):
-    """Crops uint8 [B, crop, crop], labels float32 [B, 14], traits float32 [B, 3] (`train.data.TRAITS`).
+    """Crops uint8 [B, planes * crop, crop], labels float32 [B, 14], traits float32 [B, 3] (`train.data.TRAITS`).
 
     A label or trait that is not known is NaN.
+    inside: bool [B, 14, P, P], the patches that boxes touch, if boxes are learned.
     """
 
     crops: Tensor
     labels: Tensor
     traits: Tensor
+    inside: Tensor | None = None
 
     def chunks(self, parts: int) -> Iterator["Batch"]:
         """Divide into equal parts."""
-        yield from map(Batch, *(tensor.chunk(parts) for tensor in self))
+        yield from map(Batch, *(tensor.chunk(parts) for tensor in self if tensor is not None))
 
 
 def known_labels(labels: npt.NDArray[np.uint8]) -> Tensor:
@@ -36,7 +39,11 @@ def known_labels(labels: npt.NDArray[np.uint8]) -> Tensor:
 
 
 class LabelledImages:
-    """Decoded images uint8 [N, size, size] with labels [N, 14] and traits [N, 3], to be cut to `crop_size` pixels."""
+    """Decoded images uint8 [N, size, size] with labels [N, 14] and traits [N, 3], to be cut to `crop_size` pixels.
+
+    further: more X-rays of the same studies, alike; each is cut as the first one, and below it in the crops.
+    grids: the boxes of some images, by row, if boxes are learned; crops must then be whole images.
+    """
 
     def __init__(
         self,
@@ -44,7 +51,11 @@ class LabelledImages:
         labels: npt.NDArray[np.uint8],
         traits: npt.NDArray[np.float32],
         crop_size: int,
+        further: Sequence[npt.NDArray[np.uint8]] = (),
+        grids: Mapping[int, Grid] | None = None,
     ) -> None:
+        self.grids = grids or {}
+        self.planes = (pixels, *further)
         self.pixels, self.labels, self.traits, self.crop_size = pixels, labels, traits, crop_size
         self._margin = pixels.shape[1] - crop_size
 
@@ -108,5 +119,13 @@ class LabelledImages:
         if side != self.crop_size:
             margin = self.pixels.shape[1] - side
             crops = dataclasses.replace(crops, offsets=crops.offsets * margin // self._margin)
-        pixels = torch.from_numpy(cut_crops(self.pixels, crops, side))
-        return Batch(pixels, self.known_labels(crops.rows), torch.from_numpy(self.traits[crops.rows]))
+        pixels = torch.from_numpy(np.concatenate([cut_crops(plane, crops, side) for plane in self.planes], 1))
+        labels, traits = self.known_labels(crops.rows), torch.from_numpy(self.traits[crops.rows])
+        return Batch(pixels, labels, traits, self._inside(crops) if self.grids else None)
+
+    def _inside(self, crops: Crops) -> Tensor:
+        """The patches that boxes touch, mirrored as the crops are; bool [B, 14, P, P]."""
+        none = np.zeros_like(next(iter(self.grids.values())))
+        grids = [self.grids.get(int(row), none) for row in crops.rows]
+        mirrored = zip(grids, crops.mirrored, strict=True)
+        return torch.from_numpy(np.stack([grid[..., ::-1] if mirror else grid for grid, mirror in mirrored]))

@@ -47,6 +47,8 @@ class DataSet:
     labels: uint8 [N, 14], 0, 1 or UNKNOWN, in the order of FINDINGS.
     traits: float32 [N, 3], in the order of TRAITS: 1 for AP and 0 for PA, 1 for male and 0 for female, and the age as
         (years - 50) / 20; NaN if unknown.
+    laterals: file names of the lateral X-rays of the same studies [N], empty where there is none; () if the label file
+        names none.
     """
 
     names: tuple[str, ...]
@@ -54,6 +56,7 @@ class DataSet:
     splits: tuple[str, ...]
     labels: npt.NDArray[np.uint8]
     traits: npt.NDArray[np.float32]
+    laterals: tuple[str, ...] = ()
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """The indices of the images of one split."""
@@ -72,7 +75,8 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0, split: Spl
     Args:
         labels: NIH's Data_Entry_2017_v2020.csv, or a table with `image`, `patient_id`, the 14 findings as 0, 1, or
             empty where unknown, and optionally `split` (train, val, test, or train_val for images still to be divided;
-            without the column, all are), `view_position`, `sex` and `age`. Both may be compressed (.gz).
+            without the column, all are), `view_position`, `sex`, `age`, and `lateral`, the file of the lateral X-ray of
+            the same study. Both may be compressed (.gz).
         lists: the folder of NIH's train_val_list.txt and test_list.txt; by default that of NIH's label file. For a
             table, the lists replace `split`.
         seed: random seed for the validation set, which is carved out of train_val unless the table has one, or for a
@@ -104,7 +108,8 @@ def read_data(labels: Path, lists: Path | None = None, seed: int = 0, split: Spl
     else:
         splits = random_split(patients if split == "random by patient" else names, seed)
     traits = np.array([_traits(*(row.get(column, "") for column in columns)) for row in rows], np.float32)
-    return DataSet(tuple(names), tuple(patients), tuple(splits), values, traits)
+    laterals = tuple(row["lateral"] for row in rows) if "lateral" in rows[0] else ()
+    return DataSet(tuple(names), tuple(patients), tuple(splits), values, traits, laterals)
 
 
 def _official(
@@ -135,7 +140,7 @@ def random_split(groups: Sequence[str], seed: int) -> list[str]:
     """
     sizes = Counter(groups)
     split_of, done = {}, 0
-    for group in sorted(sizes, key=lambda group: _hashed(seed, group)):
+    for group in order_of_groups(sizes, seed):
         share = (done + sizes[group] / 2) / len(groups)
         split_of[group] = next((name for name, end in _ends_of_shares() if share < end), "test")
         done += sizes[group]
@@ -144,6 +149,11 @@ def random_split(groups: Sequence[str], seed: int) -> list[str]:
 
 def _ends_of_shares() -> Iterable[tuple[str, float]]:
     return zip(RANDOM_SHARES, itertools.accumulate(RANDOM_SHARES.values()), strict=True)
+
+
+def order_of_groups(groups: Iterable[str], seed: int) -> list[str]:
+    """Groups in the order of a hash of seed and name, the same on every machine."""
+    return sorted(groups, key=lambda group: _hashed(seed, group))
 
 
 def _hashed(seed: int, name: str) -> bytes:
@@ -159,7 +169,7 @@ def carve(patients: Sequence[str], splits: Sequence[str], seed: int) -> list[str
     sizes = Counter(patient for patient, split in zip(patients, splits, strict=True) if split != "test")
     room = round(sizes.total() * VALIDATION_SHARE)
     chosen = set()
-    for patient in sorted(sizes, key=lambda patient: _hashed(seed, patient)):
+    for patient in order_of_groups(sizes, seed):
         if sizes[patient] <= room:
             chosen.add(patient)
             room -= sizes[patient]

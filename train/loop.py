@@ -34,10 +34,11 @@ from cxr_trt.views import NETWORK_STRIDE
 from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, LabelledImages, known_labels
+from train.boxes import grid_bytes
 from train.data import UNKNOWN
 from train.group import Group
 from train.log import Log
-from train.losses import ClassWeights, class_weights, cross_entropy
+from train.losses import ClassWeights, box_cross_entropy, class_weights, cross_entropy
 from train.optimizer import frozen_modules, make_optimizer, make_scheduler, parameter_groups
 from train.recipe import Recipe
 from train.state import load_state, save_state
@@ -81,7 +82,8 @@ class Trainer:
         if recipe.select == "auc" and not (_has(images.labels[val], 0) & _has(images.labels[val], 1)).any():
             raise UsageError("the validation images have no finding with both classes, so there is no AUC to select by")
         device = group.device
-        labels = hashlib.sha256(images.labels.tobytes() + images.traits.tobytes()).hexdigest()
+        known = b"".join((images.labels.tobytes(), images.traits.tobytes(), *grid_bytes(images.grids)))
+        labels = hashlib.sha256(known).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
         network.part = recipe.part
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -197,7 +199,10 @@ class Trainer:
         parts = self.recipe.accumulate * self.group.size
         weights = self._class_weights(batch.labels)
         for part in batch.chunks(self.recipe.accumulate):
-            if self.head is None:
+            if part.inside is not None:
+                share = self._box_loss(part) / parts
+                loss += share.detach()
+            elif self.head is None:
                 share = self._loss(*self._training_outputs(part), weights) / parts
                 loss += share.detach()
             else:
@@ -273,6 +278,15 @@ class Trainer:
         with self._autocast():
             scores, labels = self.network.training_outputs(pixels, labels)
         return scores.float(), labels
+
+    def _box_loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch with boxes (Li et al. 2018)."""
+        assert batch.inside is not None  # noqa: S101 - for the type checker
+        with self._autocast():
+            scores, patches = self.network.outputs_and_maps(self._normalised(batch.crops))
+        assert patches is not None  # noqa: S101 - for the type checker
+        labels, inside = batch.labels.to(self.device), batch.inside.to(self.device)
+        return box_cross_entropy(scores.float(), patches.float(), labels, inside, self.recipe.box_weight)
 
     def _forward_with_features(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """From uint8 crops [B, H, W] to float32 logits [B, 14] and the features [B, channels, h, w] that give them."""

@@ -15,6 +15,7 @@ from cxr_trt.errors import UsageError
 from cxr_trt.spec import CROP_MARGIN_STEP
 from cxr_trt.systems import find_system
 from cxr_trt.systems.edge import EDGE
+from cxr_trt.systems.li2018 import LI2018
 from cxr_trt.systems.system import Split
 from cxr_trt.systems.yan2018 import YAN2018
 from cxr_trt.views import NETWORK_STRIDE
@@ -26,10 +27,11 @@ Optimizer = Literal["adam", "sgd"]
 Selection = Literal["loss", "auc"]
 NOT_NEGATIVE = (
     *("weight_decay", "momentum", "average", "anneal", "auxiliary", "scale", "rotation", "contrast", "translation"),
-    *("min_area", "rate_factor", "stop_after"),
+    *("min_area", "rate_factor", "stop_after", "box_weight"),
 )
 FOR_POOLED_MAPS = ("anneal", "prior_bias", "auxiliary")  # fields, which work with the networks of these systems:
 WITH_POOLED_MAPS = (YAN2018, EDGE)
+MOVING_CROPS = ("scale", "rotation", "translation", "min_area", "crop_spread")  # fields
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Recipe:
     rate_steps: numbers of epochs after which the rate is multiplied, instead of the plateau rule.
     select: whether the best weights are those with the least validation "loss", or the highest mean validation "auc".
     stop_after: epochs without better weights until the training ends; 0 for never.
+    box_weight: weight of the loss of boxes (lambda in Li et al. 2018, `train.losses.box_cross_entropy`), which a
+        training with --boxes learns; 0 for none. For networks of `li2018`, which see whole images.
     split: how X-rays are divided (`train.data.read_data`): "official", "random by patient", or "random by image", with
         which X-rays of a patient are on both sides and every AUC is too high.
     part: the part of the network that is trained, while the others stay as they are; empty for the whole network.
@@ -91,6 +95,7 @@ class Recipe:
     rate_steps: tuple[int, ...] = ()
     select: Selection = "loss"
     stop_after: int = 0
+    box_weight: float = 0.0
     split: Split = "official"
     part: str = ""
     stages: tuple["Recipe", ...] = ()
@@ -136,9 +141,14 @@ class Recipe:
         if self.anneal >= self.epochs:
             raise UsageError(f"anneal is {self.anneal}; it must be less than the {self.epochs} epochs")
         self._check_system()
+        self._check_boxes()
         self._check_optimizer()
         self._check_schedule()
         margin = self.image_size - self.crop_size
+        if margin and find_system(self.setting).planes > 1:
+            raise UsageError(
+                f"crop_size {self.crop_size} must be image_size {self.image_size}: {self.setting} sees whole images"
+            )
         if margin < 0 or margin % CROP_MARGIN_STEP or self.crop_size % NETWORK_STRIDE:
             raise UsageError(
                 f"crop_size {self.crop_size} must be a multiple of {NETWORK_STRIDE}, and smaller than image_size "
@@ -187,6 +197,20 @@ class Recipe:
                 f"{used[0]} works with networks that pool their class maps only ({', '.join(fitting)}); leave it out "
                 f"for {self.setting}"
             )
+
+    def _check_boxes(self) -> None:
+        if not self.box_weight:
+            return
+        if find_system(self.setting) is not LI2018 or self.loss != "bce":
+            raise UsageError(
+                f"box_weight is for the loss bce and the networks {', '.join(LI2018.settings)}; leave it out"
+            )
+        if moved := [name for name in MOVING_CROPS if getattr(self, name)]:
+            raise UsageError(f"box_weight needs boxes that stay where they are; leave out {', '.join(moved)}")
+        if self.split == "random by image":
+            raise UsageError("box_weight needs a split by patient; make one with python -m train.boxed_folds")
+        if self.image_size != self.crop_size:
+            raise UsageError(f"box_weight needs whole images; crop_size must be image_size {self.image_size}")
 
     def _check_optimizer(self) -> None:
         for name, choices in (("loss", get_args(Loss)), ("optimizer", get_args(Optimizer))):

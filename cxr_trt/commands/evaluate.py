@@ -11,7 +11,7 @@ from cxr_trt.commands.messages import message_options, say
 from cxr_trt.commands.options import PATH, finish, json_option, overwrite_option, resampling_options
 from cxr_trt.commands.terminal import show_markdown
 from cxr_trt.errors import UsageError
-from cxr_trt.evaluate import localization, reliability
+from cxr_trt.evaluate import localization, reliability, wang
 from cxr_trt.evaluate.auc import Evaluation, to_json, to_markdown
 from cxr_trt.evaluate.auc import evaluate as evaluate_auc
 from cxr_trt.evaluate.boxes import localize_boxes
@@ -32,6 +32,12 @@ from cxr_trt.words import quantity
     "--boxes", type=PATH, help="Also evaluate where findings are seen: a CSV of boxes, or NIH's BBox_List_2017.csv."
 )
 @click.option("--maps", type=PATH, help="With --boxes: the folder of `score --heatmaps FOLDER --raw-maps`.")
+@click.option(
+    "--wang",
+    "as_wang",
+    is_flag=True,
+    help="With --boxes: also as Wang et al. 2017 report it, with several boxes per map and false positives.",
+)
 @resampling_options
 @overwrite_option
 @message_options
@@ -43,6 +49,7 @@ def evaluate(
     diagram: Path | None,
     boxes: Path | None,
     maps: Path | None,
+    as_wang: bool,
     resamples: int,
     seed: int,
     overwrite: bool,
@@ -58,6 +65,8 @@ def evaluate(
         raise UsageError(
             "--boxes and --maps go together: the boxes, and the folder of `cxr-trt score --heatmaps FOLDER --raw-maps`"
         )
+    if as_wang and not boxes:
+        raise UsageError("--wang needs --boxes and --maps, which it evaluates in another way too")
     if json_path:
         check_output(json_path, (".json",), overwrite=overwrite)
     for picture in filter(None, (curves, diagram)):
@@ -79,6 +88,9 @@ def evaluate(
         found = localize_boxes(scores, labels, boxes, maps, resamples, seed)
         content["localization"] = localization.to_json(found.localization)
         show_markdown("\n" + localization.to_markdown(found.localization))
+        if as_wang:
+            content["localization_wang2017"] = wang.to_json(found.wang)
+            show_markdown("\n" + wang.to_markdown(found.wang))
         if found.without_scores:
             say(f"{quantity(found.without_scores, 'box')} left out, on images that were not scored")
         if found.other_findings:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,7 @@ from cxr_trt.results.heatmaps import HeatmapLook, HeatmapWriter
 from cxr_trt.results.writer import ResultWriter, write_results
 from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import default_workers, score_files
+from cxr_trt.score.studies import find_studies, read_pairs, score_studies, selection_of
 from cxr_trt.storage import Location
 from cxr_trt.tables.boxes import PlacedBoxes, place_boxes
 from cxr_trt.tables.rows import Row
@@ -60,6 +62,12 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
 @click.command()
 @click.argument("paths", nargs=-1, type=LOCATION)
 @selection_options
+@click.option(
+    "--pairs",
+    type=PATH,
+    help="For a network that sees two X-rays: a CSV with the columns `frontal` and `lateral`, in place of PATHS. "
+    "Without it, DICOM files are paired by their study.",
+)
 @engine_option
 @click.option(
     "-o",
@@ -99,6 +107,7 @@ def score(
     files_from: Path | None,
     exclude: tuple[str, ...],
     limit: int | None,
+    pairs: Path | None,
     bundles: tuple[Path, ...],
     output: Location | None,
     table: bool,
@@ -138,7 +147,13 @@ def score(
     uid_columns = _uid_columns(uids=uids, key_file=pseudonyms)
     if json_path:
         check_output(json_path, (".json",), overwrite=True)
-    selection = choose_files(paths, files_from, exclude, limit)
+    if pairs:
+        if paths or files_from or exclude or limit:
+            raise UsageError("--pairs names the files itself; leave out PATHS, --files-from, --exclude and --limit")
+        studies = read_pairs(pairs)
+        selection = selection_of(studies, str(pairs.parent.resolve()))
+    else:
+        studies, selection = [], choose_files(paths, files_from, exclude, limit)
     if dry_run:
         _list(selection)
         return
@@ -153,6 +168,12 @@ def score(
         engine = stack.enter_context(open_engine(bundles))
         if journal and append:
             check_one_engine(journal, engine)
+        if engine.spec.planes > 1:
+            _check_options_for_studies(append, uid_columns, dicom_results, heatmaps)
+            if not pairs:
+                say(f"pairing {quantity(len(selection.sources), 'file')} by their headers")
+                studies, skipped = find_studies(selection.sources, workers=workers)
+                selection = selection_of(studies, selection.root, Counter(selection.skipped) + Counter(skipped))
         placed = _placed_boxes(boxes, selection, engine) if boxes else None
         writers = result_writers(engine, heatmaps, dicom_results, look, placed, raw_maps=raw_maps, full_size=full_size)
         findings, calibration = engine.spec.findings, engine.calibration
@@ -163,15 +184,19 @@ def score(
             engine.prepare(len(selection.sources))  # while the decoders start
         stack.enter_context(reporting_kept_rows(journal))
         progress = stack.enter_context(FileProgress(len(selection.sources)))
-        results = score_files(
-            engine,
-            selection.sources,
-            class_maps=bool(writers) and engine.has_class_maps,
-            max_picture_side=max((writer.max_picture_side for writer in writers), default=0),
-            identities=uid_columns is not None or any(writer.needs_identity for writer in writers),
-            workers=workers,
-            spares=spares,
-            known=run.known_row,
+        results = (
+            score_studies(engine, studies, workers=workers, known=run.known_row)
+            if studies
+            else score_files(
+                engine,
+                selection.sources,
+                class_maps=bool(writers) and engine.has_class_maps,
+                max_picture_side=max((writer.max_picture_side for writer in writers), default=0),
+                identities=uid_columns is not None or any(writer.needs_identity for writer in writers),
+                workers=workers,
+                spares=spares,
+                known=run.known_row,
+            )
         )
         for result in map(run.with_uids, write_results(results, writers)):
             run.add(result)
@@ -202,6 +227,15 @@ def _uid_columns(*, uids: bool, key_file: Path | None) -> UidColumns | None:
     if uids and key_file:
         raise UsageError("--uids and --pseudonyms exclude each other: columns hold the UIDs or their pseudonyms")
     return UidColumns.with_key_file(key_file) if key_file else UidColumns() if uids else None
+
+
+def _check_options_for_studies(append: bool, uids: UidColumns | None, *folders: Path | None) -> None:
+    """Raise UsageError for what rows of studies have not."""
+    if append or uids or any(folders):
+        raise UsageError(
+            "the engine's network sees two X-rays of a study at once; leave out --append, --uids, --pseudonyms, "
+            "--heatmaps and --dicom-results"
+        )
 
 
 def _started_decoders(sources: Sequence[Source], workers: int) -> Spares:

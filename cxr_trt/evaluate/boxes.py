@@ -7,8 +7,9 @@ import numpy as np
 
 from cxr_trt.errors import UsageError
 from cxr_trt.evaluate.localization import Localization, hits, localize
+from cxr_trt.evaluate.wang import WangLocalization, compare_map, localize_as_wang
 from cxr_trt.findings import listed, same_findings
-from cxr_trt.geometry import strongest_region
+from cxr_trt.geometry import Rectangle, strongest_region
 from cxr_trt.results.raw_maps import read_raw_maps
 from cxr_trt.tables.boxes import check_within, read_boxes
 from cxr_trt.tables.labels import read_labels
@@ -17,13 +18,14 @@ from cxr_trt.tables.reading import read_findings, read_paths
 
 
 class BoxEvaluation(NamedTuple):
-    """How well boxes and class maps agree, and which boxes were left out.
+    """How well boxes and class maps agree, by this project's rule and as Wang et al. report it, and what was left out.
 
     without_scores: number of boxes on images that were not scored.
     other_findings: findings of boxes that SCORES lacks.
     """
 
     localization: Localization
+    wang: WangLocalization
     without_scores: int
     other_findings: tuple[str, ...]
 
@@ -58,29 +60,37 @@ def localize_boxes(scores: Path, labels: Path, boxes: Path, folder: Path, resamp
         raise UsageError(
             f"{boxes}: none of its images is in {scores}; the names must be equal except for folder and suffix"
         )
-    hit, numbers = [], []
+    patient_of = _patients(labels, list(dict.fromkeys(path_of.values())), scores)
+    hit, numbers, patients, xrays = [], [], [], []
     for image, path in path_of.items():
         maps = read_raw_maps(folder, path)
         if maps.findings != findings:
             raise UsageError(
                 f"{folder / path}: its class maps are not of the findings of {scores}; score the X-ray again"
             )
+        by_finding: dict[str, list[Rectangle]] = {}
         for box in (box for box in drawn if box.image == image):
             check_within(box, maps.size, boxes)
-            region = strongest_region(maps.class_maps[findings.index(box.finding)], maps.rectangle)
-            hit.append((path, hits(region, box.rectangle)))
-            numbers.append(findings.index(box.finding))
-    patients = _patients(labels, [path for path, _ in hit], scores)
-    rows = np.array([row for _, row in hit])
-    found = localize(findings, rows, np.array(numbers), patients, resamples=resamples, seed=seed)
+            by_finding.setdefault(box.finding, []).append(box.rectangle)
+        for finding, rectangles in by_finding.items():
+            number = findings.index(finding)
+            class_map = maps.class_maps[number]
+            region = strongest_region(class_map, maps.rectangle)
+            hit += [hits(region, rectangle) for rectangle in rectangles]
+            numbers += [number] * len(rectangles)
+            patients += [patient_of[path]] * len(rectangles)
+            xrays.append(compare_map(class_map, maps.rectangle, rectangles, number, patient_of[path]))
+    found = localize(findings, np.array(hit), np.array(numbers), patients, resamples=resamples, seed=seed)
+    wang = localize_as_wang(findings, xrays, resamples=resamples, seed=seed)
     others = tuple(name for name in names if name not in finding_of)
-    return BoxEvaluation(found, len(drawn) - len(hit), others)
+    return BoxEvaluation(found, wang, len(drawn) - len(hit), others)
 
 
-def _patients(labels: Path, paths: list[str], scores: Path) -> list[str]:
+def _patients(labels: Path, paths: list[str], scores: Path) -> dict[str, str]:
     """The patient of each path, or the path itself if the patient is unknown."""
     truth = read_labels(labels, ())
-    unique = list(dict.fromkeys(paths))
-    rows = dict(zip(unique, match(unique, truth.images, scores, labels), strict=True))
-    known = truth.patients
-    return [path if known is None or (row := rows[path]) is None else f"patient {known[row]}" for path in paths]
+    rows, known = match(paths, truth.images, scores, labels), truth.patients
+    return {
+        path: path if known is None or row is None else f"patient {known[row]}"
+        for path, row in zip(paths, rows, strict=True)
+    }

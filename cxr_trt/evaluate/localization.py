@@ -24,7 +24,8 @@ from cxr_trt.markdown import markdown_table
 
 IOU_THRESHOLDS = tuple(t / 10 for t in range(1, 8))
 IOBB_THRESHOLDS = tuple(t / 10 for t in range(1, 10))
-MEASURES = (*(f"IoU {t}" for t in IOU_THRESHOLDS), *(f"IoBB {t}" for t in IOBB_THRESHOLDS), "pointing")
+OVERLAPS = (*(f"IoU {t}" for t in IOU_THRESHOLDS), *(f"IoBB {t}" for t in IOBB_THRESHOLDS))
+MEASURES = (*OVERLAPS, "pointing")
 
 Booleans = npt.NDArray[np.bool_]
 
@@ -55,23 +56,28 @@ class Localization:
 
 def hits(region: Region, box: Rectangle) -> list[bool]:
     """Whether a region agrees with a box, by each of MEASURES."""
-    found = region.box
+    y, x = region.peak
+    inside = box.y <= y < box.y + box.height and box.x <= x < box.x + box.width
+    return [*overlaps(region.box, box), inside]
+
+
+def overlaps(found: Rectangle, box: Rectangle) -> list[bool]:
+    """Whether the box around a region agrees with a radiologist's, by each of OVERLAPS."""
     down = min(found.y + found.height, box.y + box.height) - max(found.y, box.y)
     across = min(found.x + found.width, box.x + box.width) - max(found.x, box.x)
     both = max(down, 0.0) * max(across, 0.0)
     area = found.height * found.width
     iou, iobb = both / (area + box.height * box.width - both), both / area
-    y, x = region.peak
-    inside = box.y <= y < box.y + box.height and box.x <= x < box.x + box.width
-    return [*(iou > t for t in IOU_THRESHOLDS), *(iobb > t for t in IOBB_THRESHOLDS), inside]
+    return [*(iou > t for t in IOU_THRESHOLDS), *(iobb > t for t in IOBB_THRESHOLDS)]
 
 
 def localize(
     names: Sequence[str],
-    hit: Booleans,
+    hit: Booleans | Floats,
     findings: npt.NDArray[np.int64],
     patients: npt.ArrayLike,
     *,
+    measures: Sequence[str] = MEASURES,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Localization:
@@ -79,9 +85,10 @@ def localize(
 
     Args:
         names: names of the findings.
-        hit: [N, measures], the results of `hits` for N boxes.
+        hit: [N, measures], the results of `hits` for N boxes, or any other values of which a finding's mean counts.
         findings: [N], index of each box's finding.
         patients: [N], any identifiers; the boxes of a patient are drawn together.
+        measures: names of the columns of `hit`.
         resamples: number of sets of patients, drawn with replacement and as large as the original; 0 for no intervals.
         seed: random seed for the resamples.
     """
@@ -91,22 +98,22 @@ def localize(
     chunks = [_shares(belongs, hit, weights) for weights in resampled(patients, resamples, seed)]
     drawn = np.concatenate(chunks) if chunks else np.empty((0, *exact.shape))
     results = {
-        names[finding]: (int(belongs[row].sum()), _accuracies(exact[row], drawn[:, row]))
+        names[finding]: (int(belongs[row].sum()), _accuracies(exact[row], drawn[:, row], measures))
         for row, finding in enumerate(kept)
     }
-    mean = _accuracies(exact.mean(0), drawn.mean(1))
+    mean = _accuracies(exact.mean(0), drawn.mean(1), measures)
     return Localization(results, mean, len(hit), len(np.unique(np.asarray(patients))), resamples)
 
 
-def _shares(belongs: Floats, hit: Booleans, weights: npt.NDArray[Any]) -> Floats:
+def _shares(belongs: Floats, hit: Booleans | Floats, weights: npt.NDArray[Any]) -> Floats:
     """Accuracies [resamples, findings, measures]; NaN if a resample has no box of a finding."""
     counts = np.einsum("fn,nb->bf", belongs, weights)[:, :, None]
     sums = np.einsum("fn,nb,nm->bfm", belongs, weights, hit.astype(np.float64), optimize=True)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _accuracies(exact: Floats, drawn: Floats) -> dict[str, Accuracy]:
-    return {name: Accuracy(float(exact[column]), *interval(drawn[:, column])) for column, name in enumerate(MEASURES)}
+def _accuracies(exact: Floats, drawn: Floats, measures: Sequence[str]) -> dict[str, Accuracy]:
+    return {name: Accuracy(float(exact[column]), *interval(drawn[:, column])) for column, name in enumerate(measures)}
 
 
 def to_json(result: Localization) -> dict[str, Any]:
@@ -124,10 +131,11 @@ def to_markdown(result: Localization) -> str:
     """Two tables with a row per finding and the mean: pointing game and IoU, then IoBB."""
     ious = [f"IoU {t}" for t in IOU_THRESHOLDS]
     iobbs = [f"IoBB {t}" for t in IOBB_THRESHOLDS]
-    return "\n\n".join(_table(result, measures) for measures in (["pointing", *ious], iobbs))
+    return "\n\n".join(table(result, measures) for measures in (["pointing", *ious], iobbs))
 
 
-def _table(result: Localization, measures: list[str]) -> str:
+def table(result: Localization, measures: Sequence[str]) -> str:
+    """A row per finding and the mean, a column per measure."""
     results = {**result.findings, "**mean**": (result.boxes, result.mean)}
     rows = [
         (name, str(boxes), *(shown(accuracies[measure]) for measure in measures))

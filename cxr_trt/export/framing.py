@@ -125,7 +125,7 @@ def merge_matrix(spec: Specification) -> npt.NDArray[np.float64]:
 
 def graph_inputs(spec: Specification, batch: str | int = "N") -> list[onnx.ValueInfoProto]:
     """The input of a scoring graph, for any number of images or for `batch`."""
-    return [helper.make_tensor_value_info("images", TensorProto.UINT8, [batch, spec.planes, *spec.image_size])]
+    return [helper.make_tensor_value_info("images", TensorProto.UINT8, [batch, 1, *spec.image_size])]
 
 
 def graph_outputs(spec: Specification, batch: str | int = "N", *, class_maps: bool) -> list[onnx.ValueInfoProto]:

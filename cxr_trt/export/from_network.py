@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from cxr_trt.errors import GraphError
+from cxr_trt.errors import GraphError, UsageError
 from cxr_trt.export.card import read_card
 from cxr_trt.export.export import Export
 from cxr_trt.export.network_graph import NetworkGraph
@@ -100,6 +100,8 @@ def export_network(
     graph = ScoringGraph.around(network, GraphInfo.of_this_version(spec, weights, sha256))
     onnx.checker.check_model(graph.model)
     pictures = check_pictures(spec.image_size)
+    if images and spec.planes > 1:
+        raise UsageError(f"{name}: sees {spec.planes} X-rays of a study at once; leave out --images")
     if images:
         pictures = np.concatenate([pictures, load_images(images, spec.image_size, spec.fit)])
     session = onnxruntime.InferenceSession(graph.model.SerializeToString(), providers=["CPUExecutionProvider"])

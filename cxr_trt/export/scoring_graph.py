@@ -247,7 +247,7 @@ def _check_tensors(model: onnx.ModelProto, spec: Specification, path: Path) -> N
     inputs = [signature(value) for value in model.graph.input]
     outputs = [signature(value) for value in model.graph.output]
     fitting = [
-        inputs == [("images", TensorProto.UINT8, batch, spec.planes, *spec.image_size)]
+        inputs == [("images", TensorProto.UINT8, batch, 1, *spec.image_size)]
         and ("probabilities", TensorProto.FLOAT, batch, len(spec.findings)) in outputs
         for batch in ("N", 1)
     ]

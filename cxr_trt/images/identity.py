@@ -1,4 +1,4 @@
-"""The patient and study of a DICOM file. They are only read when DICOM results are requested.
+"""The patient and study of a DICOM file. They are only read when DICOM results, UIDs or pairs are requested.
 
 They are read in the decoding process (`cxr_trt.images.worker`), which passes them on as plain text.
 """
@@ -10,7 +10,7 @@ from pydicom import Dataset, dcmread
 from pydicom.multival import MultiValue
 
 from cxr_trt.images.dicom import no_python_warnings
-from cxr_trt.images.image import Identity
+from cxr_trt.images.image import VIEW_KEYWORD, Identity
 
 PATIENT_AND_STUDY = (
     "PatientName",  # Patient Module (PS3.3 C.7.1.1)
@@ -31,25 +31,26 @@ REFERENCE_KEYWORDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
 
 ORIENTATION_KEYWORD = "PatientOrientation"  # General Image Module (PS3.3 C.7.6.1.1.1)
 IDENTITY_KEYWORDS = (*PATIENT_AND_STUDY, *REFERENCE_KEYWORDS, ORIENTATION_KEYWORD)
+READ_KEYWORDS = (*IDENTITY_KEYWORDS, VIEW_KEYWORD)
 MAX_VALUE_CHARACTERS = 200  # a PN may have three groups of 64 (PS3.5 6.2)
 
-UNREADABLE_IDENTITY: Identity = MappingProxyType(dict.fromkeys(IDENTITY_KEYWORDS))
+UNREADABLE_IDENTITY: Identity = MappingProxyType(dict.fromkeys(READ_KEYWORDS))
 
 
 def read_identity(data: bytes) -> Identity:
-    r"""Read IDENTITY_KEYWORDS from the header of a DICOM file. This never raises, whatever the file contains.
+    r"""Read READ_KEYWORDS from the header of a DICOM file. This never raises, whatever the file contains.
 
     Args:
         data: the whole file, with preamble.
 
     Returns:
-        A value for each of IDENTITY_KEYWORDS: empty if the file has none, None if it is too long or cannot be read.
+        A value for each of READ_KEYWORDS: empty if the file has none, None if it is too long or cannot be read.
         Multiple values are joined by a \.
     """
     try:
         with no_python_warnings():
-            dataset = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=list(IDENTITY_KEYWORDS))
-            return {keyword: _text(dataset, keyword) for keyword in IDENTITY_KEYWORDS}
+            dataset = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=list(READ_KEYWORDS))
+            return {keyword: _text(dataset, keyword) for keyword in READ_KEYWORDS}
     except Exception:  # a damaged element can raise anything
         return UNREADABLE_IDENTITY
 

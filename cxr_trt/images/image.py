@@ -12,6 +12,9 @@ from cxr_trt.errors import ImageError
 MAX_PIXELS = 200_000_000
 """Larger images are refused before their pixels are decoded. The largest radiographs have about 25 million pixels."""
 
+VIEW_KEYWORD = "ViewPosition"
+"""CR Series Module (PS3.3 C.8.1.1), DX Positioning Module (PS3.3 C.8.11.5)."""
+
 Identity = Mapping[str, str | None]
 """Whose X-ray a DICOM file is, by attribute: see `cxr_trt.images.identity.read_identity`."""
 

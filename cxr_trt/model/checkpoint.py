@@ -159,12 +159,13 @@ def _spec(path: Path, header: dict[str, Any], system: System, settings: ModelSet
         spec = Specification.from_mapping(
             Specification(
                 views=views,
-                image_size=Size.square(image_side),
-                crop_size=Size.square(crop_side),
+                image_size=Size(system.planes * image_side, image_side),
+                crop_size=Size(system.planes * crop_side, crop_side),
                 mean=system.mean,
                 std=system.std,
                 pooling=settings.pooling if settings else None,
                 maps="pooled" if settings else "none",
+                planes=system.planes,
             ).to_mapping()
         )
     except (TypeError, ValueError, GraphError) as error:

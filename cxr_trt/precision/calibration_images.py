@@ -51,8 +51,14 @@ def choose_images(
         exclude: the evaluation's table of labels. Its images are left out, and with `labels` also its patients.
 
     Raises:
-        UsageError: fewer than 16 usable images, or a table that cannot be used.
+        UsageError: the network sees several X-rays at once; fewer than 16 usable images; or a table that cannot be
+            used.
     """
+    if spec.planes > 1:
+        raise UsageError(
+            f"the network sees {spec.planes} X-rays of a study at once, and calibration cannot pair files yet; "
+            "build it without int8"
+        )
     sources = list(find_files(paths).sources)
     left_out = []
     if exclude:

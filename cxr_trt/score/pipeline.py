@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_trt.engine.backend import Outputs, Pending, ScoringEngine
-from cxr_trt.errors import BackendError
+from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.images.decoders import Answer, Decoders, Limits, Request, Spares
 from cxr_trt.images.files import Source
 from cxr_trt.images.image import Identity
@@ -75,6 +75,7 @@ def score_files(
 
     Raises:
         BackendError: the engine failed twice on the same images, or no decoding process can be started.
+        UsageError: the network sees several X-rays at once: see `cxr_trt.score.studies`.
     """
     workers = workers or default_workers(sources)
     spec, limits = engine.spec, limits or Limits()
@@ -91,6 +92,10 @@ def score_with(
     known: Callable[[str], Row | None] = lambda name: None,
 ) -> Iterator[Result]:
     """Score files as `score_files` does, with decoding processes that stay for the next files."""
+    if engine.spec.planes > 1:
+        raise UsageError(
+            f"the engine's network sees {engine.spec.planes} X-rays of a study at once; `cxr-trt score` pairs them"
+        )
     rows: deque[Row | None] = deque()
 
     def requests() -> Iterator[Request]:
@@ -101,7 +106,7 @@ def score_with(
 
     answers = decoders.map(requests(), decoders.workers + engine.max_batch)
     items = (_decoded(request.source, rows.popleft(), answer, engine) for request, answer in answers)
-    yield from _infer(engine, _batches(items, engine.max_batch), class_maps)
+    yield from infer(engine, batches(items, engine.max_batch), class_maps)
 
 
 def default_workers(sources: Iterable[Source]) -> int:
@@ -128,7 +133,7 @@ def _decoded(source: Source, known: Row | None, answer: Answer, engine: ScoringE
     return Result(row, answer.skipped, answer.image, picture=answer.picture, identity=answer.identity)
 
 
-def _batches(items: Iterable[Result], max_batch: int) -> Iterator[list[Result]]:
+def batches(items: Iterable[Result], max_batch: int) -> Iterator[list[Result]]:
     """Fill batches with images; results without one come along, up to four times `max_batch` in all."""
     batch: list[Result] = []
     images = 0
@@ -142,11 +147,11 @@ def _batches(items: Iterable[Result], max_batch: int) -> Iterator[list[Result]]:
         yield batch
 
 
-def _infer(engine: ScoringEngine, batches: Iterable[list[Result]], class_maps: bool) -> Iterator[Result]:
+def infer(engine: ScoringEngine, filled: Iterable[list[Result]], class_maps: bool) -> Iterator[Result]:
     """Score batches in order, with as many in flight as the engine takes."""
     running: deque[tuple[list[Result], Pending]] = deque()
     try:
-        for batch in batches:
+        for batch in filled:
             running.append((batch, _submit(engine, [i.image for i in batch if i.image is not None], class_maps)))
             if len(running) == engine.in_flight:
                 yield from _scored(*running.popleft())

@@ -50,6 +50,7 @@ EDGE = System(
     views="ten-crop",
     maps="pooled",
     published=(),
+    unpublished="it is this project's own",
     mean=(0.5,) * 3,
     std=(0.5,) * 3,
 )

@@ -1,9 +1,10 @@
 """Guendel et al. 2018, DNetLoc: DenseNet-121 on large images.
 
-**A reconstruction.** Only the abstract and the results as others cite them were at hand. From memory: a DenseNet-121
-from ImageNet behind two added convolutions that take 1,024 pixels; a sigmoid for each finding; cross-entropies weighted
-by how rare each finding is in training. Chosen here: the added convolutions are 3x3 with stride 2, to 16 and to 3
-channels, with batch norm and a ReLU between them, so that DenseNet sees 256 pixels; average pooling, DenseNet's own.
+**A reconstruction.** Only the abstract, a reader's notes and the results as others cite them were at hand. From the
+notes (alexhex7.github.io, 1 March 2018): 1,024 pixels, which two added convolutions with 3 filters of 3x3 and stride 2
+bring to 256; 35 outputs, 21 of them for PLCO. From memory: a DenseNet-121 from ImageNet behind them; a sigmoid for each
+finding; cross-entropies weighted by how rare each finding is in training. Chosen here: batch norm and a ReLU between
+the added convolutions; average pooling, DenseNet's own.
 
 The paper also learns the findings and their locations of PLCO, a data set that must be applied for, so here the network
 learns from NIH's labels alone. NIH's boxes are no substitute: their images are in the test.
@@ -16,7 +17,7 @@ from cxr_trt.systems.system import Published, System
 if TYPE_CHECKING:
     from cxr_trt.model.class_activation import ClassActivationNetwork
 
-STEM_CHANNELS = 16
+STEM_CHANNELS = 3
 LI_YAO = "Li Yao's table (github.com/yaoli/chest_xray_14)"
 
 

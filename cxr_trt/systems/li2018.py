@@ -6,9 +6,12 @@ factors squeezed into [0.98, 1]. From memory: P of 12, 16 and 20; 512 pixels; Re
 every 10 epochs; batches of 5.
 
 - Because of the squeezing, a bag's probability is at most 0.945, 0.994 or 0.9997 for P = 12, 16 or 20.
-- The paper also learns from NIH's boxes, in five folds. All boxed images are test images of the official split, so
-  that would leak here: only the bags are learned, which leaks nothing and is an ablation of the paper's method. Its
-  published result cannot be reproduced with it.
+- The paper also learns from NIH's boxes, in five folds. All boxed images are test images of the official split, so on
+  that split only the bags are learned (recipe `li2018-bags`), which leaks nothing and is an ablation of the paper's
+  method. The recipe `li2018` learns boxes too, on a split of its own: five folds over the patients with boxes, a random
+  split of the others, and no patient on two sides (`train/boxed_folds.py`). The paper's own split is by image, so its
+  published result is another one's.
+- A patch is inside a box if they share an area. The loss of a box is weighed with 5, as in accounts.
 - Class maps are the patches' logits.
 """
 

@@ -56,6 +56,9 @@ class System:
     mean, std: per input channel, for pixels from 0 to 1.
     maps: what its class maps are.
     published: its published results, the best known first.
+    unpublished: why there is no published result on ChestX-ray14, if there is none.
+    planes: how many X-rays of a study its networks see at once, stacked from top to bottom; `image_size` is that of
+        one.
     parts: the parts of its networks that are trained one after the other; none if they are trained as a whole.
     """
 
@@ -72,6 +75,8 @@ class System:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     parts: tuple[str, ...] = ()
+    unpublished: str = ""
+    planes: int = 1
 
     def build(self, setting: str) -> "CropNetwork":
         """A network with random weights, by the name of its setting; needs PyTorch.

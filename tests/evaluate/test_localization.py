@@ -139,6 +139,24 @@ def test_the_command_finds_the_squares(evaluate, here):
     assert "| **mean** | 8 | 1.00 (1.00 to 1.00)" in result.stdout
 
 
+def test_the_command_also_reports_as_wang_et_al_do(evaluate, here):
+    """The maps are one bright square: its box is found at both thresholds, and is the only one."""
+    options = ("--boxes", "boxes.csv", "--maps", "maps")
+    result = evaluate(*options, "--wang", "--json", "w.json")
+    content = json.loads((here / "w.json").read_text())
+    found, false = (content["localization_wang2017"][name] for name in ("accuracy", "false_positives"))
+    assert found["mean"]["IoU 0.5"]["value"] == 1
+    assert (found["boxes"], false["boxes"]) == (8, 8)
+    assert false["mean"]["IoU 0.1"]["value"] == 0
+    assert false["mean"]["IoBB 0.9"]["value"] > 0
+    assert "As Wang et al. 2017: false positives per X-ray:\n\n| finding" in result.stdout
+
+    plain = evaluate(*options, "--json", "p.json")
+    assert "Wang" not in plain.stdout
+    assert json.loads((here / "p.json").read_text())["localization"] == content["localization"]
+    assert "--wang needs --boxes" in evaluate("--wang", code=2).stderr
+
+
 def test_nihs_own_list_is_read(tmp_path):
     path = tmp_path / "BBox_List_2017.csv"
     path.write_text(

@@ -17,7 +17,7 @@ from seeds import content, dataset, png
 
 from cxr_trt.errors import DicomHeaderError
 from cxr_trt.findings import FINDINGS
-from cxr_trt.images.identity import IDENTITY_KEYWORDS, PATIENT_AND_STUDY, read_identity
+from cxr_trt.images.identity import IDENTITY_KEYWORDS, PATIENT_AND_STUDY, READ_KEYWORDS, read_identity
 from cxr_trt.results.dicom.codes import FINDING_CODES, PRIVATE_DESIGNATOR
 from cxr_trt.results.dicom.source import source_image
 from cxr_trt.tables.rows import NOTICE
@@ -309,7 +309,7 @@ def test_an_identity_is_read_from_damaged_files_without_an_exception(radiographs
     assert intact["PatientID"] == "9RG1"
     for at in range(132, 1400, 7):
         for damaged in (whole[:at], whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :]):
-            assert set(read_identity(damaged)) == set(IDENTITY_KEYWORDS)
+            assert set(read_identity(damaged)) == set(READ_KEYWORDS)
 
 
 def test_every_finding_has_a_code_of_its_own():

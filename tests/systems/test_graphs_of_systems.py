@@ -37,6 +37,7 @@ SIZES = {
     "yao2017-b2": (128, 128),
     "yao2017-b1-greedy": (128, 128),
     "dnetloc": (256, 256),
+    "dualnet": (64, 64),
 }
 
 
@@ -50,15 +51,15 @@ def test_graph_and_engines_agree_with_pytorch(setting, tmp_path, monkeypatch):
     system = find_system(setting)
     torch.manual_seed(0)
     network = system.build(setting)
-    settle(network, torch.randn(4, len(system.mean), crop_size, crop_size))
+    settle(network, torch.randn(4, len(system.mean), system.planes * crop_size, crop_size))
     save_checkpoint(network, tmp_path / "a.safetensors", weights="untrained", setting=setting, sizes=SIZES[setting])
     exported = export_checkpoint(tmp_path / "a.safetensors")
     assert exported.difference < 1e-5
     assert exported.graph.has_class_maps == (system.maps != "none")
 
-    spec, pictures = exported.graph.spec, check_pictures(image_size)
-    start = (image_size - crop_size) // 2
-    grey = pictures[:, :, start : start + crop_size, start : start + crop_size] / 255
+    spec = exported.graph.spec
+    pictures, start = check_pictures(spec.image_size), (image_size - crop_size) // 2
+    grey = pictures[:, :, start : start + spec.crop_size.height, start : start + crop_size] / 255
     mean, std = (np.reshape(values, (1, -1, 1, 1)) for values in (spec.mean, spec.std))
     with torch.inference_mode():
         crops = torch.from_numpy(((grey - mean) / std).astype(np.float32))

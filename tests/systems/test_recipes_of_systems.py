@@ -23,9 +23,11 @@ SIZES = {
     "chexnet-2017": (96, 96),
     "agcnn-densenet121": (112, 96),
     "li2018-bags": (64, 64),
+    "li2018": (64, 64),
     "yao2018": (128, 128),
     "yao2017-b2": (128, 128),
     "dnetloc": (256, 256),
+    "rubin2018": (64, 64),
     "edge": (144, 128),
 }
 
@@ -43,10 +45,13 @@ def labels(cxr14, tmp_path_factory):
         rows = [row for row in csv.DictReader(stream) if any(row[finding] == "1" for finding in FINDINGS)]
     patients = {row["patient_id"]: row for row in rows}
     with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0].keys())
+        writer = csv.DictWriter(stream, [*rows[0], "lateral"])
         writer.writeheader()
         for number, row in enumerate(list(patients.values())[:12]):
-            writer.writerow(row | {"split": "val" if number < 4 else "train"})
+            writer.writerow(row | {"split": "val" if number < 4 else "train", "lateral": rows[-1]["image"]})
+    boxed = [row["image"] for row in list(patients.values())[2:6]]  # two of validation, two of training
+    lines = [f"{image},Mass,100,40,80,90" for image in boxed]
+    path.with_name("boxes.csv").write_text("\n".join(["image,finding,x,y,width,height", *lines]))
     return path
 
 
@@ -60,6 +65,8 @@ def test_a_recipe_trains_validates_and_writes_a_checkpoint(name, labels, cxr14, 
     kept = [line for line in lines if line.split(" =")[0] not in small]
     (tmp_path / "small.toml").write_text("\n".join([*(f"{key} = {value}" for key, value in small.items()), *kept]))
     options = ["--labels", labels, "--images", cxr14 / "images", "--out", tmp_path / "run", "--device", "cpu"]
+    if recipe.box_weight:
+        options += ["--boxes", labels.with_name("boxes.csv")]
     torch.manual_seed(recipe.seed)
     before = find_system(recipe.setting).build(recipe.setting).state_dict()
 
@@ -67,6 +74,7 @@ def test_a_recipe_trains_validates_and_writes_a_checkpoint(name, labels, cxr14, 
     assert result.exit_code == 0, result.output
     assert "8 training and 4 validation images" in result.stderr
     assert "epoch 1: loss " in result.stderr
+    assert ("learning the boxes of 2 training images" in result.stderr) == bool(recipe.box_weight)
 
     again = CliRunner().invoke(main, [str(tmp_path / "small.toml"), *map(str, options)])
     assert again.exit_code == 0
@@ -75,13 +83,15 @@ def test_a_recipe_trains_validates_and_writes_a_checkpoint(name, labels, cxr14, 
     last = recipe.stages[-1].part if recipe.stages else ""
     loaded = load_checkpoint(tmp_path / "run" / last / "best.safetensors", recipe.setting)
     assert loaded.weights == "trained"
-    sizes = Size.square(image_size), Size.square(crop_size)
+    sizes = tuple(Size(system.planes * side, side) for side in (image_size, crop_size))
     assert (loaded.spec.image_size, loaded.spec.crop_size) == sizes
     moved = [key for key, value in loaded.network.named_parameters() if not torch.equal(value, before[key])]
     trained = [key for key, _ in loaded.network.named_parameters() if not key.startswith(recipe.frozen)]
     assert set(moved) <= set(trained)
     assert len(moved) > 0.9 * len(trained)
     with torch.inference_mode():
-        outputs, maps = loaded.network.outputs_and_maps(torch.randn(2, len(system.mean), crop_size, crop_size))
+        outputs, maps = loaded.network.outputs_and_maps(
+            torch.randn(2, len(system.mean), system.planes * crop_size, crop_size)
+        )
     assert torch.isfinite(outputs).all()
     assert (maps is None) == (system.maps == "none")

@@ -212,7 +212,7 @@ def test_the_first_step_is_adam_on_the_mean_over_images_and_findings(tmp_path):
     run = trainer(tmp_path, learning_rate=1e-3)
     run.network.train()
     before = {name: value.detach().clone() for name, value in run.network.named_parameters()}
-    pixels, labels, _ = batch(run)
+    pixels, labels, *_ = batch(run)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     crops = (pixels[:, None] / 255 - mean[:, None, None]) / std[:, None, None]
     p = torch.sigmoid(run.network(crops))

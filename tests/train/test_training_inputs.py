@@ -50,7 +50,7 @@ def test_an_epoch_shows_each_image_once_cropped_and_mirrored_at_random(images):
     batches = epoch(images)
     assert len(batches) == 7
     seen, found = [], []
-    for crops, labels, traits in batches:
+    for crops, labels, traits, _ in batches:
         assert (crops.shape, crops.dtype, labels.dtype) == ((4, 32, 32), torch.uint8, torch.float32)
         for crop, label, trait in zip(crops.numpy(), labels.numpy(), traits.numpy(), strict=True):
             number = int(crop[0, 0]) // 8
