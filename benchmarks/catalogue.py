@@ -41,7 +41,7 @@ _ALL = (
         "walks",
         "How long newcomers wait, command by command of the guides.",
         "PyTorch, ChestX-ray14",
-        "15 minutes",
+        "5 minutes",
     ),
     Study(
         "rewrites", "What each rewrite of the graph brings on the CPU backends.", "the base dependencies", "5 minutes"
@@ -63,9 +63,9 @@ _ALL = (
     Study("growth", "Time and memory from 100 to 100,000 files.", "the base dependencies", "20 minutes"),
     Study(
         "cluster",
-        "What lists, parts and Ray cost beside `score`, and what that makes of 100 million X-rays.",
+        "What lists, parts and Ray cost beside `score`, also where something dies, and for 100 million X-rays.",
         "ray and root, for its rows",
-        "15 minutes",
+        "7 minutes",
     ),
     Study("views", "What each view set costs and how well it scores.", "ChestX-ray14", "30 minutes"),
     Study(

@@ -1,4 +1,4 @@
-"""What lists, parts and Ray cost beside `cxr-trt score`, and what that makes of 1 and 100 million X-rays.
+"""What lists, parts and Ray cost beside `cxr-trt score`, also where something dies, and what that makes of many X-rays.
 
 The engine costs nothing, so everything that is measured is overhead. Ray runs in a network namespace, which needs root.
 """
@@ -17,18 +17,21 @@ import click
 import cv2
 import numpy as np
 from cheap_engine import cheap_bundle
-from ray_cluster import RayCluster, ray_cluster, why_not
+from ray_cluster import RayCluster, end, ray_cluster, why_not
 
 from benchmarks.study import ROOT, Result
+from benchmarks.tools.cluster_faults import FAULT_FILES, FAULTS, describe_faults, run_with_faults
 from benchmarks.tools.memory import PeakMemory
 from benchmarks.tools.pictures import radiograph
 from cxr_trt.cluster.listing import FileList, write_list
 from cxr_trt.images.files import Selection, Source
 from cxr_trt.markdown import markdown_table
+from cxr_trt.processors import processors
 
 PACKAGES = ("onnxruntime", "opencv-python-headless", "pyarrow", "ray")
 SIDE = 256  # pixels of the pictures, as in the study of growth
 SHARD_FILES = 512
+MAX_OVERHEAD = 0.10  # of a shard, as a share of the time of `score` on the same files, once both have started
 LIST_SIZES = (1_000, 10_000, 100_000, 1_000_000)
 EXTRAPOLATED = (1_000_000, 100_000_000)
 LABELS = {
@@ -41,15 +44,18 @@ LABELS = {
 TEXT = """\
 # Cluster
 
-**For {files:,} files, writing a list takes {list_share:.1%} of the time of `score`, and collecting its parts
-{collect_share:.1%}.**
+**Once started, the time for a shard of {shard_files} files differs from that of `score` by {parts_overhead:+.0%} with a
+list and its parts{ray_overhead}. For {files:,} files, writing the list takes {list_share:.1%} of the time of `score`,
+and collecting its parts {collect_share:.1%}.**
 
-PNG files of {side} x {side} pixels and an engine that costs nothing, so that all that is measured is overhead. Medians
-of {rounds} rounds, in which the commands took turns. Seconds are from start to end; memory is the peak of the process
-and its children together, for Ray that of the driver alone. {ray}
+PNG files of {side} x {side} pixels and an engine that costs nothing, so that all that is measured is overhead: whatever
+a network adds to each file adds to both. Medians of {rounds} rounds, in which the commands took turns, all with
+{workers} decoding processes. Seconds are from start to end; memory is the peak of the process and its children
+together, for Ray that of the command alone. "Once started" is the difference to the same command with {shard_files}
+files. {ray}
 
 {runs}
-
+{faults}
 ## Lists
 
 Names of {name_bytes} bytes, shards of {shard_files} files. "Read a shard" includes opening the list.
@@ -66,34 +72,50 @@ time for scoring comes on top and is divided among the machines; that of the lis
 
 
 @click.command()
-@click.option("--files", type=click.IntRange(10), default=3_000, show_default=True, help="How many are scored.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--files", type=click.IntRange(2 * SHARD_FILES), default=6 * SHARD_FILES, help="How many are scored.")
+@click.option("--rounds", type=click.IntRange(1), default=3)
 @click.option("--longest", type=click.IntRange(1_000), default=LIST_SIZES[-1], help="Leave out longer lists.")
 def measure(files: int, rounds: int, longest: int) -> Result:
-    """Score the same files in all ways, and write and read lists of growing length."""
+    """Score the same files in all ways, kill what can die, and write and read lists of growing length."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pictures(folder / "xrays", files)
+        for kind, count in (("all", files), ("one-shard", SHARD_FILES), ("faults", FAULT_FILES)):
+            write_pictures(folder / kind, count)
         bundle = cheap_bundle(folder / "cheap.cxr")
         with optional_ray(folder) as ray:
             taken = [one_round(folder, bundle, ray) for _ in range(rounds)]
-            per_shard = None if ray is None else seconds_per_shard(folder, bundle, ray)
-        runs = {
-            way: {what: statistics.median(run[way][what] for run in taken) for what in ("seconds", "mib")}
-            for way in taken[0]
-        }
+            per_shard = seconds_per_shard(folder, bundle, ray) if ray else None
+            faults = run_with_faults(folder / "faults", folder, bundle, ray) if ray else []
+        ways = taken[0]["all"]
         lists = [list_of(folder / f"list-{count}", count) for count in LIST_SIZES if count <= longest]
     return {
         "side": SIDE,
         "files": files,
         "rounds": rounds,
+        "workers": processors(),
         "shard_files": SHARD_FILES,
         "name_bytes": len(name_of(0)),
-        "runs": runs,
+        "runs": {
+            way: {what: statistics.median(run["all"][way][what] for run in taken) for what in ("seconds", "mib")}
+            for way in ways
+        },
+        "overhead": {
+            way: statistics.median(once_started(run, way) / once_started(run, "score") - 1 for run in taken)
+            for way in ("parts", "ray")
+            if way in ways
+        },
+        "collect_seconds_per_file": statistics.median(once_started(run, "collect") for run in taken)
+        / (files - SHARD_FILES),
         "no_ray": None if ray else why_not(),
         "ray_seconds_per_shard": per_shard,
+        "faults": faults,
         "lists": lists,
     }
+
+
+def once_started(run: dict[str, dict[str, Result]], way: str) -> float:
+    """The seconds that a command takes for all files more than for those of one shard."""
+    return float(run["all"][way]["seconds"] - run["one-shard"][way]["seconds"])
 
 
 def write_pictures(folder: Path, count: int) -> None:
@@ -116,23 +138,29 @@ def optional_ray(folder: Path) -> Iterator[RayCluster | None]:
         yield cluster
 
 
-def one_round(folder: Path, bundle: Path, ray: RayCluster | None) -> dict[str, Result]:
-    """Each way once, to outputs that do not exist yet."""
-    for output in ("list", "parts", "ray-parts"):
-        shutil.rmtree(folder / output, ignore_errors=True)
-    for table in folder.glob("*.csv*"):
-        table.unlink()
-    engine = ("-e", bundle)
+def one_round(folder: Path, bundle: Path, ray: RayCluster | None) -> dict[str, dict[str, Result]]:
+    """All files and those of one shard in each way, to outputs that do not exist yet."""
+    return {kind: each_way(folder, kind, bundle, ray) for kind in ("one-shard", "all")}
+
+
+def each_way(folder: Path, kind: str, bundle: Path, ray: RayCluster | None) -> dict[str, Result]:
+    """Score the files of a folder in each way."""
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    options = ("-e", bundle, "--workers", processors())
     found = {
-        "score": command("score", folder / "xrays", *engine, "-o", folder / "scores.csv"),
-        "list": command("list", folder / "xrays", "-o", folder / "list", "--shard", SHARD_FILES),
-        "parts": command("score", folder / "list", *engine, "-o", folder / "parts"),
-        "collect": command("collect", folder / "parts", "--list", folder / "list", "-o", folder / "collected.csv"),
+        "score": command("score", folder / kind, *options, "-o", out / "scores.csv"),
+        "list": command("list", folder / kind, "-o", out / "list", "--shard", SHARD_FILES),
+        "parts": command("score", out / "list", *options, "-o", out / "parts"),
+        "collect": command("collect", out / "parts", "--list", out / "list", "-o", out / "collected.csv"),
     }
-    assert (folder / "collected.csv").read_bytes() == (folder / "scores.csv").read_bytes()
+    assert (out / "collected.csv").read_bytes() == (out / "scores.csv").read_bytes()
     if ray:
-        options = ("-o", folder / "ray-parts", "--ray", ray.address, "--actors", 1)
-        found["ray"] = timed(ray.start("score", folder / "list", *engine, *options))
+        actors = ("--ray", ray.address, "--actors", 1)
+        found["ray"] = timed(ray.start("score", out / "list", *options, "-o", out / "ray-parts", *actors))
+        command("collect", out / "ray-parts", "--list", out / "list", "-o", out / "ray.csv")
+        assert (out / "ray.csv").read_bytes() == (out / "scores.csv").read_bytes()
     return found
 
 
@@ -146,18 +174,17 @@ def timed(process: "subprocess.Popen[str]") -> Result:
     """Seconds and peak memory of a command that has just been started, and must end with 0."""
     start, memory = time.perf_counter(), PeakMemory(process.pid)
     with memory.watched():
-        errors = process.communicate()[1]
-    assert process.returncode == 0, errors
+        end(process, 0)
     return {"seconds": time.perf_counter() - start, "mib": memory.mib}
 
 
 def seconds_per_shard(folder: Path, bundle: Path, ray: RayCluster) -> float:
     """What a shard costs with one actor beside its files: the same files in one shard, and each in its own."""
-    files = min(500, len(list((folder / "xrays").iterdir())))
+    files = min(500, len(list((folder / "all").iterdir())))
     seconds: list[float] = []
     for shard_files in (files, 1):
         made, parts = folder / f"list-by-{shard_files}", folder / f"parts-by-{shard_files}"
-        command("list", folder / "xrays", "--limit", files, "-o", made, "--shard", shard_files)
+        command("list", folder / "all", "--limit", files, "-o", made, "--shard", shard_files)
         options = ("-o", parts, "--ray", ray.address, "--actors", 1)
         seconds.append(timed(ray.start("score", made, "-e", bundle, *options))["seconds"])
     return (seconds[1] - seconds[0]) / (files - 1)
@@ -185,11 +212,29 @@ def list_of(folder: Path, count: int) -> Result:
     return {"files": count, "written": written, "bytes": size, "read_shard": statistics.median(reading)}
 
 
+def problems(result: Result) -> list[str]:
+    """What is not as it should be, a sentence each."""
+    found = [
+        f"{LABELS[way]}: a shard takes {share:+.1%} of the time of `score` more, not {MAX_OVERHEAD:.0%} at most"
+        for way, share in result["overhead"].items()
+        if not share <= MAX_OVERHEAD
+    ]
+    for fault in result["faults"]:
+        if any(fault[what] for what in ("missing", "doubled", "different")):
+            found.append(f"{FAULTS[fault['fault']]}: rows are missing, doubled or different")
+    return found
+
+
 def page(result: Result) -> str:
     """The page of a result."""
-    runs, files = result["runs"], result["files"]
+    runs, files, overhead = result["runs"], result["files"], result["overhead"]
     rows = [
-        (LABELS[way], f"{run['seconds']:.1f}", f"{files / run['seconds']:.0f}", f"{run['mib']:.0f}")
+        (
+            LABELS[way],
+            f"{run['seconds']:.1f}",
+            f"{overhead[way]:+.1%}" if way in overhead else "",
+            f"{run['mib']:.0f}",
+        )
         for way, run in runs.items()
     ]
     lists = [
@@ -201,20 +246,23 @@ def page(result: Result) -> str:
         )
         for one in result["lists"]
     ]
-    ray = "" if result["no_ray"] is None else f"Ray was not run: {result['no_ray']}."
     return TEXT.format(
         files=files,
+        parts_overhead=overhead["parts"],
+        ray_overhead=f", and by {overhead['ray']:+.0%} with Ray" if "ray" in overhead else "",
         list_share=runs["list"]["seconds"] / runs["score"]["seconds"],
         collect_share=runs["collect"]["seconds"] / runs["score"]["seconds"],
         side=result["side"],
         rounds=result["rounds"],
-        ray=ray,
-        runs=markdown_table(("command", "seconds", "files per second", "peak memory, MiB"), rows),
+        workers=result["workers"],
+        ray="" if result["no_ray"] is None else f"Ray was not run: {result['no_ray']}.",
+        runs=markdown_table(("command", "seconds", "once started, beside `score`", "peak memory, MiB"), rows),
+        faults=describe_faults(result["faults"]),
         name_bytes=result["name_bytes"],
         shard_files=result["shard_files"],
         lists=markdown_table(("files", "list, MB", "write it, seconds", "read a shard, ms"), lists),
         extrapolated=markdown_table(
-            ("X-rays", "shards", "list, GB", "write it, minutes", "Ray's driver, minutes", "`collect`, minutes"),
+            ("X-rays", "shards", "list, GB", "write it, minutes", "Ray with one actor, minutes", "`collect`, minutes"),
             [_extrapolated(result, count) for count in EXTRAPOLATED],
         ),
     )
@@ -224,7 +272,7 @@ def _extrapolated(result: Result, count: int) -> tuple[str, ...]:
     longest = result["lists"][-1]
     times, shards = count / longest["files"], -(-count // result["shard_files"])
     per_shard = result["ray_seconds_per_shard"]
-    collect = result["runs"]["collect"]["seconds"] / result["files"] * count
+    collect = result["collect_seconds_per_file"] * count
     return (
         f"{count:,}",
         f"{shards:,}",

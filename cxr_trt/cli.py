@@ -25,6 +25,7 @@ COMMANDS = {
     "score": "Score chest X-rays: PNG, JPEG and DICOM.",
     "list": "List files in shards, for a cluster.",
     "collect": "Put the parts of a cluster's table together.",
+    "triton": "Put an engine into a model repository of Triton.",
     "report": "Show a table of scores as one HTML page.",
     "evaluate": "Compare scores with labels: AUC per finding.",
     "calibrate": "Fit probabilities and thresholds to validation data.",

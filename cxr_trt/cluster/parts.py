@@ -1,6 +1,6 @@
 """The parts of a table: one per shard of a list, written whole or not at all. Missing parts are what is left to do."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -45,7 +45,7 @@ def write_part(
 
 
 def facts_of_parts(
-    folder: Location, files: FileList, shards: Iterable[int], engine: str | None = None
+    folder: Location, files: FileList, shards: Iterable[int], engines: Collection[str] | None = None
 ) -> dict[int, Mapping[str, str]]:
     """What the parts say of themselves that are there, by shard and in order. The header of each is read once.
 
@@ -53,7 +53,7 @@ def facts_of_parts(
         folder: where the parts are.
         files: the list that they must be of.
         shards: those to look for.
-        engine: the fingerprint that they must have; None means any.
+        engines: the fingerprints of which they must have one; None means any.
 
     Raises:
         UsageError: a part is of another list or engine, or damaged.
@@ -67,10 +67,10 @@ def facts_of_parts(
             path = part_path(folder, shard)
             if (facts[LIST_KEY], facts[SHARD_KEY]) != (files.sha256, str(shard)):
                 raise UsageError(f"{path}: is a part of another list than {files.folder}; choose another -o")
-            if engine not in (None, facts[FINGERPRINT_KEY]):
-                scored_with = facts[FINGERPRINT_KEY]
+            if engines is not None and facts[FINGERPRINT_KEY] not in engines:
+                scored_with, named = facts[FINGERPRINT_KEY], " and ".join(engines)
                 raise UsageError(
-                    f"{path}: was scored with the engine {scored_with}, but this is {engine}; choose another -o"
+                    f"{path}: was scored with the engine {scored_with}, but this is {named}; choose another -o"
                 )
             found[shard] = facts
     return found

@@ -1,7 +1,8 @@
 """The command `cxr-trt collect`: counts the parts of a list, names what is missing, and writes one table."""
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
@@ -25,9 +26,17 @@ MAX_NAMED_SHARDS = 20
 @click.argument("parts", type=LOCATION)
 @click.option("--list", "list_folder", type=LOCATION, required=True, help="The list that the parts are of.")
 @click.option("-o", "--output", type=LOCATION, help="Also write one table: .csv, .parquet, .jsonl or .xlsx.")
+@click.option(
+    "--several-engines",
+    is_flag=True,
+    help="Also collect parts of several engines, as of a cluster with unlike nodes. The column `engine` says which one "
+    "made a row; there are no calibrated columns, since a calibration is of one engine.",
+)
 @overwrite_option
 @message_options
-def collect(parts: Location, list_folder: Location, output: Location | None, overwrite: bool) -> None:
+def collect(
+    parts: Location, list_folder: Location, output: Location | None, several_engines: bool, overwrite: bool
+) -> None:
     """Count the rows in the folder PARTS and name the shards that are missing.
 
     With -o, write one table in the order of the list, as `cxr-trt score` would have written it. Exit codes: 0 if all is
@@ -42,13 +51,11 @@ def collect(parts: Location, list_folder: Location, output: Location | None, ove
     if not found:
         finish(2)
     here, facts = list(found), list(found.values())
-    if len(engines := sorted({fact[FINGERPRINT_KEY] for fact in facts})) > 1:
-        raise UsageError(
-            f"{parts}: has parts of several engines ({', '.join(engines)}); score the list with one of them"
-        )
+    _check_engines(parts, facts, several_engines=several_engines)
+    is_of_one = len({fact[FINGERPRINT_KEY] for fact in facts}) == 1
     try:
         spec = Specification.from_mapping(json.loads(facts[0][SPECIFICATION_KEY]))
-        text = facts[0].get(CALIBRATION_KEY)
+        text = facts[0].get(CALIBRATION_KEY) if is_of_one else None
         calibration = parse_calibration(text, spec.findings) if text else None
     except (GraphError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{part_path(parts, here[0])}: damaged; remove it, and score its shard again") from error
@@ -72,7 +79,7 @@ def collect(parts: Location, list_folder: Location, output: Location | None, ove
                 spec,
                 calibration,
                 root=files.root,
-                facts={ENGINE_KEY: facts[0][ENGINE_KEY]},
+                facts={ENGINE_KEY: "; ".join(sorted({fact[ENGINE_KEY] for fact in facts}))},
             )
         say(f"table: {output}")
     skipped = sum(int(fact[SKIPPED_KEY]) for fact in facts)
@@ -81,6 +88,22 @@ def collect(parts: Location, list_folder: Location, output: Location | None, ove
         f"in {len(here)} of {quantity(count, 'shard')}, errors: {counter.errors}, skipped: {skipped}"
     )
     finish(2 if missing else 1 if counter.errors else 0)
+
+
+def _check_engines(parts: Location, facts: Sequence[Mapping[str, str]], *, several_engines: bool) -> None:
+    """Raise UsageError if rows of several engines would come into one table unasked, or ones that say unlike things."""
+    engines = Counter(fact[FINGERPRINT_KEY] for fact in facts)
+    if len(engines) == 1:
+        return
+    if len({fact[SPECIFICATION_KEY] for fact in facts}) > 1:
+        raise UsageError(f"{parts}: has parts of engines with other findings or views ({', '.join(sorted(engines))})")
+    if not several_engines:
+        raise UsageError(
+            f"{parts}: has parts of several engines ({', '.join(sorted(engines))}); score the list with one of them, "
+            "or add --several-engines"
+        )
+    for engine, count in sorted(engines.items()):
+        say(f"{quantity(count, 'shard')} of the engine {engine}")
 
 
 class _Counter:

@@ -1,7 +1,8 @@
 """The options of `cxr-trt score` that are for a list of files, which `cxr_trt.commands.score_list` scores."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -10,7 +11,8 @@ from cxr_trt.cluster.shards import LIST_FILE
 from cxr_trt.errors import UsageError
 from cxr_trt.storage import Location
 
-OF_A_LIST = ("paths", "bundle", "output", "part", "workers", "overwrite", "address", "actors", "cpus", "gpus")
+OF_A_LIST = ("paths", "bundles", "output", "part", "workers", "overwrite", "address", "actors", "cpus", "gpus")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Part(NamedTuple):
@@ -38,13 +40,50 @@ class PartType(click.ParamType):  # type: ignore[type-arg]
         return Part(int(number), int(of))
 
 
-class RayOptions(NamedTuple):
-    """Where to run, and what each actor takes; None stands for what `cxr_trt.cluster.ray_runner` chooses."""
+class ListOptions(NamedTuple):
+    """The options of `list_options`: which part, on which Ray cluster, and what each actor takes of it."""
 
+    part: Part | None
     address: str | None
     actors: int | None
     cpus: float | None
     gpus: float | None
+
+
+OPTIONS = (
+    click.option(
+        "--part",
+        type=PartType(),
+        help="Of a list of `cxr-trt list`: score only its I-th part of N, such as 7/100. -o then names a folder.",
+    ),
+    click.option(
+        "--ray", "address", metavar="ADDRESS", help="Score a list on this Ray cluster; auto: the one that runs here."
+    ),
+    click.option("--actors", type=click.IntRange(1), help="With --ray: engines at once. Default: as many as fit."),
+    click.option(
+        "--cpus",
+        type=click.FloatRange(0, min_open=True),
+        help="With --ray: CPUs of each actor. Default: a node's, divided among its GPUs.",
+    ),
+    click.option(
+        "--gpus",
+        type=click.FloatRange(0, min_open=True),
+        help="With --ray: GPUs of each actor. Default: 1 if the engine needs one.",
+    ),
+)
+
+
+def list_options(command: Command) -> Command:
+    """Add the options of a list of files. The command gets them as `of_list`."""
+
+    @wraps(command)
+    def with_options(*arguments: Any, **options: Any) -> Any:
+        of_list = ListOptions(*(options.pop(name) for name in ListOptions._fields))
+        return command(*arguments, of_list=of_list, **options)
+
+    for option in reversed(OPTIONS):
+        with_options = option(with_options)
+    return with_options  # type: ignore[return-value]
 
 
 def is_list(paths: Sequence[Location]) -> bool:
@@ -52,19 +91,19 @@ def is_list(paths: Sequence[Location]) -> bool:
     return len(paths) == 1 and (paths[0] / LIST_FILE).is_file()
 
 
-def check_options_of_a_list(context: click.Context, ray: RayOptions) -> None:
+def check_options_of_a_list(context: click.Context, options: ListOptions) -> None:
     """Raise UsageError for options that are not for a list, or only for one on a cluster."""
     for parameter in context.command.params:
         name = str(parameter.name)
         is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if is_given and parameter.expose_value and name not in OF_A_LIST:
             raise UsageError(f"{parameter.opts[0]} is not for a list of files; leave it out")
-    if not ray.address and (ray.actors or ray.cpus or ray.gpus):
+    if not options.address and (options.actors or options.cpus or options.gpus):
         raise UsageError("--actors, --cpus and --gpus are about a Ray cluster; add --ray")
 
 
-def refuse_options_of_a_list(part: Part | None, ray: RayOptions) -> None:
+def refuse_options_of_a_list(options: ListOptions) -> None:
     """Raise UsageError for options that only a list has."""
-    if part or any(ray):
-        what = "--part" if part else "--ray" if ray.address else "--actors, --cpus or --gpus"
+    if any(options):
+        what = "--part" if options.part else "--ray" if options.address else "--actors, --cpus or --gpus"
         raise UsageError(f"{what} is for a list of files: name one that `cxr-trt list` made")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from cxr_trt.commands.chosen_engine import open_engine
+from cxr_trt.commands.chosen_engine import engine_option, open_engine
 from cxr_trt.commands.heatmap_options import heatmap_options
 from cxr_trt.commands.kept_rows import (
     beside_known_rows,
@@ -20,11 +20,10 @@ from cxr_trt.commands.kept_rows import (
     write_kept_rows,
 )
 from cxr_trt.commands.list_options import (
-    Part,
-    PartType,
-    RayOptions,
+    ListOptions,
     check_options_of_a_list,
     is_list,
+    list_options,
     refuse_options_of_a_list,
 )
 from cxr_trt.commands.messages import message_options, say
@@ -69,15 +68,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
     help="For a network that sees two X-rays: a CSV with the columns `frontal` and `lateral`, in place of PATHS. "
     "Without it, DICOM files are paired by their study.",
 )
-@click.option(
-    "-e",
-    "--engine",
-    "bundle",
-    type=PATH,
-    envvar="CXR_TRT_ENGINE",
-    show_envvar=True,
-    help="The engine bundle. Default: the only .cxr folder in the current folder, or the demonstration network.",
-)
+@engine_option
 @click.option(
     "-o",
     "--output",
@@ -103,25 +94,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom", "")
     "IDENTIFIERS (name, ID, study and others); no other output but --uids does. Needs pip install "
     "'cxr-trt[dicom-results]'.",
 )
-@click.option(
-    "--part",
-    type=PartType(),
-    help="Of a list of `cxr-trt list`: score only its I-th part of N, such as 7/100. -o then names a folder.",
-)
-@click.option(
-    "--ray", "address", metavar="ADDRESS", help="Score a list on this Ray cluster; auto: the one that runs here."
-)
-@click.option("--actors", type=click.IntRange(1), help="With --ray: engines at once. Default: as many as fit.")
-@click.option(
-    "--cpus",
-    type=click.FloatRange(0, min_open=True),
-    help="With --ray: CPUs of each actor. Default: a node's, divided among its GPUs.",
-)
-@click.option(
-    "--gpus",
-    type=click.FloatRange(0, min_open=True),
-    help="With --ray: GPUs of each actor. Default: 1 if the engine needs one.",
-)
+@list_options
 @workers_option
 @click.option("--fresh", is_flag=True, help="Start over: forget what an earlier run has scored.")
 @click.option(
@@ -135,7 +108,7 @@ def score(
     exclude: tuple[str, ...],
     limit: int | None,
     pairs: Path | None,
-    bundle: Path | None,
+    bundles: tuple[Path, ...],
     output: Location | None,
     table: bool,
     append: bool,
@@ -149,11 +122,7 @@ def score(
     dicom_results: Path | None,
     raw_maps: bool,
     full_size: bool,
-    part: Part | None,
-    address: str | None,
-    actors: int | None,
-    cpus: float | None,
-    gpus: float | None,
+    of_list: ListOptions,
     workers: int | None,
     fresh: bool,
     json_path: Path | None,
@@ -165,14 +134,13 @@ def score(
 
     Scored rows are kept in a journal beside the table: the same command again scores only what is new or changed.
     """
-    ray = RayOptions(address, actors, cpus, gpus)
     if is_list(paths):
         from cxr_trt.commands.score_list import score_list  # here: a folder's rows need no Parquet, slow to import
 
-        check_options_of_a_list(click.get_current_context(), ray)
-        score_list(paths[0], bundle, output, part, workers, ray, overwrite=overwrite)
+        check_options_of_a_list(click.get_current_context(), of_list)
+        score_list(paths[0], bundles, output, of_list, workers, overwrite=overwrite)
         return
-    refuse_options_of_a_list(part, ray)
+    refuse_options_of_a_list(of_list)
     check_table_options(output, append=append, bom=bom)
     check_heatmap_options(heatmaps, look, boxes, raw_maps=raw_maps)
     check_result_options(heatmaps, dicom_results, full_size=full_size)
@@ -197,7 +165,7 @@ def score(
         check_result_folders([heatmaps, dicom_results], paths, journal, overwrite=overwrite)
         workers = workers or default_workers(selection.sources)
         spares = stack.enter_context(_started_decoders(selection.sources, workers))
-        engine = stack.enter_context(open_engine(bundle))
+        engine = stack.enter_context(open_engine(bundles))
         if journal and append:
             check_one_engine(journal, engine)
         if engine.spec.planes > 1:

@@ -1,24 +1,23 @@
 """`cxr-trt score LIST`: scores the shards of a list, or a part of them, into a folder of parts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cxr_trt.cluster.actors import ActorOptions
-from cxr_trt.cluster.bundles import read_bundle
+from cxr_trt.cluster.bundles import node_bundles
 from cxr_trt.cluster.listing import FileList
 from cxr_trt.cluster.parts import facts_of_parts, part_path
 from cxr_trt.cluster.scoring import ScoredShard, score_shards
-from cxr_trt.commands.chosen_engine import chosen_bundle, open_engine
-from cxr_trt.commands.list_options import Part, RayOptions
+from cxr_trt.commands.chosen_engine import chosen_bundles, open_engine
+from cxr_trt.commands.list_options import ListOptions, Part
 from cxr_trt.commands.messages import say
 from cxr_trt.commands.options import finish
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.engine.manifest import describe, read_manifest
-from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.model.settings import CAUTIONS
 from cxr_trt.outputs import check_folder
-from cxr_trt.score.engine import Engine
 from cxr_trt.storage import Location, Url, check_writable
 from cxr_trt.words import quantity
 
@@ -27,84 +26,62 @@ WHOLE = Part(1, 1)
 
 def score_list(
     folder: Location,
-    named: Path | None,
+    bundles: Sequence[Path],
     output: Location | None,
-    part: Part | None,
+    options: ListOptions,
     workers: int | None,
-    ray: RayOptions,
     *,
     overwrite: bool,
 ) -> None:
-    """Score the shards of a part of a list that have no rows yet, and finish as `cxr-trt score` does.
-
-    Args:
-        folder: the list.
-        named: the engine that the user named.
-        output: the folder for the parts.
-        part: None for the whole list.
-        workers: decoders of each engine.
-        ray: the cluster, if its address is given.
-        overwrite: whether shards that have rows are scored again.
-    """
-    if ray.address:
-        _score_on_ray(folder, chosen_bundle(named), output, part or WHOLE, workers, ray, overwrite=overwrite)
+    """Score the shards of a part of a list that have no rows yet, and finish as `cxr-trt score` does."""
+    part = options.part or WHOLE
+    if options.address:
+        _score_on_ray(folder, bundles, output, part, workers, options, overwrite=overwrite)
         return
-    with open_engine(named) as engine:
-        _score_here(folder, engine, output, part or WHOLE, workers, overwrite=overwrite)
-
-
-def _score_here(
-    folder: Location, engine: Engine, output: Location | None, part: Part, workers: int | None, *, overwrite: bool
-) -> None:
-    plan = _plan(folder, output, part, engine.fingerprint, overwrite=overwrite)
-    say(f"scoring {plan}: {describe(engine.manifest)}, {engine.fingerprint}")
-    for warning in engine.warnings:
-        say(warning, "warning")
-    with FileProgress(plan.total) as progress:
-        for result in score_shards(engine, plan.files, plan.shards, plan.output, workers):
-            if result.row.error:
-                say(f"{result.row.path}: {result.row.error}", "error")
-            progress.advance(error=result.row.error is not None, skipped=result.skipped is not None)
+    with open_engine(bundles) as engine:
+        plan = _plan(folder, output, part, [engine.fingerprint], overwrite=overwrite)
+        say(f"scoring {plan}: {describe(engine.manifest)}, {engine.fingerprint}")
+        for warning in engine.warnings:
+            say(warning, "warning")
+        with FileProgress(plan.total) as progress:
+            for result in score_shards(engine, plan.files, plan.shards, plan.output, workers):
+                if result.row.error:
+                    say(f"{result.row.path}: {result.row.error}", "error")
+                progress.advance(error=result.row.error is not None, skipped=result.skipped is not None)
     _finish(plan, progress)
 
 
 def _score_on_ray(
     folder: Location,
-    bundle: Path | None,
+    named: Sequence[Path],
     output: Location | None,
     part: Part,
     workers: int | None,
-    ray: RayOptions,
+    options: ListOptions,
     *,
     overwrite: bool,
 ) -> None:
-    if bundle is None:
-        raise UsageError("--ray: which engine? Name one with --engine")
+    """The same on the nodes of a Ray cluster."""
     try:
         from cxr_trt.cluster.ray_runner import score_shards_on_ray
     except ModuleNotFoundError as error:
         raise BackendError("--ray needs Ray; pip install 'cxr-trt[ray]'") from error
-    manifest = read_manifest(bundle)
-    on_gpu = not BACKENDS[manifest.backend].on_cpu if manifest.backend in BACKENDS else False
-    if ray.gpus and not on_gpu:
-        raise UsageError(f"--gpus: {bundle} is an engine for CPUs; leave the option out, or name another engine")
-    plan = _plan(folder, output, part, manifest.fingerprint, overwrite=overwrite)
-    say(f"scoring {plan}: {describe(manifest)}, {manifest.fingerprint}")
-    for warning in CAUTIONS[manifest.graph.weights]:
+    paths = chosen_bundles(named)
+    if not paths:
+        raise UsageError("--ray: which engine? Name one with --engine")
+    manifests = [read_manifest(path) for path in paths]
+    bundles = node_bundles(paths, manifests)
+    if options.gpus and not any(bundle.on_gpu for bundle in bundles):
+        raise UsageError(f"--gpus: {paths[0]} is an engine for CPUs; leave the option out, or name another engine")
+    plan = _plan(folder, output, part, [bundle.fingerprint for bundle in bundles], overwrite=overwrite)
+    say(f"scoring {plan}: " + "; or ".join(f"{describe(one)}, {one.fingerprint}" for one in manifests))
+    for warning in CAUTIONS[manifests[0].graph.weights]:
         say(warning, "warning")
-    actors = ActorOptions(ray.actors, ray.cpus, ray.gpus or 1.0, workers)
+    actors = ActorOptions(options.actors, options.cpus, options.gpus or 1.0, workers)
     with FileProgress(plan.total) as progress:
         if plan.shards:
             for shard in score_shards_on_ray(
-                str(ray.address),
-                read_bundle(bundle),
-                manifest.fingerprint,
-                plan.files,
-                plan.shards,
-                plan.output,
-                actors,
-                say,
-                on_gpu=on_gpu,
+                str(options.address), bundles, plan.files, plan.shards, plan.output, actors, say
             ):
                 _advance(progress, shard)
     if left := set(plan.shards) - facts_of_parts(plan.output, plan.files, plan.shards).keys():
@@ -135,7 +112,7 @@ class _Plan(NamedTuple):
         return f"{quantity(self.total, 'file')} in {len(self.shards)} of {quantity(self.wanted, 'shard')}"
 
 
-def _plan(folder: Location, output: Location | None, part: Part, engine: str, *, overwrite: bool) -> _Plan:
+def _plan(folder: Location, output: Location | None, part: Part, engines: Sequence[str], *, overwrite: bool) -> _Plan:
     files = FileList.open(_absolute(folder))
     if output is None or output.suffix:
         raise UsageError("the rows of a list are written in parts: name a folder for them with -o")
@@ -148,7 +125,7 @@ def _plan(folder: Location, output: Location | None, part: Part, engine: str, *,
     if overwrite:
         for shard in wanted:
             part_path(output, shard).unlink(missing_ok=True)
-    done = facts_of_parts(output, files, wanted, engine)
+    done = facts_of_parts(output, files, wanted, engines)
     shards = [shard for shard in wanted if shard not in done]
     return _Plan(files, output, len(wanted), shards, sum(map(files.shards.size, shards)))
 

@@ -5,33 +5,26 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from ray_cluster import ray_cluster, why_not
+from ray_cluster import end, wait_for, why_not
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
 SHARDS, SHARD_FILES = 8, 5
 
 
 def write_xrays(folder, radiographs):
-    """Pictures, one of which is black, a broken file, and a DICOM object that is no image."""
+    """Pictures, one of which is black, a broken file, one that a decoder dies of, and a DICOM file."""
     folder.mkdir()
-    for i in range(SHARDS * SHARD_FILES - 2):
+    for i in range(SHARDS * SHARD_FILES - 3):
         picture = np.random.default_rng(i).integers(1, 256, (64, 80), np.uint8)
         cv2.imwrite(str(folder / f"{i:03}.png"), picture * (i != 12))
     (folder / "012-broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    (folder / "020-crash.png").write_bytes(b"crash")
     shutil.copy(radiographs / "RG1_UNCR.dcm", folder / "chest.dcm")
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    with ray_cluster(tmp_path_factory.mktemp("ray")) as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -55,41 +48,30 @@ def start(cluster, run, parts, *options):
     return cluster.start("score", run / "list", "-e", run / "mine.cxr", "-o", parts, "--ray", cluster.address, *options)
 
 
-def end(process, code=1):
-    said, errors = process.communicate(timeout=900)
-    assert (process.returncode, said) == (code, ""), errors
-    return errors
-
-
-def wait_for(what):
-    for _ in range(6000):
-        if found := what():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not happen")
-
-
 def written(parts):
     return sorted(path.name for path in parts.glob("part-*.parquet")) if parts.exists() else []
 
 
-def check_table(cli, run, parts, *, but=()):
-    """The collected table is that of `score`, but for the rows of some files, which are returned."""
+def check_table(cli, run, parts):
+    """The collected table is that of `score`, but for two files: the engine dies of one, and a decoder of the other."""
     table = parts.parent / "collected.parquet"
     assert cli("collect", parts, "--list", run / "list", "-o", table).exit_code == 1
-    found, expected = pq.read_table(table).to_pylist(), pq.read_table(run / "scores.parquet").to_pylist()
-    assert [row["path"] for row in found] == [row["path"] for row in expected]
-    assert [row for row in found if row["path"] not in but] == [row for row in expected if row["path"] not in but]
-    return [row for row in found if row["path"] in but]
+    found, expected = (
+        {row["path"]: row for row in pq.read_table(path).to_pylist()} for path in (table, run / "scores.parquet")
+    )
+    assert list(found) == list(expected)
+    deadly = {path: found.pop(path)["error"] for path in ("012.png", "020-crash.png")}
+    assert found == {path: row for path, row in expected.items() if path not in deadly}
+    assert deadly["012.png"].startswith("the engine failed on this file: its process died")
+    assert deadly["020-crash.png"] == "the decoder failed (SIGSEGV); export the image again"
+    assert pq.read_table(parts).num_rows == SHARDS * SHARD_FILES
 
 
-def test_a_file_that_the_engine_dies_of_costs_one_row_and_nothing_is_done_twice(cluster, run, parts, cli):
+def test_files_that_engine_or_decoder_die_of_cost_one_row_each_and_nothing_is_done_twice(cluster, run, parts, cli):
     said = end(start(cluster, run, parts, "--actors", 2))
     assert said.count("its process died, or its node; it is tried again") == 4  # twice in its shard, and twice alone
     assert "usage" not in said.lower()
-    (row,) = check_table(cli, run, parts, but=["012.png"])
-    assert row["error"].startswith("the engine failed on this file: its process died")
-    assert row["Mass"] is None
+    check_table(cli, run, parts)
     before = {name: (parts / name).stat().st_mtime_ns for name in written(parts)}
     assert f"scoring 0 files in 0 of {SHARDS} shards" in end(start(cluster, run, parts), code=0)
     assert {name: (parts / name).stat().st_mtime_ns for name in written(parts)} == before
@@ -106,8 +88,7 @@ def test_a_killed_actor_and_a_killed_driver_cost_no_row(cluster, run, parts, cli
     wait_for(lambda: not cluster.actors())
     done = len(written(parts))
     assert f"in {SHARDS - done} of {SHARDS} shards" in end(start(cluster, run, parts, "--part", "1/1"))
-    check_table(cli, run, parts, but=["012.png"])
-    assert pq.read_table(parts).num_rows == SHARDS * SHARD_FILES  # also if a process died while it wrote a part
+    check_table(cli, run, parts)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +102,7 @@ def test_what_no_node_has_is_refused(cluster, run, parts, options, sentence):
     assert sentence in end(start(cluster, run, parts, *options), code=2)
 
 
-def test_an_engine_that_a_node_cannot_open_is_one_sentence_that_names_the_node(cluster, run, parts, monkeypatch):
-    """Its list is another one there, as on a node whose disk is not shared."""
-    monkeypatch.setitem(cluster.environment, "PYTHONPATH", str(Path(__file__).parents[2]))
+def test_a_cache_that_a_node_cannot_write_is_one_sentence_that_names_the_node(cluster, run, parts):
     code = (
         "import sys\n"
         "from cxr_trt.cluster import ray_runner\n"
@@ -132,15 +111,10 @@ def test_an_engine_that_a_node_cannot_open_is_one_sentence_that_names_the_node(c
         "from cxr_trt.cli import main\n"
         "main(sys.argv[1:])\n"
     )
-    process = start(cluster, run, parts)
-    process.kill()
-    process.communicate()
-    command = [word if word != "-m" else "-c" for word in process.args]
-    command[command.index("cxr_trt")] = code
-    said = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=900)
-    assert said.returncode == 2, said.stderr
-    assert "error: on node " in said.stderr
-    assert "the engine cannot be kept there" in said.stderr
+    options = ("-e", run / "mine.cxr", "-o", parts, "--ray", cluster.address)
+    said = end(cluster.start_python("-c", code, "score", run / "list", *options), code=2)
+    assert "error: on node " in said
+    assert "the engine cannot be kept there" in said
 
 
 def test_a_node_that_is_lost_costs_no_row(cluster, run, parts, cli):
@@ -152,7 +126,7 @@ def test_a_node_that_is_lost_costs_no_row(cluster, run, parts, cli):
     for pid in (lost, *map(int, children)):
         os.kill(pid, signal.SIGKILL)
     end(driver)
-    check_table(cli, run, parts, but=["012.png"])
+    check_table(cli, run, parts)
 
 
 def test_without_the_token_nobody_is_let_in(cluster, run, parts, monkeypatch):

@@ -2,31 +2,56 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from cheap_engine import cheap_bundle as build_cheap_bundle
 
-from cxr_trt.cluster.actors import ActorOptions, room
-from cxr_trt.cluster.bundles import bundle_key, open_cached, read_bundle
-from cxr_trt.errors import UsageError
+from cxr_trt.cluster.actors import ActorOptions, Place, chosen, describe, places
+from cxr_trt.cluster.bundles import bundle_key, node_bundles, open_cached, read_bundle
+from cxr_trt.cluster.scoring import ScoredFile
+from cxr_trt.cluster.shards import Shards
+from cxr_trt.cluster.tasks import Task
+from cxr_trt.engine.manifest import MANIFEST_FILE, read_manifest
+from cxr_trt.errors import BundleError, UsageError
+from cxr_trt.tables.rows import Row
 
-CPU_NODES = [{"CPU": 0.0}, {"CPU": 8.0}, {"CPU": 4.0}]
-GPU_NODES = [{"CPU": 4.0}, {"CPU": 32.0, "GPU": 4.0}, {"CPU": 16.0, "GPU": 1.0}]
+CPU_NODES = {"head": {"CPU": 0.0}, "a": {"CPU": 8.0}, "b": {"CPU": 4.0}}
+GPU_NODES = {"a": {"CPU": 4.0}, "b": {"CPU": 32.0, "GPU": 4.0}, "c": {"CPU": 16.0, "GPU": 1.0}}
+FOR_CPUS = {"for_gpus": False, "for_cpus": True}
+FOR_GPUS = {"for_gpus": True, "for_cpus": False}
+FOR_BOTH = {"for_gpus": True, "for_cpus": True}
 
 
 @pytest.mark.parametrize(
-    ("nodes", "cpus", "gpus", "on_gpu", "expected"),
+    ("nodes", "kinds", "cpus", "gpus", "expected"),
     [
-        (CPU_NODES, None, 1, False, (4, 3)),
-        (CPU_NODES, 8.0, 1, False, (8, 1)),
-        (CPU_NODES, 2.0, 1, False, (2, 6)),
-        (GPU_NODES, None, 1, True, (8, 5)),
-        (GPU_NODES, None, 2, True, (16, 2)),
-        (GPU_NODES, None, 0.5, True, (4, 10)),
-        (GPU_NODES, 20.0, 1, True, (20, 1)),
+        (CPU_NODES, FOR_CPUS, None, 1, "a8 b4"),
+        (CPU_NODES, FOR_CPUS, 8.0, 1, "a8"),
+        (CPU_NODES, FOR_CPUS, 2.0, 1, "a2 b2 a2 b2 a2 a2"),
+        (CPU_NODES, FOR_BOTH, None, 1, "a8 b4"),
+        (GPU_NODES, FOR_CPUS, None, 1, "a4 b32 c16"),
+        (GPU_NODES, FOR_GPUS, None, 1, "b8+1 c16+1 b8+1 b8+1 b8+1"),
+        (GPU_NODES, FOR_GPUS, None, 2, "b16+2 b16+2"),
+        (GPU_NODES, FOR_GPUS, None, 0.5, "b4+0.5 c8+0.5 b4+0.5 c8+0.5" + " b4+0.5" * 6),
+        (GPU_NODES, FOR_GPUS, 20.0, 1, "b20+1"),
+        (GPU_NODES, FOR_BOTH, None, 1, "b8+1 c16+1 a4 b8+1 b8+1 b8+1"),
+        (GPU_NODES, FOR_BOTH, None, 2, "b16+2 a4 c16 b16+2"),
     ],
 )
-def test_actors_that_the_nodes_have_room_for(nodes, cpus, gpus, on_gpu, expected):
-    assert room(nodes, ActorOptions(None, cpus, gpus, None), on_gpu=on_gpu) == expected
+def test_where_actors_have_room(nodes, kinds, cpus, gpus, expected):
+    found = places(nodes, ActorOptions(None, cpus, gpus, None), **kinds)
+    assert " ".join(f"{node}{cpus:g}" + (f"+{gpus:g}" if gpus else "") for node, cpus, gpus in found) == expected
+
+
+def test_more_actors_than_there_is_room_for_wait_for_nodes_that_come_later():
+    found = places(CPU_NODES, ActorOptions(None, None, 1, None), **FOR_CPUS)
+    assert chosen(found, ActorOptions(None, None, 1, None), shards=9) == found
+    assert chosen(found, ActorOptions(1, None, 1, None), shards=9) == found[:1]
+    assert chosen(found, ActorOptions(4, None, 1, None), shards=9) == [*found, Place(None, 4, 0), Place(None, 4, 0)]
+    assert chosen(found, ActorOptions(4, None, 1, None), shards=1) == found[:1]
+    assert describe([*found, found[0], Place("c", 8, 1)]) == "2 with 8 CPUs, 1 with 4 CPUs, 1 with 8 CPUs and 1 GPUs"
 
 
 @pytest.mark.parametrize(
@@ -39,7 +64,46 @@ def test_actors_that_the_nodes_have_room_for(nodes, cpus, gpus, on_gpu, expected
 )
 def test_what_no_node_has_is_refused(nodes, cpus, gpus, sentence):
     with pytest.raises(UsageError, match=sentence):
-        room(nodes, ActorOptions(None, cpus, gpus, None), on_gpu=True)
+        places(nodes, ActorOptions(None, cpus, gpus, None), **FOR_GPUS)
+
+
+class Actor:
+    """Takes down what it is told to do, as Ray's handle of an actor does."""
+
+    def __init__(self):
+        self.told = []
+
+    def __getattr__(self, method):
+        return SimpleNamespace(remote=lambda *arguments: self.told.append((method, *arguments)))
+
+
+def row(name, engine):
+    return ScoredFile(Row(name, None, None, None, None, None, (), "an error", engine))
+
+
+def test_a_shard_that_goes_to_another_engine_is_scored_again_but_for_what_engines_die_of():
+    """Each part has the rows of one engine."""
+    names = [SimpleNamespace(name=name) for name in "abc"]
+    files = SimpleNamespace(shards=Shards(3, 3), sources=lambda shard: names)
+    task, actor = Task(0, files), Actor()
+    for _ in range(2):
+        task.submit(actor, "one")
+        task.failed("it died")
+    task.submit(actor, "one")
+    task.done(row("a", "one"))
+    for _ in range(2):
+        task.submit(actor, "one")
+        task.failed("it died")
+    assert actor.told == [("score", 0)] * 2 + [("score_file", 0, 0)] + [("score_file", 0, 1)] * 2
+    for number in (0, 2):
+        task.submit(actor, "two")
+        assert actor.told[-1] == ("score_file", 0, number)
+        task.done(row("abc"[number], "two"))
+    task.submit(actor, "two")
+    (method, shard, scored) = actor.told[-1]
+    assert (method, shard) == ("write", 0)
+    assert [(one.row.path, one.row.engine) for one in scored] == [("a", "two"), ("b", "two"), ("c", "two")]
+    assert scored[1].row.error == "the engine failed on this file: it died; try it on another backend"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +113,8 @@ def test_what_no_node_has_is_refused(nodes, cpus, gpus, sentence):
         (("score", ".", "-o", "a.csv", "--cpus", "2"), "--actors, --cpus or --gpus is for a list of files"),
         (("score", "list", "-o", "parts", "--actors", "2"), "are about a Ray cluster; add --ray"),
         (("score", "list", "-o", "parts", "--ray", "auto"), "--ray: which engine? Name one with --engine"),
+        (("score", "list", "-o", "parts", "-e", "a.cxr", "-e", "b.cxr"), "several engines are for the nodes of a Ray"),
+        (("score", "a.png", "-e", "a.cxr", "-e", "b.cxr"), "several engines are for the nodes of a Ray cluster"),
     ],
 )
 def test_mistakes_are_one_sentence(cli, tmp_path, cheap_bundle, monkeypatch, arguments, sentence):
@@ -86,15 +152,40 @@ def test_a_bundle_is_fetched_once_and_again_if_it_is_damaged(cheap_bundle, tmp_p
         return files
 
     for _ in range(2):
-        with open_cached(bundle_key(files), fetch) as engine:
+        with open_cached(bundle_key(files), "mine.cxr", fetch) as engine:
             fingerprint = engine.fingerprint
     assert len(fetched) == 1
     (bundle,) = (tmp_path / "bundles").iterdir()
     (bundle / "engine.onnx").write_bytes(b"damaged")
-    with open_cached(bundle_key(files), fetch) as engine:
+    with open_cached(bundle_key(files), "mine.cxr", fetch) as engine:
         assert (engine.fingerprint, len(fetched)) == (fingerprint, 2)
     assert [path.name for path in (tmp_path / "bundles").iterdir()] == [f"{bundle_key(files)}.cxr"]
     assert bundle_key({**files, "calibration.json": b"{}"}) != bundle_key(files)
+
+
+def test_a_bundle_that_cannot_be_opened_here_has_its_name_and_is_fetched_once(cheap_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXR_TRT_CACHE", str(tmp_path))
+    later = replace(read_manifest(cheap_bundle), backend_version="99.0")
+    files, fetched = {**read_bundle(cheap_bundle), MANIFEST_FILE: later.to_json().encode()}, []
+
+    def fetch():
+        fetched.append(1)
+        return files
+
+    for _ in range(2):
+        with pytest.raises(BundleError, match=r"^mine.cxr: built with onnxruntime 99.0, but .* build-engine mine.cxr "):
+            open_cached(bundle_key(files), "mine.cxr", fetch)
+    assert len(fetched) == 1
+
+
+def test_engines_of_different_networks_are_not_for_one_run(cheap_bundle, tmp_path):
+    paths = [cheap_bundle, build_cheap_bundle(tmp_path / "other.cxr", views="ten-crop")]
+    with pytest.raises(UsageError, match=r"other.cxr: engines of different networks, or with other views"):
+        node_bundles(paths, [read_manifest(path) for path in paths])
+    alike = [cheap_bundle, build_cheap_bundle(tmp_path / "openvino.cxr", backend="openvino")]
+    found = node_bundles(alike, [read_manifest(path) for path in alike])
+    assert [one.on_gpu for one in found] == [False, False]
+    assert found[0].fingerprint != found[1].fingerprint
 
 
 def test_processes_of_a_node_may_fetch_a_bundle_at_once(cheap_bundle, tmp_path):
@@ -105,7 +196,7 @@ def test_processes_of_a_node_may_fetch_a_bundle_at_once(cheap_bundle, tmp_path):
         "files = read_bundle(Path(sys.argv[1]))\n"
         "sys.stdin.read()\n"
         "for _ in range(3):\n"
-        "    open_cached(bundle_key(files), lambda: files).close()\n"
+        "    open_cached(bundle_key(files), 'mine.cxr', lambda: files).close()\n"
     )
     environment = {"CXR_TRT_CACHE": str(tmp_path)}
     command = [sys.executable, "-c", code, str(cheap_bundle)]

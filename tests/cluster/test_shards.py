@@ -145,13 +145,28 @@ def test_parts_of_another_list_or_engine_are_refused_by_name(cli, here, xrays, t
 
 
 def test_parts_of_two_engines_are_not_one_table(cli, here, tmp_path):
-    other = build_cheap_bundle(tmp_path / "other.cxr", views="ten-crop")
+    def score_the_rest(**options):
+        other = build_cheap_bundle(tmp_path / f"{len(options)}.cxr", **options)
+        shutil.rmtree(here / "others", ignore_errors=True)
+        result = cli("score", "run/list", "-o", "others", "-e", other, "--part", "2/2", "--workers", 1)
+        assert result.exit_code in (0, 1), result.output
+        for path in (here / "others").iterdir():
+            shutil.copy(path, here / "parts")
+
     score(cli, "--part", "1/2")
-    result = cli("score", "run/list", "-o", "others", "-e", other, "--part", "2/2", "--workers", 1)
-    assert result.exit_code in (0, 1), result.output
-    for path in (here / "others").iterdir():
-        shutil.copy(path, here / "parts")
-    assert "has parts of several engines" in collect(cli, code=2).stderr
+    score_the_rest(backend="openvino")
+    assert "has parts of several engines" in collect(cli, "-o", "scores.parquet", code=2).stderr
+    assert not (here / "scores.parquet").exists()
+    said = collect(cli, "-o", "scores.parquet", "--several-engines").stderr
+    assert said.count("2 shards of the engine ") == 2
+    table = pq.read_table(here / "scores.parquet")
+    assert len(set(table["engine"].to_pylist())) == 2
+    assert table.num_rows == 11
+    words = table.schema.metadata[b"cxr_trt.engine"].decode()
+    assert "onnxruntime " in words
+    assert "openvino " in words
+    score_the_rest(views="ten-crop", backend="openvino")
+    assert "engines with other findings or views" in collect(cli, "--several-engines", code=2).stderr
 
 
 def test_damage_is_one_sentence(cli, here):

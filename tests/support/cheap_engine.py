@@ -77,9 +77,10 @@ def cheap_bundle(
     class_maps: bool = True,
     max_batch: int = 1,
     fails_on_black: bool = False,
+    backend: str = "onnxruntime",
 ) -> Path:
     """Build a bundle of it at `target`; it says of itself that it has those views."""
     graph = cheap_graph(views=views, findings=findings, class_maps=class_maps, fails_on_black=fails_on_black)
     onnx.checker.check_model(graph.model, full_check=True)
-    build_bundle(BuildRequest(graph, BACKENDS["onnxruntime"], options=BuildOptions(max_batch)), target)
+    build_bundle(BuildRequest(graph, BACKENDS[backend], options=BuildOptions(max_batch)), target)
     return target

@@ -1,4 +1,8 @@
-"""An object storage on loopback: moto's S3 server in a child process, and a proxy before it that can be cut off."""
+"""An object storage on loopback: moto's S3 server in a child process, and a proxy before it that can be cut off.
+
+As a program, for another network namespace: `object_store.py PORT FOLDER PREFIX` starts one with the files of a folder,
+says so, and takes commands from standard input: "count PREFIX", "cut_off" and "connect".
+"""
 
 import json
 import os
@@ -39,14 +43,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def store_environment(port: int) -> dict[str, str]:
+    """What clients of a store need."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 class ObjectStore:
     """port: where clients reach it, through the proxy. `fail(...)` makes it answer 503; `cut_off()` and `connect()`."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._faults = Path(self._folder.name, "faults.json")
         self.fail()
-        self._inner, self.port = free_port(), free_port()
+        self._inner, self.port = free_port(), port or free_port()
         command = [sys.executable, "-c", SERVER, str(self._inner), str(self._faults)]
         self._server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(600):
@@ -59,13 +74,7 @@ class ObjectStore:
     @property
     def environment(self) -> dict[str, str]:
         """What clients need."""
-        return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return store_environment(self.port)
 
     def fail(self, every: int = 0, key: str = "") -> None:
         """Answer each so-manieth request, and those for a key that ends so, with 503 Slow Down."""
@@ -111,12 +120,12 @@ class ObjectStore:
 
 
 @contextmanager
-def object_store():
+def object_store(port: int | None = None):
     """A store with the bucket `cxr`, and a pyarrow file system to look into it."""
     from pyarrow.fs import S3FileSystem
 
     with ExitStack() as stack:
-        store = ObjectStore()
+        store = ObjectStore(port)
         stack.callback(store.close)
         files = S3FileSystem(
             access_key="test",
@@ -139,3 +148,23 @@ def upload(files, folder: Path, prefix: str) -> None:
         else:
             with files.open_output_stream(name) as stream:
                 stream.write(path.read_bytes())
+
+
+def main(port: str, folder: str, prefix: str) -> None:
+    from pyarrow.fs import FileSelector
+
+    with object_store(int(port)) as (store, files):
+        upload(files, Path(folder), prefix)
+        print("ready", flush=True)
+        for line in sys.stdin:
+            command, *arguments = line.split()
+            if command == "count":
+                selector = FileSelector(arguments[0], recursive=True, allow_not_found=True)
+                print(sum(info.is_file for info in files.get_file_info(selector)), flush=True)
+            else:
+                {"cut_off": store.cut_off, "connect": store.connect}[command]()
+                print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

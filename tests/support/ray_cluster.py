@@ -9,30 +9,50 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from object_store import store_environment
 
 ROOT = Path(__file__).parents[2]
 OBJECT_STORE_BYTES = 80 << 20
+PORT = 4566  # of an object storage in the namespace, where nothing else listens below 6379
 TRAP = """
-import os, signal, sys
+import ctypes, os, signal, sys, time
+
+def die_of_a_black_picture():
+    from cxr_trt.score.engine import Engine
+    submit = Engine.submit
+    def submit_or_die(engine, images, class_maps):
+        if not all(image.any() for image in images):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return submit(engine, images, class_maps)
+    Engine.submit = submit_or_die
+
+def die_of_a_file():
+    from cxr_trt import images
+    decode = images.decode
+    images.decode = lambda data: ctypes.string_at(0) if data == b"crash" else decode(data)
 
 class Trap:
-    '''The engine dies of a black picture.'''
-
     def find_spec(self, name, path=None, target=None):
-        if name == "cxr_trt.cluster.scoring":
+        if name in ("cxr_trt.cluster.scoring", "cxr_trt.images.worker"):
             sys.meta_path.remove(self)
-            from cxr_trt.score.engine import Engine
-            submit = Engine.submit
-            def submit_or_die(engine, images, class_maps):
-                if not all(image.any() for image in images):
-                    os.kill(os.getpid(), signal.SIGSEGV)
-                return submit(engine, images, class_maps)
-            Engine.submit = submit_or_die
+        if name == "cxr_trt.cluster.scoring":
+            die_of_a_black_picture()
+            if os.environ.get("UNLIKE_NODE"):
+                import onnxruntime
+                onnxruntime.__version__ = "1.0"
+                time.sleep(5)  # meanwhile, the other node could score
+        if name == "cxr_trt.images.worker":
+            die_of_a_file()
 
 sys.meta_path.insert(0, Trap())
 """
+"""Engines die of a black picture, decoders of a file; a node may have another ONNX Runtime, and be slower to start."""
 
 
 def main() -> None:
@@ -46,7 +66,11 @@ def main() -> None:
         }
 
     cluster = Cluster(initialize_head=True, head_node_args={**options("127.0.0.2"), "num_cpus": 0})
-    nodes = [cluster.add_node(num_cpus=1, **options(f"127.0.0.{number}")) for number in (3, 4)]
+    nodes = []
+    for number in (3, 4):
+        if "unlike" in sys.argv and number == 4:
+            os.environ["UNLIKE_NODE"] = "1"
+        nodes.append(cluster.add_node(num_cpus=1, **options(f"127.0.0.{number}")))
     raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
     print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
     sys.stdin.read()
@@ -65,10 +89,15 @@ class RayCluster:
 
     def start(self, *arguments) -> subprocess.Popen:
         """Start `cxr-trt` with these arguments where the cluster is."""
-        command = ["nsenter", f"--target={self._namespace}", "--net", sys.executable, "-m", "cxr_trt", *arguments]
+        return self.start_python("-m", "cxr_trt", *arguments)
+
+    def start_python(self, *arguments, stdin: int | None = None) -> subprocess.Popen:
+        """Start Python there."""
+        command = ["nsenter", f"--target={self._namespace}", "--net", sys.executable, *arguments]
         return subprocess.Popen(
             [*map(str, command)],
             env=self.environment,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -92,13 +121,35 @@ def why_not() -> str | None:
     return None
 
 
+def end(process: subprocess.Popen, code: int = 1) -> str:
+    """What a command has said on standard error, after it ended with this exit code and nothing on standard output."""
+    said, errors = process.communicate(timeout=900)
+    assert (process.returncode, said) == (code, ""), errors
+    return errors
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    """The first result of a function that is not empty."""
+    for _ in range(6000):
+        if found := what():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")
+
+
 @contextmanager
-def ray_cluster(folder: Path):
-    """The cluster; its tokens, caches and logs are below `folder`."""
+def ray_cluster(folder: Path, *, unlike: bool = False):
+    """The cluster; its tokens, caches and logs are below `folder`.
+
+    Args:
+        folder: an empty one.
+        unlike: whether the second node has another version of ONNX Runtime, as far as it says.
+    """
     (folder / "trap").mkdir()
     (folder / "trap" / "sitecustomize.py").write_text(TRAP)
     environment = {
         **os.environ,
+        **store_environment(PORT),
         "HOME": str(folder),
         "XDG_CACHE_HOME": str(folder / "cache"),
         "RAY_TMPDIR": str(folder),
@@ -111,7 +162,7 @@ def ray_cluster(folder: Path):
         "RAY_health_check_timeout_ms": "2000",
         "PYTHONPATH": os.pathsep.join([str(folder / "trap"), str(ROOT)]),
     }
-    command = f"ip link set lo up && exec {sys.executable} {__file__}"
+    command = f"ip link set lo up && exec {sys.executable} {__file__}{' unlike' * unlike}"
     process = subprocess.Popen(
         ["unshare", "--net", "sh", "-c", command],
         env=environment,
