@@ -164,9 +164,12 @@ def test_no_table_of_published_results_mixes_splits_or_numbers_of_findings():
     rows = [row for system in systems.SYSTEMS for row in system.published]
     shown = 0
     for section in sections:
+        aucs = [float(auc) for auc in re.findall(r"\| (0\.\d+) \|", section)]
+        if section.startswith("No published result"):
+            assert not aucs
+            continue
         findings, split = re.match(r"(\d+) findings, (.*)", section).groups()
         members = [row for row in rows if (str(row.findings), systems.SPLIT_TITLES[row.split]) == (findings, split)]
-        aucs = [float(auc) for auc in re.findall(r"\| (0\.\d+) \|", section)]
         assert aucs == sorted((row.mean_auc for row in members), reverse=True)
         shown += len(aucs)
     assert shown == len(rows)
