@@ -8,7 +8,7 @@ import click
 from packaging.requirements import Requirement
 
 from cxr_trt.commands.terminal import show_facts, show_table
-from cxr_trt.engine.cpu.openvino import has_bfloat16
+from cxr_trt.engine.cpu.openvino import has_bfloat16, has_float16
 from cxr_trt.engine.gpu.cuda_versions import cuda_of, driver_cuda, install_command, installed_packages
 from cxr_trt.engine.gpu.tensorrt_plugin import NOT_BUILT, find_plugin
 from cxr_trt.engine.registry import BACKENDS
@@ -28,6 +28,7 @@ def doctor() -> None:
             "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
             "processors": processors(),
             "bfloat16": "yes: --precision bf16" if has_bfloat16() else "no: this processor does not multiply it",
+            "float16": "yes: --precision fp16" if has_float16() else "no: this processor does not compute in it",
             "CUDA": _cuda(),
             "TensorRT plugin": _plugin(),
         }

@@ -101,6 +101,7 @@ class BuildOptions:
     single_xrays: whether TensorRT chooses kernels for single X-rays too, beside those for full batches.
     tf32: whether products of a float32 graph may be computed in TF32, by a backend that has tf32 among its precisions.
     bfloat16: whether what is not int8 may be computed in bfloat16, by a backend that has bf16 among its precisions.
+    float16: whether all of the graph may be computed in float16, by a backend with `sets_float16`.
     """
 
     max_batch: int = 1
@@ -113,6 +114,7 @@ class BuildOptions:
     single_xrays: bool = False
     tf32: bool = False
     bfloat16: bool = False
+    float16: bool = False
 
 
 class Backend(Protocol):
@@ -123,6 +125,7 @@ class Backend(Protocol):
     rewrite_networks: whether other projects' networks are rewritten (`cxr_trt.export.grey_stem`,
         `cxr_trt.export.pool_first`), likewise.
     crops_in_turn: whether the network sees the crops of an X-ray one after the other, likewise.
+    sets_float16: whether float16 is a setting for all of a graph, whose own types then stay float32.
     on_cpu: whether its engines run on the CPU: their settings then include a `cxr_trt.engine.cpu.config.CpuConfig`, and
         layers of an int8 engine that are not int8 compute in float32. On a GPU those compute in float16.
     precisions: the precisions that it supports on this machine.
@@ -136,6 +139,7 @@ class Backend(Protocol):
     chunk_concats: bool
     rewrite_networks: bool
     crops_in_turn: bool
+    sets_float16: bool
     layouts: tuple[str, ...]
     on_cpu: bool
 

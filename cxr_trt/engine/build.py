@@ -141,15 +141,17 @@ def options_for(plan: PrecisionPlan, backend: Backend, options: BuildOptions, gr
     """The options with what the plan's precision asks of the backend.
 
     Raises:
-        BackendError: it asks for bfloat16, which backends choose for a whole graph, and a part of this one must not be.
+        BackendError: it asks for bfloat16 or float16, which the backend chooses for a whole graph, and a part of this
+            one must not be.
     """
-    if plan.precision == "bf16" and graph.keeps_float32:
+    float16 = plan.precision == "fp16" and backend.sets_float16
+    if (plan.precision == "bf16" and graph.keeps_float32) or (float16 and (graph.keeps_float32 or plan.float32)):
         raise BackendError(
-            f"a part of this network must stay float32, which {backend.name} cannot do within bf16; choose another "
-            "--precision"
+            f"a part of this network must stay float32, which {backend.name} cannot do within {plan.precision}; choose "
+            "another --precision"
         )
     bfloat16 = plan.precision in ("bf16", "int8") and "bf16" in backend.precisions and not graph.keeps_float32
-    return replace(options, tf32=plan.precision == "tf32", bfloat16=bfloat16)
+    return replace(options, tf32=plan.precision == "tf32", bfloat16=bfloat16, float16=float16)
 
 
 def _pictures(request: BuildRequest) -> Images:

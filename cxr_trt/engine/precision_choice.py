@@ -19,13 +19,14 @@ from cxr_trt.precision import PRECISIONS, Precision
 def offered_precisions(backends: Sequence[Backend], *, is_calibrated: bool, is_fixed: bool) -> list[Precision]:
     """The precisions to choose from, the most exact first. int8 is only for calibrated networks.
 
-    Neither it nor fp16 is for networks whose types are fixed. On CPUs, fp16 is left out too: it is slower there than
-    fp32, and only shows what it does to the scores.
+    Neither it nor fp16 is for networks whose types are fixed. On CPUs that do not compute in float16, fp16 is left out
+    too: it is slower there than fp32, and only shows what it does to the scores.
     """
     offered = {precision for backend in backends for precision in backend.precisions}
     if not is_calibrated or is_fixed:
         offered -= {"int8"}
-    if is_fixed or all(backend.on_cpu for backend in backends):
+    computes_float16 = any("fp16" in own.precisions for own in backends if own.sets_float16 or not own.on_cpu)
+    if is_fixed or not computes_float16:
         offered -= {"fp16"}
     return [precision for precision in PRECISIONS if precision in offered]
 

@@ -29,6 +29,7 @@ class GraphForm(Protocol):
     rewrite_networks: whether other projects' networks are rewritten (`cxr_trt.export.grey_stem`,
         `cxr_trt.export.pool_first`).
     crops_in_turn: whether the network sees the crops one after the other (`cxr_trt.export.crops_in_turn`).
+    sets_float16: whether float16 is a setting of the backend, so that the graph stays float32.
     on_cpu: whether activations of int8 layers that are never negative have no sign, and what is not int8 stays float32.
         On a GPU it is float16.
     """
@@ -41,6 +42,8 @@ class GraphForm(Protocol):
     def rewrite_networks(self) -> bool: ...
     @property
     def crops_in_turn(self) -> bool: ...
+    @property
+    def sets_float16(self) -> bool: ...
     @property
     def on_cpu(self) -> bool: ...
 
@@ -101,7 +104,7 @@ class PrecisionPlan:
             form: what the backend wants; chunks are not joined in int8, whose features are quick to copy.
             share_crops: in place of the backend's own wish, if given.
         """
-        typed = self.precision == "fp16" or (self.precision == "int8" and not form.on_cpu)
+        typed = (self.precision == "fp16" and not form.sets_float16) or (self.precision == "int8" and not form.on_cpu)
         rewrites = Rewrites(
             share_crops=form.share_crops if share_crops is None else share_crops,
             affine_norms=typed,

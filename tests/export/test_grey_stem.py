@@ -115,6 +115,11 @@ def test_a_picture_that_is_read_twice_stays_normalised(second):
 def test_a_backend_says_whether_it_wants_it(wanted):
     graph = scoring_graph(**STEMS["padded"])
     form = SimpleNamespace(
-        share_crops=False, chunk_concats=False, rewrite_networks=wanted, crops_in_turn=False, on_cpu=True
+        share_crops=False,
+        chunk_concats=False,
+        rewrite_networks=wanted,
+        crops_in_turn=False,
+        on_cpu=True,
+        sets_float16=False,
     )
     assert list(stem_of(FLOAT32.engine_graph(graph, form)).dims)[1] == (1 if wanted else 3)

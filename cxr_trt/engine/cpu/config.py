@@ -44,6 +44,7 @@ class CpuBackend:
     chunk_concats = rewrite_networks = False
     layouts: tuple[str, ...] = ()
     on_cpu = True
+    sets_float16 = False
 
     def why_not_build(self) -> None:
         return None

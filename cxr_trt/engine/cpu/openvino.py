@@ -27,8 +27,10 @@ from cxr_trt.spec import Specification
 
 ENGINE_FILE = "openvino.xml"  # with openvino.bin beside it
 
-BFLOAT16_SETTING = "bfloat16"
+BFLOAT16_SETTING, FLOAT16_SETTING = "bfloat16", "float16"
+HINTS = {BFLOAT16_SETTING: "bf16", FLOAT16_SETTING: "f16"}
 LOOP = "TensorIterator"  # OpenVINO's operator for what is computed for one crop after the other
+ISA_WITH_FLOAT16 = ("FP16", "AVX10", "ALL", "DEFAULT")
 ISA_WITH_BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")  # parts of values of ONEDNN_MAX_CPU_ISA
 
 
@@ -36,11 +38,12 @@ class OpenVinoBackend(CpuBackend):
     """See `Backend`."""
 
     name = "openvino"
-    chunk_concats = rewrite_networks = True
+    chunk_concats = rewrite_networks = sets_float16 = True
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        return ("fp32", "bf16", "int8") if has_bfloat16() else ("fp32", "int8")
+        halves = {"bf16": has_bfloat16(), "fp16": has_float16()}
+        return ("fp32", *(name for name, is_here in halves.items() if is_here), "int8")
 
     def version(self) -> str:
         return version("openvino")
@@ -60,17 +63,20 @@ class OpenVinoBackend(CpuBackend):
         finally:
             inlined.unlink(missing_ok=True)
         options.on_progress("convert", 1.0)
-        computed = {BFLOAT16_SETTING: True} if options.bfloat16 else {}
+        halves = {BFLOAT16_SETTING: options.bfloat16, FLOAT16_SETTING: options.float16}
+        computed = {name: True for name, is_wanted in halves.items() if is_wanted}
         return {"max_batch": options.max_batch, "streams": 1, **computed}
 
     def why_not_open(self, settings: Mapping[str, Any]) -> str | None:
         if settings.get(BFLOAT16_SETTING) and not has_bfloat16():
             return "the engine computes in bfloat16, which this processor does not have"
+        if settings.get(FLOAT16_SETTING) and not has_float16():
+            return "the engine computes in float16, which this processor does not have"
         return super().why_not_open(settings)
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OpenVinoRunner":
-        bfloat16 = bool(settings.get(BFLOAT16_SETTING))
-        return OpenVinoRunner(folder / ENGINE_FILE, spec, CpuConfig.from_settings(settings), bfloat16)
+        config = CpuConfig.from_settings(settings)
+        return OpenVinoRunner(folder / ENGINE_FILE, spec, config, _properties(settings))
 
     def layer_times(
         self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
@@ -79,7 +85,7 @@ class OpenVinoBackend(CpuBackend):
         try:
             model = core().read_model(folder / ENGINE_FILE)
             model.reshape(openvino.PartialShape(image.shape))
-            properties = {**_properties(bool(settings.get(BFLOAT16_SETTING))), "PERF_COUNT": True}
+            properties = {**_properties(settings), "PERF_COUNT": True}
             layers = _layer_times(model, properties, image, runs)
             for loop in (node for node in model.get_ops() if node.get_type_name() == LOOP):
                 crops, *crop_shape = loop.input(0).get_shape()
@@ -105,9 +111,17 @@ def core() -> openvino.Core:
 
 def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 (AVX-512 BF16 or AMX, say), and oneDNN may use it."""
+    return _is_allowed(ISA_WITH_BFLOAT16) and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def has_float16() -> bool:
+    """Whether this processor computes in float16 (AVX-512 FP16 or Arm), and oneDNN may."""
+    return _is_allowed(ISA_WITH_FLOAT16) and "FP16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _is_allowed(instruction_sets: Sequence[str]) -> bool:
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    is_allowed = any(name in limit for name in ISA_WITH_BFLOAT16)
-    return is_allowed and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return any(name in limit for name in instruction_sets)
 
 
 def _name_by_place(model: openvino.Model) -> None:
@@ -123,9 +137,10 @@ def _name_by_place(model: openvino.Model) -> None:
             _name_by_place(node.get_body())
 
 
-def _properties(bfloat16: bool) -> dict[str, Any]:
+def _properties(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Without a precision hint OpenVINO computes in bfloat16 or float16 on processors that have them."""
-    return {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
+    hint = next((hint for name, hint in HINTS.items() if settings.get(name)), "f32")
+    return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
 
 
 def _layer_times(
@@ -150,10 +165,10 @@ def _profiled(request: openvino.InferRequest, values: npt.NDArray[Any]) -> list[
 class OpenVinoRunner(StreamRunner):
     """A compiled model with one inference request per stream."""
 
-    def __init__(self, ir: Path, spec: Specification, config: CpuConfig, bfloat16: bool) -> None:
+    def __init__(self, ir: Path, spec: Specification, config: CpuConfig, properties: Mapping[str, Any]) -> None:
         super().__init__(config)
         self._ir, self._size = ir, spec.image_size
-        self._properties = _properties(bfloat16)
+        self._properties = properties
         try:
             self._model = core().read_model(ir)
         except RuntimeError as error:

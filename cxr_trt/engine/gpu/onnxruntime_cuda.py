@@ -34,7 +34,7 @@ class CudaBackend:
     share_crops = chunk_concats = rewrite_networks = crops_in_turn = False  # not yet measured to be faster on any GPU
     precisions: tuple[str, ...] = ("fp32", "tf32", "fp16")
     layouts: tuple[str, ...] = ()
-    on_cpu = False
+    on_cpu = sets_float16 = False
 
     def why_not_build(self) -> str | None:
         import onnxruntime  # here: an engine that another backend runs opens sooner

@@ -61,7 +61,7 @@ class TensorRTBackend:
     default_max_batch = 8
     precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "int8")
     layouts: tuple[str, ...] = ()
-    on_cpu = False
+    on_cpu = sets_float16 = False
 
     def __init__(self, package: Literal["tensorrt", "tensorrt_rtx"]) -> None:
         self.name = package.replace("_", "-")
