@@ -66,7 +66,7 @@ def test_it_cannot_be_built_where_there_is_no_bfloat16(demo_model, tmp_path):
 
 @pytest.fixture
 def with_float16(monkeypatch):
-    """As on a processor that computes in float16; OpenVINO takes the setting on any other too, and computes as it can."""
+    """As on a processor that computes in float16. OpenVINO takes the setting on any other too, and does what it can."""
     monkeypatch.setattr(openvino, "has_float16", lambda: True)
 
 
