@@ -128,8 +128,12 @@ def command(*arguments):
 
 @pytest.fixture
 def score(cli, cheap_bundle, tmp_path):
-    """Scores the folder xrays into a.csv in this process; further options may replace the engine."""
-    return lambda *options: cli("score", tmp_path / "xrays", "-e", cheap_bundle, "-o", tmp_path / "a.csv", *options)
+    """Scores the folder xrays into a.csv in this process."""
+
+    def run(*options, engine=cheap_bundle):
+        return cli("score", tmp_path / "xrays", "-e", engine, "-o", tmp_path / "a.csv", *options)
+
+    return run
 
 
 def rows_of(path):
@@ -174,9 +178,9 @@ def test_only_what_is_new_or_changed_is_scored_again(score, xrays, tmp_path):
     assert all(second[name] == first[name] for name in ("0.png", "2.png", "5.png"))
 
     other = build_cheap_bundle(tmp_path / "other.cxr", views="ten-crop")
-    assert "scored 6 of 6 files, " in score("-e", other).stderr
+    assert "scored 6 of 6 files, " in score(engine=other).stderr
     assert rows_of(tmp_path / "a.csv")["0.png"]["engine"] != first["0.png"]["engine"]
-    assert "scored 6 of 6 files, " in score("-e", other, "--fresh", "--overwrite").stderr
+    assert "scored 6 of 6 files, " in score("--fresh", "--overwrite", engine=other).stderr
 
 
 def test_rows_of_a_journal_of_version_1_are_not_scored_again(score, xrays, tmp_path):
