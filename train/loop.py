@@ -29,18 +29,18 @@ from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.network import PooledMapsNetwork
 from cxr_trt.outputs import replacing
-from cxr_trt.systems import find_system
 from cxr_trt.views import NETWORK_STRIDE
 from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
-from train.batches import Batch, LabelledImages, known_labels
+from train.batches import Batch, LabelledImages
 from train.boxes import grid_bytes
-from train.data import UNKNOWN
 from train.group import Group
 from train.log import Log
-from train.losses import ClassWeights, box_cross_entropy, class_weights, cross_entropy
+from train.losses import cross_entropy
+from train.objective import Objective
 from train.optimizer import frozen_modules, make_optimizer, make_scheduler, parameter_groups
 from train.recipe import Recipe
+from train.start import set_prior_bias
 from train.state import load_state, save_state
 
 STATE_FILE = "state.pt"
@@ -101,17 +101,8 @@ class Trainer:
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = make_optimizer(recipe, groups)
         self.scheduler = make_scheduler(recipe, self.optimizer, self.steps)
-        cuda = device.type == "cuda"
-        self.mixed = cuda or recipe.bfloat16
-        self.precision = torch.float16 if cuda and not torch.cuda.is_bf16_supported() else torch.bfloat16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
-        system = find_system(recipe.setting)
-        self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (system.mean, system.std))
-        known = images.labels[train] != UNKNOWN
-        ones, entries = (images.labels[train] == 1).sum(0), known.sum(0)
-        self.finding_weights = class_weights(
-            *(torch.tensor(count, device=device).double() for count in (ones, entries))
-        )
+        self.objective = Objective(recipe, network, self.head, images.labels[train], group)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.objective.precision == torch.float16)
         self.epoch = self.step = 0  # the next ones
         self.seconds = 0.0  # of training that is in the weights
         self._saved = time.monotonic()
@@ -197,20 +188,11 @@ class Trainer:
         self.optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         parts = self.recipe.accumulate * self.group.size
-        weights = self._class_weights(batch.labels)
+        weights = self.objective.class_weights(batch.labels)
         for part in batch.chunks(self.recipe.accumulate):
-            if part.inside is not None:
-                share = self._box_loss(part) / parts
-                loss += share.detach()
-            elif self.head is None:
-                share = self._loss(*self._training_outputs(part), weights) / parts
-                loss += share.detach()
-            else:
-                scores, features = self._forward_with_features(part.crops)
-                share = self._loss(scores, part.labels, weights) / parts
-                loss += share.detach()
-                share = share + self.recipe.auxiliary / parts * self.head.loss(features, part.traits.to(self.device))
-            self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+            share, auxiliary = self.objective.losses(part, weights)
+            loss += share.detach() / parts
+            self.scaler.scale((share + auxiliary) / parts).backward()  # type: ignore[no-untyped-call]
         self.group.sum_gradients(self.parameters)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -254,66 +236,16 @@ class Trainer:
         """Loss and mean AUC of the validation images' centre crops; the mean is over findings with both classes."""
         network = cast(CropNetwork, self.averaged.module).eval()
         total, scores, labels = 0.0, [], []
-        weights = self._class_weights(self.images.known_labels(self.val), shared=False)
+        weights = self.objective.class_weights(self.images.known_labels(self.val), shared=False)
         batches: Iterable[Batch] = self.images.validation(self.val, self.recipe.batch // self.recipe.accumulate)
         for batch in batches:
-            part = self._forward(network, batch.crops)
-            total += float(self._loss(part, batch.labels, weights)) * len(part)
+            part = self.objective.scores(network, batch.crops)
+            total += float(cross_entropy(part, batch.labels.to(part.device), weights)) * len(part)
             scores.append(part.cpu().numpy())
             labels.append(batch.labels.numpy())
         if not np.isfinite(total):
             return total, None
         return total / len(self.val), _mean_auc(np.concatenate(scores), np.concatenate(labels))
-
-    def _forward(self, network: CropNetwork, crops: Tensor) -> Tensor:
-        """From uint8 crops [B, H, W] to float32 logits [B, 14]."""
-        pixels = self._normalised(crops)
-        with self._autocast():
-            scores: Tensor = network(pixels)
-        return scores.float()
-
-    def _training_outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the network learns from a batch: float32 logits and labels, as `CropNetwork.training_outputs` says."""
-        pixels, labels = self._normalised(batch.crops), batch.labels.to(self.device)
-        with self._autocast():
-            scores, labels = self.network.training_outputs(pixels, labels)
-        return scores.float(), labels
-
-    def _box_loss(self, batch: Batch) -> Tensor:
-        """The loss of a batch with boxes (Li et al. 2018)."""
-        assert batch.inside is not None  # noqa: S101 - for the type checker
-        with self._autocast():
-            scores, patches = self.network.outputs_and_maps(self._normalised(batch.crops))
-        assert patches is not None  # noqa: S101 - for the type checker
-        labels, inside = batch.labels.to(self.device), batch.inside.to(self.device)
-        return box_cross_entropy(scores.float(), patches.float(), labels, inside, self.recipe.box_weight)
-
-    def _forward_with_features(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """From uint8 crops [B, H, W] to float32 logits [B, 14] and the features [B, channels, h, w] that give them."""
-        pixels, network = self._normalised(crops), self._pooled
-        with self._autocast():
-            features = network.activations(pixels)
-            scores: Tensor = network.pool(network.transfer(features))
-        return scores.float(), features
-
-    def _normalised(self, crops: Tensor) -> Tensor:
-        pixels = crops.to(self.device, non_blocking=True)[:, None].float() / 255
-        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.precision, enabled=self.mixed)
-
-    def _class_weights(self, labels: Tensor, *, shared: bool = True) -> ClassWeights | None:
-        """The weights for these labels [B, 14], together with those of the other processes if the batch is shared."""
-        if self.recipe.loss == "bce":
-            return None
-        if self.recipe.loss == "w-cel-finding":
-            return self.finding_weights
-        counts = torch.stack([labels.nansum(dtype=torch.float64), (~labels.isnan()).sum()]).to(self.device)
-        return class_weights(*(self.group.sum(counts) if shared else counts))
-
-    def _loss(self, scores: Tensor, labels: Tensor, weights: ClassWeights | None) -> Tensor:
-        return cross_entropy(scores, labels.to(self.device), weights)
 
     def _write(self, name: str, facts: dict[str, Any]) -> None:
         if not self.group.first:
@@ -379,11 +311,3 @@ def _has(labels: npt.NDArray[np.uint8], value: int) -> npt.NDArray[np.bool_]:
     """Which findings have this label in some image, [14]."""
     found: npt.NDArray[np.bool_] = (labels == value).any(0)
     return found
-
-
-def set_prior_bias(network: PooledMapsNetwork, labels: npt.NDArray[np.uint8]) -> None:
-    """Set the bias of the transfer layer so that constant maps give each finding its frequency in labels [N, 14]."""
-    frequency = known_labels(labels).nanmean(0).nan_to_num().clamp(0.5 / len(labels), 1 - 0.5 / len(labels))
-    bias = torch.logit(frequency) / (1 + network.pooling.alpha)
-    with torch.no_grad():
-        network.get_parameter("transfer.conv.bias").copy_(bias.repeat_interleave(network.transfer.maps_per_finding))

@@ -160,7 +160,7 @@ def test_the_weighted_loss_counts_over_the_whole_batch(tmp_path, parts):
     run.network.eval()
     examples = batch(run)
     with torch.no_grad():
-        p = torch.sigmoid(run._forward(run.network, examples.crops)).double().numpy()
+        p = torch.sigmoid(run.objective.scores(run.network, examples.crops)).double().numpy()
     y = examples.labels.numpy()
     expected = -(y * np.log(p) / y.mean() + (1 - y) * np.log(1 - p) / (1 - y).mean()).mean()
     before = run.network.prediction.bias.detach().clone()
@@ -178,7 +178,7 @@ def test_the_weighted_validation_loss_counts_over_all_validation_images(tmp_path
     loss, _ = run.validate()
     crops, y = torch.from_numpy(run.images.pixels[34:]), run.images.labels[34:].astype(float)
     with torch.no_grad():
-        p = torch.sigmoid(run._forward(run.network.eval(), crops)).double().numpy()
+        p = torch.sigmoid(run.objective.scores(run.network.eval(), crops)).double().numpy()
     expected = -(y * np.log(p) / y.mean() + (1 - y) * np.log(1 - p) / (1 - y).mean()).mean()
     assert loss == pytest.approx(expected, rel=1e-5)
 

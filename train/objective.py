@@ -1,0 +1,90 @@
+"""What a batch costs: the forward pass, in mixed precision where that is faster, and the loss that a recipe names."""
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cxr_trt.model.crop_network import CropNetwork
+from cxr_trt.model.network import PooledMapsNetwork
+from cxr_trt.systems import find_system
+from train.auxiliary import AuxiliaryHead
+from train.batches import Batch
+from train.data import UNKNOWN
+from train.group import Group
+from train.losses import ClassWeights, box_cross_entropy, class_weights, cross_entropy
+from train.recipe import Recipe
+
+
+class Objective:
+    """The losses of a recipe, for a network and its auxiliary head on the device of a group.
+
+    labels: uint8 [N, 14] of the training images, for weights that are counted over all of them.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: CropNetwork,
+        head: AuxiliaryHead | None,
+        labels: npt.NDArray[np.uint8],
+        group: Group,
+    ) -> None:
+        self.recipe, self.network, self.head, self.group, self.device = recipe, network, head, group, group.device
+        cuda = self.device.type == "cuda"
+        self.mixed = cuda or recipe.bfloat16
+        self.precision = torch.float16 if cuda and not torch.cuda.is_bf16_supported() else torch.bfloat16
+        system = find_system(recipe.setting)
+        self.mean, self.std = (torch.tensor(v, device=self.device)[:, None, None] for v in (system.mean, system.std))
+        counts = (labels == 1).sum(0), (labels != UNKNOWN).sum(0)
+        self.finding_weights = class_weights(*(torch.tensor(count, device=self.device).double() for count in counts))
+
+    def losses(self, batch: Batch, weights: ClassWeights | None) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and that of its auxiliary targets times the recipe's weight (0 without them)."""
+        nothing = torch.zeros((), device=self.device)
+        if batch.inside is not None:
+            return self._box_loss(batch, batch.inside), nothing
+        if self.head is None:
+            pixels, labels = self._normalised(batch.crops), batch.labels.to(self.device)
+            with self._autocast():
+                scores, labels = self.network.training_outputs(pixels, labels)
+            return cross_entropy(scores.float(), labels, weights), nothing
+        pixels, network = self._normalised(batch.crops), cast(PooledMapsNetwork, self.network)
+        with self._autocast():
+            features = network.activations(pixels)
+            scores = network.pool(network.transfer(features))
+        loss = cross_entropy(scores.float(), batch.labels.to(self.device), weights)
+        return loss, self.recipe.auxiliary * self.head.loss(features, batch.traits.to(self.device))
+
+    def scores(self, network: CropNetwork, crops: Tensor) -> Tensor:
+        """From uint8 crops [B, H, W] to float32 logits [B, 14] of a network, which can be an average of the own one."""
+        pixels = self._normalised(crops)
+        with self._autocast():
+            scores: Tensor = network(pixels)
+        return scores.float()
+
+    def class_weights(self, labels: Tensor, *, shared: bool = True) -> ClassWeights | None:
+        """The weights for these labels [B, 14], together with those of the other processes if the batch is shared."""
+        if self.recipe.loss == "bce":
+            return None
+        if self.recipe.loss == "w-cel-finding":
+            return self.finding_weights
+        counts = torch.stack([labels.nansum(dtype=torch.float64), (~labels.isnan()).sum()]).to(self.device)
+        return class_weights(*(self.group.sum(counts) if shared else counts))
+
+    def _box_loss(self, batch: Batch, inside: Tensor) -> Tensor:
+        """The loss of a batch with boxes (Li et al. 2018)."""
+        with self._autocast():
+            scores, patches = self.network.outputs_and_maps(self._normalised(batch.crops))
+        assert patches is not None  # noqa: S101 - for the type checker
+        labels, inside = batch.labels.to(self.device), inside.to(self.device)
+        return box_cross_entropy(scores.float(), patches.float(), labels, inside, self.recipe.box_weight)
+
+    def _normalised(self, crops: Tensor) -> Tensor:
+        pixels = crops.to(self.device, non_blocking=True)[:, None].float() / 255
+        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.mixed)
