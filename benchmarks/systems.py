@@ -33,7 +33,7 @@ from train.run import train_recipe
 PACKAGES = ("torch", "onnxruntime")
 BACKEND = "onnxruntime"
 BATCH = 16
-EPOCHS = 6  # of all stages together
+EPOCHS = 4  # of all stages together
 SCORED_AT_A_TIME = 30
 SIZES = {
     "paper": (112, 96),
