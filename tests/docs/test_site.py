@@ -11,6 +11,8 @@ from html.parser import HTMLParser
 import pytest
 from pages import FENCE, PAGES, ROOT, name
 
+from cxr_trt.cli import COMMANDS
+
 DOCS = ROOT / "docs"
 REQUESTS = {
     "script": "src",
@@ -183,6 +185,11 @@ def test_the_aucs_that_pages_name_are_those_of_the_evaluation():
     assert named["README.md"]
     assert {auc for aucs in named.values() for auc in aucs} == {mean}
     assert set(re.findall(r"(0\.\d{3}) to (0\.\d{3})", texts["README.md"])) == {(low, high)}
+
+
+def test_the_readme_names_every_command():
+    table = (ROOT / "README.md").read_text().split("\n## Commands\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"`cxr-trt ([a-z-]+)`", table)) == set(COMMANDS)
 
 
 def test_the_readme_is_short():
