@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +23,6 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxr_trt.errors import UsageError
-from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.model.checkpoint import save_checkpoint
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.network import PooledMapsNetwork
@@ -36,7 +34,6 @@ from train.batches import Batch, LabelledImages
 from train.boxes import grid_bytes
 from train.group import Group
 from train.log import Log
-from train.losses import cross_entropy
 from train.objective import Objective
 from train.optimizer import frozen_modules, make_optimizer, make_scheduler, parameter_groups
 from train.recipe import Recipe
@@ -203,7 +200,7 @@ class Trainer:
 
     def _end_epoch(self, log: Log) -> None:
         loss = float(self.loss_sum) / self.steps
-        val_loss, val_auc = self.validate() if self.group.first else (math.nan, None)
+        val_loss, val_auc = self._validate() if self.group.first else (math.nan, None)
         val_loss, shared_auc = self.group.from_first(val_loss, math.nan if val_auc is None else val_auc)
         val_auc = None if math.isnan(shared_auc) else shared_auc
         if not np.isfinite([loss, val_loss]).all():
@@ -231,21 +228,9 @@ class Trainer:
         )
         log.curves(self.epoch * self.steps, epoch_loss=loss, val_loss=val_loss, val_mean_auc=val_auc, rate=rate)
 
-    @torch.no_grad()
-    def validate(self) -> tuple[float, float | None]:
-        """Loss and mean AUC of the validation images' centre crops; the mean is over findings with both classes."""
+    def _validate(self) -> tuple[float, float | None]:
         network = cast(CropNetwork, self.averaged.module).eval()
-        total, scores, labels = 0.0, [], []
-        weights = self.objective.class_weights(self.images.known_labels(self.val), shared=False)
-        batches: Iterable[Batch] = self.images.validation(self.val, self.recipe.batch // self.recipe.accumulate)
-        for batch in batches:
-            part = self.objective.scores(network, batch.crops)
-            total += float(cross_entropy(part, batch.labels.to(part.device), weights)) * len(part)
-            scores.append(part.cpu().numpy())
-            labels.append(batch.labels.numpy())
-        if not np.isfinite(total):
-            return total, None
-        return total / len(self.val), _mean_auc(np.concatenate(scores), np.concatenate(labels))
+        return self.objective.validate(network, self.images, self.val)
 
     def _write(self, name: str, facts: dict[str, Any]) -> None:
         if not self.group.first:
@@ -294,17 +279,6 @@ class Trainer:
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.loss_sum += state["loss_sum"]
-
-
-def _mean_auc(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.float32]) -> float | None:
-    """The mean over the findings that have both classes among their known labels."""
-    areas = [
-        evaluate(["finding"], column[known, None], truth[known, None], np.arange(known.sum()), resamples=0).mean_auc
-        for column, truth in zip(scores.T, labels.T, strict=True)
-        if (known := ~np.isnan(truth)).any()
-    ]
-    defined = [area for area in areas if area is not None]
-    return float(np.mean(defined)) if defined else None
 
 
 def _has(labels: npt.NDArray[np.uint8], value: int) -> npt.NDArray[np.bool_]:

@@ -7,11 +7,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.network import PooledMapsNetwork
 from cxr_trt.systems import find_system
 from train.auxiliary import AuxiliaryHead
-from train.batches import Batch
+from train.batches import Batch, LabelledImages
 from train.data import UNKNOWN
 from train.group import Group
 from train.losses import ClassWeights, box_cross_entropy, class_weights, cross_entropy
@@ -65,6 +66,25 @@ class Objective:
             scores: Tensor = network(pixels)
         return scores.float()
 
+    @torch.no_grad()
+    def validate(
+        self, network: CropNetwork, images: LabelledImages, rows: npt.NDArray[np.int64]
+    ) -> tuple[float, float | None]:
+        """Loss and mean AUC of a network for the centre crops of images; the mean is over findings with both classes.
+
+        The mean AUC is None if there is no such finding, or the loss is not finite.
+        """
+        total, scores, labels = 0.0, [], []
+        weights = self.class_weights(images.known_labels(rows), shared=False)
+        for batch in images.validation(rows, self.recipe.batch // self.recipe.accumulate):
+            part = self.scores(network, batch.crops)
+            total += float(cross_entropy(part, batch.labels.to(self.device), weights)) * len(part)
+            scores.append(part.cpu().numpy())
+            labels.append(batch.labels.numpy())
+        if not np.isfinite(total):
+            return total, None
+        return total / len(rows), _mean_auc(np.concatenate(scores), np.concatenate(labels))
+
     def class_weights(self, labels: Tensor, *, shared: bool = True) -> ClassWeights | None:
         """The weights for these labels [B, 14], together with those of the other processes if the batch is shared."""
         if self.recipe.loss == "bce":
@@ -88,3 +108,14 @@ class Objective:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision, enabled=self.mixed)
+
+
+def _mean_auc(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.float32]) -> float | None:
+    """The mean over the findings that have both classes among their known labels."""
+    areas = [
+        evaluate(["finding"], column[known, None], truth[known, None], np.arange(known.sum()), resamples=0).mean_auc
+        for column, truth in zip(scores.T, labels.T, strict=True)
+        if (known := ~np.isnan(truth)).any()
+    ]
+    defined = [area for area in areas if area is not None]
+    return float(np.mean(defined)) if defined else None

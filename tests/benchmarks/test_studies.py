@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from benchmarks import faults, fuzzing, hostile_inputs
+from benchmarks import fuzzing
 from benchmarks.study import ROOT
+from benchmarks.tools import faults, hostile_files
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +32,11 @@ def hostile(study):
     return result["outcomes"]
 
 
-@pytest.mark.parametrize("title", hostile_inputs.CASES)
+@pytest.mark.parametrize("title", hostile_files.CASES)
 def test_a_hostile_file_is_one_row(hostile, title):
-    expected = hostile_inputs.CASES[title][2]
+    expected = hostile_files.CASES[title][2]
     assert expected in hostile[title]
-    assert hostile[title].startswith("scored, " if expected == hostile_inputs.SCORED else "error row: ")
+    assert hostile[title].startswith("scored, " if expected == hostile_files.SCORED else "error row: ")
 
 
 def test_pictures_are_those_of_the_plain_file(hostile):

@@ -175,7 +175,7 @@ def test_the_weighted_validation_loss_counts_over_all_validation_images(tmp_path
     run = trainer(tmp_path, size=64, setting="alexnet-max", loss="w-cel", images=40, batch=32, accumulate=16)
     run.val = np.arange(34, 40)  # in parts of two
     run.images.labels[34:38] = 0
-    loss, _ = run.validate()
+    loss, _ = run.objective.validate(run.averaged.module.eval(), run.images, run.val)
     crops, y = torch.from_numpy(run.images.pixels[34:]), run.images.labels[34:].astype(float)
     with torch.no_grad():
         p = torch.sigmoid(run.objective.scores(run.network.eval(), crops)).double().numpy()
@@ -356,7 +356,7 @@ def test_only_a_better_validation_loss_replaces_the_best(tmp_path, monkeypatch):
     run = trainer(tmp_path, setting="chexnet", epochs=3)
     monkeypatch.setattr(run, "update", lambda batch: torch.tensor(1.0))
     losses = iter([0.7, 0.6, 0.65])
-    monkeypatch.setattr(run, "validate", lambda: (next(losses), None))
+    monkeypatch.setattr(run.objective, "validate", lambda *_: (next(losses), None))
     run.run()
     assert training_facts(tmp_path / "best.safetensors")["epoch"] == 2
     assert training_facts(tmp_path / "last.safetensors")["val_loss"] == 0.65
