@@ -51,7 +51,7 @@ def test_every_name_is_a_command_that_explains_itself(cli, name):
 def test_an_unknown_command_is_one_sentence(cli):
     result = cli("scroe")
     assert result.exit_code == 2
-    assert "No such command 'scroe'" in result.stderr
+    assert "No such command 'scroe'. Did you mean 'score'?" in result.stderr
 
 
 def requirements(extra=""):
