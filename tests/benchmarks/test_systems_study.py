@@ -1,6 +1,7 @@
 """The study of systems: its recipes are those of the systems but for their size, and it runs from images to page."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -38,7 +39,7 @@ def test_the_headline_says_which_learned_and_which_were_not_measured():
 
 
 @pytest.mark.slow
-def test_a_few_images_from_training_to_page(cxr14, tmp_path):
+def test_a_few_images_from_training_to_page(cxr14, tmp_path, monkeypatch):
     def run(*names):
         only = [part for name in names for part in ("--only", name)]
         trial = ["--epochs", 3, "--limit", 32, "--resamples", 20, "--folder", tmp_path / "kept", "--output", tmp_path]
@@ -46,6 +47,8 @@ def test_a_few_images_from_training_to_page(cxr14, tmp_path):
         assert done.exit_code == 0, done.output
         return json.loads((tmp_path / "systems.json").read_text()), (tmp_path / "systems.md").read_text()
 
+    monkeypatch.setattr(systems, "RESULTS", tmp_path)
+    (tmp_path / "systems.json").write_text('{"systems": {}}')
     result, page = run("yao2017-b2")
     first = result["systems"]["yao2017-b2"]
     assert result["images"] == {"train": 32, "val": 32, "test": 32}
@@ -54,10 +57,14 @@ def test_a_few_images_from_training_to_page(cxr14, tmp_path):
     assert result["systems"]["yao2017-a"] is None
     assert "| `yao2017-a` | 128 | not measured |" in page
 
-    kept = tmp_path / "kept" / "yao2017-b2" / "scores.json"
-    before = kept.stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "kept")  # what the result has is not trained again
     result, page = run("yao2017-a")
-    assert kept.stat().st_mtime_ns == before
+    assert not (tmp_path / "kept" / "yao2017-b2").exists()
     assert result["systems"]["yao2017-b2"] == first
     assert result["systems"]["yao2017-a"] is not None
+    kept = tmp_path / "kept" / "yao2017-a" / "scores.json"
+    before = kept.stat().st_mtime_ns
+    (tmp_path / "systems.json").write_text('{"systems": {}}')
+    assert run("yao2017-a")[0]["systems"]["yao2017-a"] == result["systems"]["yao2017-a"]
+    assert kept.stat().st_mtime_ns == before
     assert "0.5" in page
