@@ -120,7 +120,7 @@ train-demo: .venv/dev
 	$(BIN)/cxr-trt build-engine cxr_trt/models/demo.onnx --output $(TRAINED)/demo.cxr --overwrite
 	$(BIN)/cxr-trt score $(TRAINED)/test/images --engine $(TRAINED)/demo.cxr --output $(TRAINED)/scores.csv --overwrite
 	$(BIN)/cxr-trt evaluate $(TRAINED)/scores.csv $(TRAINED)/test/labels.csv --json cxr_trt/models/evaluation.json --overwrite
-	$(BIN)/python -m train.card cxr_trt/models/evaluation.json $(STRETCHES) > cxr_trt/models/MODEL_CARD.md
+	$(BIN)/python -m train.card demo.onnx cxr_trt/models/evaluation.json $(STRETCHES) > cxr_trt/models/MODEL_CARD.md
 
 # One of the published AUCs, from NIH's files to the number; days on a GPU.
 # make reproduce RECIPE=paper NIH=folder IMAGENET=densenet121-a639ec97.pth

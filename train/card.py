@@ -1,6 +1,6 @@
-"""Write the model card of the shipped model, from the headers of its checkpoints and from its evaluation.
+"""Write the model card of a shipped model, from the headers of its checkpoints and from its evaluation.
 
-python -m train.card evaluation.json 1/last.safetensors 2/last.safetensors 3/last.safetensors > MODEL_CARD.md
+python -m train.card demo.onnx evaluation.json 1/last.safetensors 2/last.safetensors 3/last.safetensors > MODEL_CARD.md
 """
 
 import datetime
@@ -13,25 +13,27 @@ from safetensors import safe_open
 
 from cxr_trt.markdown import markdown_table
 from cxr_trt.model.weights_file import HEADER_KEY
+from cxr_trt.systems import find_system
+from cxr_trt.words import quantity
 
 CARD_TEMPLATE = """\
-# Model card: demo.onnx
+# Model card: {model}
 
 **A demonstration. Research use only; not a medical device.** This model shows that training, export, engines and heat
 maps work together on real X-rays. Do not use it for diagnosis, for triage, to label data, or as a baseline.
 
 | | |
 |---|---|
-| network | DenseNet-121 with squeeze-and-excitation, 12 class maps per finding, max-min pooling (k = 1, alpha = 0.7) |
-| input | a frontal chest X-ray, stretched to 512 x 512, grey; ten crops of 448, probabilities averaged |
+| network | {network} |
+| input | a frontal chest X-ray, stretched to {image} x {image}, grey; ten crops of {crop}, probabilities averaged |
 | output | probabilities of the 14 findings of ChestX-ray14, not calibrated; class maps |
-| weights | trained from random initialisation, {date}; kernels and matrices stored as float16 |
+| weights | trained from {start}, {date}; kernels and matrices stored as float16 |
 | training data | {train:,} images of ChestX-ray14 (NIH Clinical Center; Wang et al., CVPR 2017), \
 {val} for validation: a subset of the official training side, enriched for findings, \
 from three re-distributions as 512-pixel JPEG |
 | labels | extracted from reports by NIH's software, so noisy; view, sex and age were auxiliary targets in training |
-| training | {hours:.1f} hours on {threads} threads of a CPU, in {stretches} stretches (below) |
-| made by | `make train-demo` |
+| training | {hours:.1f} hours on {threads} threads of a CPU, in {stretches} (below) |
+| made by | `make {target}` |
 
 ## How good it is
 
@@ -46,7 +48,7 @@ cannot be compared with an AUC on the whole official test set, where the paper's
 
 ## Limits
 
-- One fortieth of the paper's training images, and no ImageNet initialisation.
+- One fortieth of the paper's training images: [what more of them would bring](../../docs/studies/learning-curve.md).
 - In these data many findings go along with the view position, which the network sees easily, and with the source of
   the image. A good part of the AUC can come from that rather than from pathology.
 - The images are from one hospital and mostly of adults; nothing is known about others.
@@ -58,19 +60,30 @@ cannot be compared with an AUC on the whole official test set, where the paper's
 
 
 @click.command()
+@click.argument("model")
 @click.argument("evaluation", type=click.Path(path_type=Path))
 @click.argument("checkpoints", type=click.Path(path_type=Path), nargs=-1, required=True)
-def main(evaluation: Path, checkpoints: tuple[Path, ...]) -> None:
-    """Print the card of the model that the last of CHECKPOINTS became, given `cxr-trt evaluate --json`."""
+@click.option("--start", default="random initialisation", help="What weights the first of CHECKPOINTS started from.")
+@click.option("--target", default="train-demo", help="The target of the Makefile that makes the model.")
+def main(model: str, evaluation: Path, checkpoints: tuple[Path, ...], start: str, target: str) -> None:
+    """Print the card of MODEL, which the last of CHECKPOINTS became, given `cxr-trt evaluate --json`."""
     result = json.loads(evaluation.read_text(encoding="utf-8"))
     stretches = [_training(path) for path in checkpoints]
+    recipe = stretches[-1]["recipe"]
+    system = find_system(recipe["setting"])
     text = CARD_TEMPLATE.format(
+        model=model,
+        network=f"{system.title}: {system.settings[recipe['setting']]}",
+        image=recipe["image_size"],
+        crop=recipe["crop_size"],
+        start=start,
+        target=target,
         date=datetime.date.fromtimestamp(checkpoints[-1].stat().st_mtime),
         train=stretches[-1]["images"]["train"],
         val=stretches[-1]["images"]["val"],
         hours=sum(stretch["hours"] for stretch in stretches),
         threads=stretches[-1]["threads"],
-        stretches=len(stretches),
+        stretches=quantity(len(stretches), "run"),
         mean=result["mean_auc"],
         low=result["mean_low"],
         high=result["mean_high"],

@@ -12,11 +12,12 @@ from cxr_trt.evaluate.auc import evaluate, to_json
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.findings import FINDINGS
 from cxr_trt.model.checkpoint import save_checkpoint
+from cxr_trt.systems.edge import EDGE
 from train import card, publish
 
 
 def training(crop, hours):
-    recipe = {"crop_size": crop, "image_size": crop + 64}
+    recipe = {"setting": "edge", "crop_size": crop, "image_size": crop + 64}
     facts = {"epoch": 3, "val_loss": 0.2, "val_mean_auc": 0.61, "hours": hours, "threads": 2, "recipe": recipe}
     return {**facts, "images": {"train": 1868, "val": 319}}
 
@@ -29,15 +30,33 @@ def test_the_card_states_the_measured_areas_and_the_hours(network, tmp_path):
     for crop, hours in ((128, 1.5), (448, 4.25)):
         save_checkpoint(network, tmp_path / f"{crop}.safetensors", weights="trained", training=training(crop, hours))
     paths = [tmp_path / name for name in ("auc.json", "128.safetensors", "448.safetensors")]
-    text = CliRunner().invoke(card.main, [*map(str, paths)], catch_exceptions=False).stdout
+    arguments = ["edge.onnx", *map(str, paths), "--start", "weights of a friend", "--target", "train-edge"]
+    text = CliRunner().invoke(card.main, arguments, catch_exceptions=False).stdout
+    assert text.startswith("# Model card: edge.onnx\n")
+    assert "| network | EfficientNet-Lite, head of Yan et al. 2018: EfficientNet-Lite0, 12 maps per finding" in text
+    assert "stretched to 512 x 512, grey; ten crops of 448" in text
+    assert "trained from weights of a friend" in text
+    assert "`make train-edge`" in text
     assert "Research use only; not a medical device" in text
     assert f"Mean AUC **{result['mean_auc']:.3f}** ({result['mean_low']:.3f} to {result['mean_high']:.3f})" in text
     assert "1,868 images" in text
-    assert "5.8 hours on 2 threads of a CPU, in 2 stretches" in text
+    assert "5.8 hours on 2 threads of a CPU, in 2 runs" in text
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "to" in line]
     areas = {row[0].removeprefix("| "): row[2] for row in rows if row[0].removeprefix("| ") in FINDINGS}
     assert areas == {name: f"{area['auc']:.3f}" for name, area in result["findings"].items()}
     assert "| 448 of 512 | 3 | 4.2 | 0.2000 | 0.610 |" in text
+
+
+@pytest.mark.slow
+def test_a_published_network_of_another_system_keeps_its_sizes(tmp_path):
+    pytest.importorskip("timm", reason="needs pip install timm")
+    torch.manual_seed(0)
+    save_checkpoint(EDGE.build("edge"), tmp_path / "best.safetensors", weights="trained", setting="edge")
+    arguments = [str(tmp_path / name) for name in ("best.safetensors", "edge.onnx")]
+    CliRunner().invoke(publish.main, arguments, catch_exceptions=False)
+    graph = ScoringGraph.load(tmp_path / "edge.onnx")
+    assert (graph.info.weights, graph.spec.views) == ("demonstration", "ten-crop")
+    assert (graph.spec.image_size.height, graph.spec.crop_size.height) == (EDGE.image_size, EDGE.crop_size)
 
 
 @pytest.mark.slow
