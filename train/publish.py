@@ -7,8 +7,10 @@ import tempfile
 from pathlib import Path
 
 import click
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 
 from cxr_trt.export.from_checkpoint import export_checkpoint
 from cxr_trt.export.storage import pack
@@ -32,8 +34,18 @@ def main(checkpoint: Path, model: Path) -> None:
         sizes = loaded.spec.image_size.height, loaded.spec.crop_size.height
         save_checkpoint(loaded.network, rounded, weights="demonstration", setting=setting, sizes=sizes)
         exported = export_checkpoint(rounded, view_set="ten-crop")
-    onnx.save(pack(exported.graph.model), model)
-    click.echo(f"{model}: {model.stat().st_size / 1e6:.1f} MB, agrees with PyTorch to {exported.difference:.1e}")
+    graph = exported.graph.model
+    _round(graph)
+    onnx.save(pack(graph), model)
+    click.echo(f"{model}: {model.stat().st_size / 1e6:.1f} MB, agreed with PyTorch to {exported.difference:.1e}")
+
+
+def _round(model: onnx.ModelProto) -> None:
+    """Round float32 matrices and kernels to float16 again: those that the export has folded batch norms into."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+            values = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
 if __name__ == "__main__":

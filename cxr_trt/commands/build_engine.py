@@ -139,9 +139,9 @@ def build_engine(
     view_set: ViewSet | None,
     overwrite: bool,
 ) -> None:
-    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx), another bundle, or `demo`.
+    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx), another bundle, `demo` or `edge`.
 
-    `demo` is the demonstration network that comes with cxr-trt.
+    `demo` and `edge` are the demonstration networks that come with cxr-trt: the paper's, and a light one.
 
     For fp16 and int8, the network's activations are measured first: for int8 on the X-rays of --calibrate, for fp16 on
     these or on built-in pictures.

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from cxr_trt.export.export import Export
     from cxr_trt.model.families import Library
 
-DEMO_NAME = "demo"
-DEMO_MODEL = Path(__file__).parents[1] / "models" / "demo.onnx"
-"""The demonstration network that comes with the package."""
+MODELS = Path(__file__).parents[1] / "models"
+SHIPPED = {"demo": MODELS / "demo.onnx", "edge": MODELS / "edge.onnx"}
+"""The demonstration networks that come with the package, by their names."""
 
 
 class BuildSource(NamedTuple):
@@ -42,8 +42,8 @@ def load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> 
     if source.suffix.lower() in CHECKPOINT_SUFFIXES:
         return BuildSource(export_and_verify(source, setting, view_set).graph, FLOAT32)
     plan = FLOAT32
-    if str(source) == DEMO_NAME and not source.exists():
-        source = DEMO_MODEL
+    if str(source) in SHIPPED and not source.exists():
+        source = SHIPPED[str(source)]
     if source.is_dir():
         if read_manifest(source).precision != "fp32":
             plan = PrecisionPlan.from_json((source / PRECISION_FILE).read_text())

@@ -278,7 +278,7 @@ def built(tmp_path_factory):
 def test_the_commands_of_a_page_run_in_order(page, inputs, built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inputs.make(DEMO, tmp_path)
-    monkeypatch.setattr(sources, "DEMO_MODEL", tmp_path / DEMO)  # `build-engine demo`, for smaller images
+    monkeypatch.setitem(sources.SHIPPED, "demo", tmp_path / DEMO)  # `build-engine demo`, for smaller images
     words = [named_and_made(step) for step in steps(page)]
     made = {word for _, step_made in words for word in step_made}
     for word in [word for named, _ in words for word in named if word not in made]:

@@ -187,6 +187,17 @@ def test_the_aucs_that_pages_name_are_those_of_the_evaluation():
     assert set(re.findall(r"(0\.\d{3}) to (0\.\d{3})", texts["README.md"])) == {(low, high)}
 
 
+@pytest.mark.parametrize(
+    ("card", "evaluation"), [("MODEL_CARD.md", "evaluation.json"), ("EDGE_CARD.md", "edge-evaluation.json")]
+)
+def test_a_model_card_has_the_aucs_of_the_evaluation(card, evaluation):
+    models = ROOT / "cxr_trt" / "models"
+    text, measured = (models / card).read_text(), json.loads((models / evaluation).read_text())
+    assert f"Mean AUC **{measured['mean_auc']:.3f}** ({measured['mean_low']:.3f} to" in text
+    for finding, area in measured["findings"].items():
+        assert f"| {finding} | {area['positives']} | {area['auc']:.3f} |" in text
+
+
 def test_the_readme_names_every_command():
     table = (ROOT / "README.md").read_text().split("\n## Commands\n")[1].split("\n## ")[0]
     assert set(re.findall(r"`cxr-trt ([a-z-]+)`", table)) == set(COMMANDS)

@@ -23,7 +23,7 @@ def test_a_newcomer_gets_through(walk, cli, radiographs, cheap_bundle, network, 
     monkeypatch.chdir(tmp_path)
     inputs = Inputs(radiographs, cheap_bundle, network)
     inputs.make("cxr_trt/models/demo.onnx", tmp_path)
-    monkeypatch.setattr(sources, "DEMO_MODEL", tmp_path / "cxr_trt/models/demo.onnx")
+    monkeypatch.setitem(sources.SHIPPED, "demo", tmp_path / "cxr_trt/models/demo.onnx")
     said = {}
     made = {
         words[i + 1]
