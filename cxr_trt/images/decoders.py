@@ -14,10 +14,11 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ from cxr_trt.views import Size
 READING_THREADS = 16  # for object storage: requests take long, but little of a processor
 SECRET_NAMES = re.compile(r"^(AWS|AZURE|GOOGLE|CLOUDSDK|RAY)_|SECRET|TOKEN|PASSWORD|CREDENTIAL|_KEY")
 ANSWER_HEAD = struct.Struct("<II")  # an answer starts with the lengths of its JSON and its pixels, which follow
+READY = b"ready\0\0\0"  # from a process that may be sent a request: at its start, and shortly before each answer
 MAX_FACTS_BYTES = 1 << 16  # of an answer's JSON
 PIPE_BYTES = 1 << 20  # so that an answer fits, and the process need not wait for its reader
 MAX_THREADS = 8  # of one process: each takes address space of its limit
@@ -86,6 +88,9 @@ class Request:
 class Decoders(Closing):
     """A pool of at most `workers` decoding processes, with threads that wait for them; a context manager.
 
+    A process gets its next request shortly before it answers the last one, so that it never waits. If it dies, only the
+    file that it was at is blamed; the next one goes to another process.
+
     `size` is that of the images; a number stands for a square. `picture` is the longest side of an answer's picture in
     pixels; 0 means no picture. `identities` is whether answers say whose X-ray a DICOM file is. `spares` are processes
     that were started for as many workers and the same limits.
@@ -109,10 +114,10 @@ class Decoders(Closing):
         self.workers = workers
         self._wanted = _Wanted(Size.of(size), fit, picture, identities)
         self._limits, self._threads_each, self._spares = limits, _threads_each(workers), spares
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(2 * workers, thread_name_prefix="decode")  # half of them send, half read
         self._readers = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="read")
-        self._lock = threading.Lock()
-        self._idle: list[_Process] = []
+        self._changed = threading.Condition()  # for the three below
+        self._free: deque[_Process] = deque()  # may be sent a request
         self._all: set[_Process] = set()
         self._closed = False
 
@@ -141,13 +146,14 @@ class Decoders(Closing):
 
     def close(self) -> None:
         """Stop at once, even while files are being decoded."""
-        with self._lock:
+        with self._changed:
             self._closed = True
             for process in self._all:
                 process.kill()
+            self._changed.notify_all()
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._threads.shutdown(wait=True, cancel_futures=True)
-        with self._lock:  # a thread that Ctrl-C hit while it was being started may still be at work
+        with self._changed:  # a thread that Ctrl-C hit while it was being started may still be at work
             processes = tuple(self._all)
         for process in processes:
             process.end()
@@ -158,20 +164,19 @@ class Decoders(Closing):
             data = content.result() if content else None
         except ImageError as error:
             return Answer(error=str(error))
-        for _ in range(2):
+        failures = 0
+        while failures < 2:
             process = self._take()
             try:
                 with nvtx_range("decode"):
-                    answer = process.ask(request, self._wanted, data)
+                    return process.ask(request, self._wanted, data, partial(self._release, process))
+            except _DiedBeforeError:
+                continue
             except (EOFError, OSError, ValueError, TypeError):
-                process.end()
-                with self._lock:
-                    self._all.discard(process)
+                failures += 1
+                self._end(process)
                 if process.exit_code == -signal.SIGALRM:
                     break
-            else:
-                self._idle.append(process)
-                return answer
         if not process.is_ready:
             raise BackendError(f"no decoding process can be started ({_cause(process.exit_code)}); see above")
         if process.exit_code == -signal.SIGALRM:
@@ -179,15 +184,31 @@ class Decoders(Closing):
         return Answer(error=f"the decoder failed ({_cause(process.exit_code)}); export the image again")
 
     def _take(self) -> "_Process":
-        with self._lock:
-            if self._closed:
-                raise EOFError
-            if self._idle:
-                return self._idle.pop()
-            process = self._spares.take() if self._spares else None
-            process = process or _Process(self._limits, self._threads_each)
-            self._all.add(process)
-            return process
+        """A process that may be sent a request: a free one, or else a new one, or else the next that becomes free."""
+        with self._changed:
+            while not self._closed:
+                if self._free:
+                    return self._free.popleft()
+                if len(self._all) < self.workers:
+                    process = self._spares.take() if self._spares else None
+                    process = process or _Process(self._limits, self._threads_each)
+                    self._all.add(process)
+                    return process
+                self._changed.wait()
+            raise EOFError
+
+    def _release(self, process: "_Process") -> None:
+        with self._changed:
+            self._free.append(process)
+            self._changed.notify()
+
+    def _end(self, process: "_Process") -> None:
+        process.end()
+        with self._changed:
+            self._all.discard(process)
+            with suppress(ValueError):
+                self._free.remove(process)
+            self._changed.notify()
 
 
 class Spares(Closing):
@@ -224,11 +245,17 @@ class _Wanted(NamedTuple):
     identities: bool
 
 
+class _DiedBeforeError(Exception):
+    """A process failed at an earlier file, before it came to this one."""
+
+
 class _Process:
     """One decoding process, see `cxr_trt.images.worker`. It ends when its standard input closes, so soon after us."""
 
     def __init__(self, limits: Limits, threads: int, *, dicom: bool = False) -> None:
         self.is_ready = False
+        self._has_failed = False
+        self._reading = threading.Lock()  # held by the thread whose answer is next
         arguments = [str(limits.memory), str(limits.seconds), str(threads), str(int(dicom))]
         self._process = subprocess.Popen(  # noqa: S603 - our own code
             [sys.executable, "-c", WORKER_CODE.format(path=sys.path), *arguments],
@@ -250,15 +277,27 @@ class _Process:
     def exit_code(self) -> int | None:
         return self._process.returncode
 
-    def ask(self, request: Request, wanted: _Wanted, data: bytes | None = None) -> Answer:
+    def ask(self, request: Request, wanted: _Wanted, data: bytes | None, on_ready: Callable[[], None]) -> Answer:
         """Send a request, with the content of a file that the process cannot read itself, and wait for the answer.
 
-        Raises EOFError, OSError, ValueError or TypeError if the process died or its answer is not valid.
+        `on_ready` is called shortly before: then another thread may ask the process.
+
+        Raises EOFError, OSError, ValueError or TypeError if the process died or its answer is not valid, and
+        _DiedBeforeError if that happened to the request before.
         """
+        with suppress(OSError, ValueError):  # from a process that died, which the missing answer tells
+            self._send(request, wanted, data)
+        with self._reading:
+            if self._has_failed:
+                raise _DiedBeforeError
+            try:
+                return self._answer(request, wanted, on_ready)
+            except BaseException:
+                self._has_failed = True
+                raise
+
+    def _send(self, request: Request, wanted: _Wanted, data: bytes | None) -> None:
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
-        if not self.is_ready:
-            self._read(0)
-            self.is_ready = True
         length = None if data is None else len(data)
         message = {
             "path": str(request.source.path),
@@ -269,6 +308,13 @@ class _Process:
         self._process.stdin.write(json.dumps(message).encode() + b"\n")
         self._process.stdin.write(data or b"")
         self._process.stdin.flush()
+
+    def _answer(self, request: Request, wanted: _Wanted, on_ready: Callable[[], None]) -> Answer:
+        if not self.is_ready:
+            self._read_ready()
+            self.is_ready = True
+        self._read_ready()
+        on_ready()
         size = wanted.size
         facts, pixels = self._read(size.height * size.width + min(wanted.picture**2, MAX_PIXELS))
         height, width = facts.pop("picture", (0, 0))
@@ -294,6 +340,11 @@ class _Process:
         self.kill()
         with suppress(OSError):  # from flushing a request that the process can no longer read
             self._process.__exit__(None, None, None)
+
+    def _read_ready(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101
+        if self._process.stdout.read(len(READY)) != READY:
+            raise EOFError
 
     def _read(self, max_pixels: int) -> tuple[dict[str, Any], bytes]:
         assert self._process.stdout is not None  # noqa: S101
