@@ -26,7 +26,7 @@ import cxr_trt.images.raster  # noqa: F401 - imported before the limits apply; p
 from cxr_trt.errors import ImageError, NoImageError
 from cxr_trt.images import decode
 from cxr_trt.images.checks import picture_doubts
-from cxr_trt.images.decoders import ANSWER_HEAD, READY
+from cxr_trt.images.decoder_process import ANSWER_HEAD, READY
 from cxr_trt.images.load import read_file
 from cxr_trt.images.preprocess import Fit, preprocess
 from cxr_trt.memory import keep_freed_memory
@@ -108,7 +108,7 @@ def answer(
         on_decoded: called when what remains takes little time.
 
     Returns:
-        Facts about the file, named as in `cxr_trt.images.decoders.Answer`, and pixels: first of the image, uint8
+        Facts about the file, named as in `cxr_trt.images.decoder_process.Answer`, and pixels: first of the image, uint8
         [height, width], then of the picture, uint8 with the shape that the fact `picture` gives. There are no pixels if
         there is an error or the content is known.
     """

@@ -16,7 +16,8 @@ from seeds import content, radiograph
 
 from cxr_trt.errors import BackendError
 from cxr_trt.images import decoders as decoders_module
-from cxr_trt.images.decoders import WORKER_CODE, Decoders, Limits, Request, Spares
+from cxr_trt.images.decoder_process import WORKER_CODE
+from cxr_trt.images.decoders import Decoders, Limits, Request, Spares
 from cxr_trt.images.files import find_files
 
 LIMITS = Limits(seconds=30)
@@ -224,7 +225,7 @@ def test_a_file_that_always_crashes_its_decoder_costs_one_row(tmp_path, monkeypa
     (tmp_path / "b.png").write_bytes(b"crash")
     (tmp_path / "c.png").write_bytes(picture(1))
     first, rest = WORKER_CODE.split("; from", 1)
-    monkeypatch.setattr("cxr_trt.images.decoders.WORKER_CODE", f"{first}\n{CRASH}\nfrom{rest}")
+    monkeypatch.setattr("cxr_trt.images.decoder_process.WORKER_CODE", f"{first}\n{CRASH}\nfrom{rest}")
     found = answers(tmp_path)
     assert found["b.png"].error == "the decoder failed (SIGSEGV); export the image again"
     assert found["a.png"].image is not None
@@ -245,7 +246,9 @@ worker.preprocess = preprocess
 def plant_after_decoding(monkeypatch, act):
     """Have processes do something between decoding and answering, for pictures of 3 x 5 pixels, once more is asked."""
     first, rest = WORKER_CODE.split("; from", 1)
-    monkeypatch.setattr("cxr_trt.images.decoders.WORKER_CODE", f"{first}\n{AFTER_DECODING.format(act=act)}\nfrom{rest}")
+    monkeypatch.setattr(
+        "cxr_trt.images.decoder_process.WORKER_CODE", f"{first}\n{AFTER_DECODING.format(act=act)}\nfrom{rest}"
+    )
 
 
 @pytest.fixture
@@ -301,7 +304,7 @@ def test_an_answer_that_makes_no_sense_is_a_failure(tmp_path, monkeypatch, reply
     first, rest = WORKER_CODE.split("; from", 1)
     planted = f"import cxr_trt.images.worker as worker; worker.answer = lambda *_: ({reply})"
     planted = planted.replace("{", "{{").replace("}", "}}")  # WORKER_CODE is a format
-    monkeypatch.setattr("cxr_trt.images.decoders.WORKER_CODE", f"{first}\n{planted}\nfrom{rest}")
+    monkeypatch.setattr("cxr_trt.images.decoder_process.WORKER_CODE", f"{first}\n{planted}\nfrom{rest}")
     assert answers(tmp_path)["a.png"].error.startswith("the decoder failed")
 
 
