@@ -210,17 +210,9 @@ def _engines_table(result: Result) -> str:
     rows = []
     for label, own in result["engines"].items():
         (taken, limit), peaks = _sums(own), result["peaks"][_precision(label)]
-        rows.append(
-            (
-                label,
-                f"{1000 * statistics.median(own['seconds']):.0f}",
-                f"{1000 * taken:.0f}",
-                f"{1000 * limit:.0f}",
-                f"{taken / limit:.2f}",
-                f"{peaks['multiplications'] / 1e9:.0f} G/s",
-                f"{peaks['bandwidth'] / 1e9:.1f} GB/s",
-            )
-        )
+        times = (statistics.median(own["seconds"]), taken, limit)
+        rates = f"{peaks['multiplications'] / 1e9:.0f} G/s", f"{peaks['bandwidth'] / 1e9:.1f} GB/s"
+        rows.append((label, *(f"{1000 * value:.0f}" for value in times), f"{taken / limit:.2f}", *rates))
     columns = ("engine", "ms per X-ray", "ms of its layers", "ms at the limits", "times the limit")
     return markdown_table((*columns, "reached by a matrix product", "by a copy"), rows)
 

@@ -93,8 +93,12 @@ def test_features_in_int8_are_near_those_in_float32(graph, image):
     assert 0 < np.abs(exact - rounded).max() < 0.05
 
 
-def test_a_small_study_from_engines_to_page(graph, image, plan8):
-    result = json.loads(json.dumps(cpu_limits.study(graph, plan8, image, rounds=2)))
+@pytest.fixture(scope="module")
+def result(graph, image, plan8):
+    return json.loads(json.dumps(cpu_limits.study(graph, plan8, image, rounds=2)))
+
+
+def test_a_small_study_from_engines_to_page(result):
     assert result["precisions"] == list(BACKEND.precisions)
     assert len(result["tried"]) == 5
     assert all(0 <= own["moved"] < 1 and own["times_faster"] > 0 for own in result["tried"])
@@ -106,11 +110,9 @@ def test_a_small_study_from_engines_to_page(graph, image, plan8):
     assert ("There are no rows in bf16" in text) == ("bf16" not in BACKEND.precisions)
 
 
-def test_the_page_says_what_was_missed_by_the_committed_benchmark(graph, image):
+def test_the_page_says_what_was_missed_by_the_committed_benchmark(result):
     compared = json.loads((RESULTS / "benchmark.json").read_text())
-    result = cpu_limits.study(graph, None, image, rounds=1)
     text = cpu_limits.page(result)
-    reached = cpu_limits._reached(compared)
-    for (label, peer, target), own in zip(cpu_limits.TARGETS, reached, strict=True):
+    for (label, peer, target), own in zip(cpu_limits.TARGETS, cpu_limits._reached(compared), strict=True):
         assert (f"- **{label}** misses {target:g} times {peer}" in text) == (own < target)
         assert f"| {label} | {peer} | {target:g} | {own:.2f} |" in text
