@@ -86,10 +86,10 @@ round. "could be" is how many times faster the layers of that engine would be he
 
 {verdict}
 
-## What was tried and did not pay
+## What was tried
 
-Measured in turn with the engines above; "moves" is the largest difference of a probability from that engine's on one
-X-ray.
+Measured in turn with the engines above, which do without it. What brings less than a twentieth does not pay; "moves" is
+the largest difference of a probability from that engine's on one X-ray.
 
 {tried}
 
