@@ -76,8 +76,9 @@ file of each step alone, in one thread, medians of {repeats} repeats:
 {parts}
 
 - **to grey**: what `cxr_trt.images.decode` does besides the decoder: headers, checks, and the two look-ups of DICOM.
-- **one process**: as in the table above. Request and picture move between processes, which is not in the sum; and where
-  a processor is idle, large files are hashed beside decoding and JPEG 2000 is decoded in two threads.
+- **one process**: as in the table above. Request and picture move between processes, which is not in the sum: the
+  request while the file before it is resized, so that the process does not wait for it. Where a processor is idle,
+  large files are hashed beside decoding and JPEG 2000 is decoded in two threads.
 - **reachable**: the library as a part of the sum, so what one thread that does all of this could reach.
 
 ## What limits the rest
