@@ -183,18 +183,21 @@ def _headline(result: Result) -> str:
     return f"**From files to table, ten crops: {seconds(BASELINE, 'files'):.2f} s per X-ray with PyTorch, {found}.**"
 
 
-def _ratios(result: Result) -> str:
+def own_precision_ratios(result: Result) -> dict[str, float]:
     """How many times as fast as plain OpenVINO in its own precision our engines are that are not float32."""
     rows = result["rows"]
     peer = rows[OWN_PRECISION]["engine"]["seconds"]
-    ratios = {
+    return {
         name.removeprefix("cxr-trt openvino, "): statistics.median(
             b / a for a, b in zip(own["engine"]["seconds"], peer, strict=True)
         )
         for name, own in rows.items()
         if name.startswith("cxr-trt") and name.endswith(("bf16", "int8"))
     }
-    return ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+
+
+def _ratios(result: Result) -> str:
+    return ", ".join(f"{name} {ratio:.2f}" for name, ratio in own_precision_ratios(result).items())
 
 
 def _gpu_part(result: Result) -> str:

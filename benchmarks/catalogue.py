@@ -46,6 +46,12 @@ _ALL = (
     Study(
         "rewrites", "What each rewrite of the graph brings on the CPU backends.", "the base dependencies", "5 minutes"
     ),
+    Study(
+        "cpu-limits",
+        "How near the layers of OpenVINO's engines come to what the processors can do, and what was tried.",
+        "an int8 engine of the shipped model, for its rows",
+        "3 minutes",
+    ),
     Study("sizes", "How large engines are in each precision.", "tensorrt-rtx for its rows", "2 minutes"),
     Study("heatmap-cost", "What heat maps add to the time of scoring.", "the base dependencies", "3 minutes"),
     Study(

@@ -134,7 +134,7 @@ def decode_cells(dataset: Dataset, syntax: UID, notes: list[str]) -> tuple[npt.N
         _check_jpeg2000(dataset, samples)
     elif syntax not in DECODER_PLUGINS or syntax in RLETransferSyntaxes:
         # The cells as they are: their bits are taken apart later, also where they are not those of Bits Stored.
-        overrides |= {"bits_stored": dataset.BitsAllocated, "pixel_representation": 0}
+        overrides |= {"bits_stored": dataset.BitsAllocated, "pixel_representation": 0, "view_only": samples == 1}
         stays_ybr = photometric == "YBR_FULL"
         if stays_ybr:
             overrides["photometric_interpretation"] = "RGB"  # for pydicom, which would convert it as if of all bits

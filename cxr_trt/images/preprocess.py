@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cxr_trt.errors import ImageError
+from cxr_trt.images.image import NO_GREY
 from cxr_trt.views import Size
 
 Fit = Literal["stretch", "pad", "center-crop"]
@@ -42,6 +44,10 @@ def preprocess(pixels: npt.NDArray[np.float32], size: Size | int, fit: Fit = "st
 
     Returns:
         uint8 [height, width].
+
+    Raises:
+        ImageError: a value that is not finite would reach the network. This is checked here because the result has far
+            fewer pixels than the X-ray, and an average with such a value is not finite either.
     """
     height, width = size = Size.of(size)
     rows, columns = pixels.shape
@@ -55,6 +61,8 @@ def preprocess(pixels: npt.NDArray[np.float32], size: Size | int, fit: Fit = "st
         resized = _resized(pixels[y : y + inner_rows, x : x + inner_columns], size)
     else:
         resized = _resized(pixels, size)
+    if not np.isfinite(resized.sum()):
+        raise ImageError(NO_GREY)
     np.rint(resized, out=resized)
     return np.clip(resized, 0, 255, out=resized).astype(np.uint8)
 

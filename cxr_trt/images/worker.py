@@ -12,7 +12,9 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +26,7 @@ import cxr_trt.images.raster  # noqa: F401 - imported before the limits apply; p
 from cxr_trt.errors import ImageError, NoImageError
 from cxr_trt.images import decode
 from cxr_trt.images.checks import picture_doubts
-from cxr_trt.images.decoders import ANSWER_HEAD
+from cxr_trt.images.decoder_process import ANSWER_HEAD, READY
 from cxr_trt.images.load import read_file
 from cxr_trt.images.preprocess import Fit, preprocess
 from cxr_trt.memory import keep_freed_memory
@@ -55,7 +57,7 @@ def main() -> None:
 def _serve(answers: BinaryIO, memory: int, seconds: float, hasher: Executor | None) -> None:
     if hasher:
         hasher.submit(int).result()  # starts its thread before the limits apply
-    _send(answers, {}, b"")  # tells the parent that all imports succeeded
+    _say_ready(answers)  # so all imports succeeded
     _restrict(memory)
     for line in sys.stdin.buffer:
         request = json.loads(line)
@@ -63,9 +65,24 @@ def _serve(answers: BinaryIO, memory: int, seconds: float, hasher: Executor | No
         signal.setitimer(signal.ITIMER_REAL, seconds)  # its SIGALRM ends the process, even inside a C library
         length = request["bytes"]
         file = Path(request["path"]) if length is None else sys.stdin.buffer.read(length)
-        facts, pixels = answer(file, known, size, request["fit"], request["picture"], request["identities"], hasher)
+        say_ready = _Once(partial(_say_ready, answers))
+        made = request["fit"], request["picture"], request["identities"]
+        facts, pixels = answer(file, known, size, *made, hasher, say_ready)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        say_ready()
         _send(answers, facts, pixels)
+
+
+class _Once:
+    """A call that only has an effect the first time."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act: Callable[[], None] | None = act
+
+    def __call__(self) -> None:
+        act, self._act = self._act, None
+        if act:
+            act()
 
 
 def answer(
@@ -76,6 +93,7 @@ def answer(
     picture: int = 0,
     identities: bool = False,
     hasher: Executor | None = None,
+    on_decoded: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], bytes]:
     """Read and decode a file.
 
@@ -87,9 +105,10 @@ def answer(
         picture: longest side of the picture in pixels, which is never enlarged; 0 for no picture.
         identities: whether to say whose X-ray a DICOM file is.
         hasher: a thread that hashes a large file while it is decoded; without it, it is hashed first.
+        on_decoded: called when what remains takes little time.
 
     Returns:
-        Facts about the file, named as in `cxr_trt.images.decoders.Answer`, and pixels: first of the image, uint8
+        Facts about the file, named as in `cxr_trt.images.decoder_process.Answer`, and pixels: first of the image, uint8
         [height, width], then of the picture, uint8 with the shape that the fact `picture` gives. There are no pixels if
         there is an error or the content is known.
     """
@@ -101,10 +120,10 @@ def answer(
         return {"error": TOO_MUCH_MEMORY}, b""
     if hasher and not known and len(data) >= MIN_BYTES_HASHED_ASIDE:
         hashing = hasher.submit(_sha256, data)
-        facts, pixels = _decoded(data, size, fit, picture, identities)
+        facts, pixels = _decoded(data, size, fit, picture, identities, on_decoded)
         return {"sha256": hashing.result(), **facts}, pixels
     sha256 = _sha256(data)
-    facts, pixels = ({}, b"") if sha256 == known else _decoded(data, size, fit, picture, identities)
+    facts, pixels = ({}, b"") if sha256 == known else _decoded(data, size, fit, picture, identities, on_decoded)
     return {"sha256": sha256, **facts}, pixels
 
 
@@ -112,10 +131,13 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _decoded(data: bytes, size: Size | int, fit: Fit, picture: int, identities: bool) -> tuple[dict[str, Any], bytes]:
+def _decoded(
+    data: bytes, size: Size | int, fit: Fit, picture: int, identities: bool, on_decoded: Callable[[], None]
+) -> tuple[dict[str, Any], bytes]:
     """What `answer` returns, but for the hash."""
     try:
         decoded = decode(data)
+        on_decoded()
         image = preprocess(decoded.pixels, size, fit)
         height, width = decoded.pixels.shape
         warnings = [*decoded.warnings, *picture_doubts(image)]
@@ -156,6 +178,11 @@ def _restrict(memory: int) -> None:
     null_device = os.open(os.devnull, os.O_RDWR)
     os.dup2(null_device, 1)
     os.dup2(null_device, 2)
+
+
+def _say_ready(stream: BinaryIO) -> None:
+    stream.write(READY)
+    stream.flush()
 
 
 def _send(stream: BinaryIO, facts: dict[str, Any], pixels: bytes) -> None:

@@ -16,7 +16,8 @@ from seeds import content, radiograph
 
 from cxr_trt.errors import BackendError
 from cxr_trt.images import decoders as decoders_module
-from cxr_trt.images.decoders import WORKER_CODE, Decoders, Limits, Request, Spares
+from cxr_trt.images.decoder_process import WORKER_CODE
+from cxr_trt.images.decoders import Decoders, Limits, Request, Spares
 from cxr_trt.images.files import find_files
 
 LIMITS = Limits(seconds=30)
@@ -224,11 +225,65 @@ def test_a_file_that_always_crashes_its_decoder_costs_one_row(tmp_path, monkeypa
     (tmp_path / "b.png").write_bytes(b"crash")
     (tmp_path / "c.png").write_bytes(picture(1))
     first, rest = WORKER_CODE.split("; from", 1)
-    monkeypatch.setattr("cxr_trt.images.decoders.WORKER_CODE", f"{first}\n{CRASH}\nfrom{rest}")
+    monkeypatch.setattr("cxr_trt.images.decoder_process.WORKER_CODE", f"{first}\n{CRASH}\nfrom{rest}")
     found = answers(tmp_path)
     assert found["b.png"].error == "the decoder failed (SIGSEGV); export the image again"
     assert found["a.png"].image is not None
     assert found["c.png"].image is not None
+
+
+AFTER_DECODING = """
+import ctypes, os, select, time, cxr_trt.images.worker as worker
+def preprocess(pixels, *sizes, preprocess=worker.preprocess):
+    if pixels.shape == (3, 5):
+        assert select.select([0], [], [], 20)[0], "the next request does not come before the answer"
+        {act}
+    return preprocess(pixels, *sizes)
+worker.preprocess = preprocess
+"""
+
+
+def plant_after_decoding(monkeypatch, act):
+    """Have processes do something between decoding and answering, for pictures of 3 x 5 pixels, once more is asked."""
+    first, rest = WORKER_CODE.split("; from", 1)
+    monkeypatch.setattr(
+        "cxr_trt.images.decoder_process.WORKER_CODE", f"{first}\n{AFTER_DECODING.format(act=act)}\nfrom{rest}"
+    )
+
+
+@pytest.fixture
+def special_files(tmp_path):
+    """A file of 3 x 5 pixels, and three others."""
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((3, 5), np.uint8))[1].tobytes())
+    for name in "bcd":
+        (tmp_path / f"{name}.png").write_bytes(picture(1))
+    return tmp_path
+
+
+def test_a_decoder_is_asked_for_the_next_file_before_it_answers(special_files, monkeypatch):
+    plant_after_decoding(monkeypatch, "pass")
+    assert [answer.error for answer in answers(special_files, workers=1).values()] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("act", "seconds", "error"),
+    [
+        ("ctypes.string_at(0)", 30, "the decoder failed (SIGSEGV); export the image again"),
+        ("os._exit(3)", 30, "the decoder failed (exit code 3); export the image again"),
+        ("time.sleep(30)", 2, "reading takes longer than 2 s; copy or export the file again"),
+    ],
+)
+def test_a_file_is_not_blamed_for_the_one_that_its_decoder_died_of_before(
+    special_files, monkeypatch, act, seconds, error
+):
+    plant_after_decoding(monkeypatch, act)
+    found = answers(special_files, Limits(seconds=seconds), workers=1)
+    assert found["a.png"].error == error
+    for name in ("b.png", "c.png", "d.png"):
+        np.testing.assert_array_equal(
+            found[name].image, cv2.imdecode(np.frombuffer(picture(1), np.uint8), cv2.IMREAD_GRAYSCALE)
+        )
+    assert children() == []
 
 
 @pytest.mark.parametrize(
@@ -249,7 +304,7 @@ def test_an_answer_that_makes_no_sense_is_a_failure(tmp_path, monkeypatch, reply
     first, rest = WORKER_CODE.split("; from", 1)
     planted = f"import cxr_trt.images.worker as worker; worker.answer = lambda *_: ({reply})"
     planted = planted.replace("{", "{{").replace("}", "}}")  # WORKER_CODE is a format
-    monkeypatch.setattr("cxr_trt.images.decoders.WORKER_CODE", f"{first}\n{planted}\nfrom{rest}")
+    monkeypatch.setattr("cxr_trt.images.decoder_process.WORKER_CODE", f"{first}\n{planted}\nfrom{rest}")
     assert answers(tmp_path)["a.png"].error.startswith("the decoder failed")
 
 

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cxr_trt.errors import ImageError
 from cxr_trt.images import preprocess as module
 from cxr_trt.images.preprocess import preprocess
 
@@ -53,3 +54,15 @@ def test_resizing_in_bands_changes_no_pixel(monkeypatch: pytest.MonkeyPatch, sha
     resized = module._resized(pixels, module.Size.square(size))
     assert calls
     np.testing.assert_array_equal(resized, cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("fit", ["stretch", "pad", "center-crop"])
+@pytest.mark.parametrize("shape", [(4, 5), (64, 64), (128, 128), (1000, 751), (3000, 2500)])
+def test_no_value_that_is_not_finite_reaches_the_network(value: float, fit: module.Fit, shape: tuple[int, int]) -> None:
+    """Enlarged, as it is, averaged in blocks, and averaged with and without bands."""
+    pixels = np.zeros(shape, np.float32)
+    preprocess(pixels, 64, fit)
+    pixels[shape[0] // 2, shape[1] // 2] = value
+    with pytest.raises(ImageError, match="no grey"):
+        preprocess(pixels, 64, fit)

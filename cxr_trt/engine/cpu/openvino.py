@@ -76,7 +76,7 @@ class OpenVinoBackend(CpuBackend):
 
     def open(self, folder: Path, spec: Specification, settings: Mapping[str, Any]) -> "OpenVinoRunner":
         config = CpuConfig.from_settings(settings)
-        return OpenVinoRunner(folder / ENGINE_FILE, spec, config, _properties(settings))
+        return OpenVinoRunner(folder / ENGINE_FILE, spec, config, compile_properties(settings))
 
     def layer_times(
         self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
@@ -85,7 +85,7 @@ class OpenVinoBackend(CpuBackend):
         try:
             model = core().read_model(folder / ENGINE_FILE)
             model.reshape(openvino.PartialShape(image.shape))
-            properties = {**_properties(settings), "PERF_COUNT": True}
+            properties = {**compile_properties(settings), "PERF_COUNT": True}
             layers = _layer_times(model, properties, image, runs)
             for loop in (node for node in model.get_ops() if node.get_type_name() == LOOP):
                 crops, *crop_shape = loop.input(0).get_shape()
@@ -137,7 +137,7 @@ def _name_by_place(model: openvino.Model) -> None:
             _name_by_place(node.get_body())
 
 
-def _properties(settings: Mapping[str, Any]) -> dict[str, Any]:
+def compile_properties(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Without a precision hint OpenVINO computes in bfloat16 or float16 on processors that have them."""
     hint = next((hint for name, hint in HINTS.items() if settings.get(name)), "f32")
     return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
@@ -148,17 +148,16 @@ def _layer_times(
 ) -> list[LayerTime]:
     request = core().compile_model(model, "CPU", dict(properties)).create_infer_request()
     request.infer([values])  # the first is slower
-    return median_layers([_profiled(request, values) for _ in range(runs)])
+    layers = median_layers([_profiled(request, values) for _ in range(runs)])
+    return [layer for layer in layers if layer.seconds]  # others are part of another, or took less than a microsecond
 
 
 def _profiled(request: openvino.InferRequest, values: npt.NDArray[Any]) -> list[LayerTime]:
-    """The layers of one run; those that OpenVINO has made part of others took no time and are left out."""
+    """The layers of one run; those that OpenVINO has made part of others took no time."""
     request.infer([values])
-    executed = openvino.ProfilingInfo.Status.EXECUTED
     return [
         LayerTime(layer.node_name, f"{layer.node_type} ({layer.exec_type})", layer.real_time.total_seconds())
         for layer in request.profiling_info
-        if layer.status == executed
     ]
 
 

@@ -1,0 +1,299 @@
+"""Where the time of OpenVINO's engines goes by kind of layer, and how near that is to what the processors can do.
+
+Each kind is held against a limit: the multiplications of a large matrix product and the bytes of a copy, both measured
+on the same machine. Rewrites of the graph that were tried and left out are timed in turn with the engines as shipped.
+"""
+
+import json
+import statistics
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import benchmark, rewrites
+from benchmarks.study import DEMO_MODEL, RESULTS, Result
+from benchmarks.tools.contest import BASELINE, OWN_PRECISION
+from benchmarks.tools.layer_work import CONVOLUTIONS
+from benchmarks.tools.pictures import radiograph
+from benchmarks.tools.profiled_engines import (
+    BACKEND,
+    PROFILED_RUNS,
+    by_kind,
+    profile,
+    shipped_engines,
+    time_in_turn,
+    tried_engines,
+)
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.images.preprocess import preprocess
+from cxr_trt.markdown import markdown_table
+from cxr_trt.measure.cpu_peaks import COPIED_BYTES, measure_cpu_peaks
+from cxr_trt.precision.plan import PRECISION_FILE, PrecisionPlan
+
+PACKAGES = ("openvino", "onnxruntime")
+TARGETS = (
+    ("ten-crop, bf16", OWN_PRECISION, 1.5),
+    ("ten-crop, bf16", BASELINE, 12.0),
+    ("ten-crop, int8", OWN_PRECISION, 1.8),
+    ("dense, int8", OWN_PRECISION, 6.0),
+)
+"""What was aimed at on a processor with bfloat16: an engine, a peer, and how many times faster than it."""
+ALONE = {
+    "average_maps": "none",
+    "fold_norms": "none",
+    "pool_first": "none",
+    "all but share_crops": "none",
+    "all but chunk_concats": "all but share_crops",
+    "all but crops_in_turn": "all but chunk_concats",
+    "all": "all but crops_in_turn",
+}
+"""Rows of the study of rewrites, and the row without the last rewrite of each."""
+CONVOLUTION_ENDINGS = ("convolution", "convolutions")
+MIN_GAIN = 1.05  # with less, a rewrite does not pay
+TEXT = """\
+# Limits of the CPU engines
+
+**{headline}**
+
+Engines of OpenVINO with the shipped network, one X-ray from memory; medians of {rounds} rounds in which all engines of
+this page took turns. {missing}
+
+{engines}
+
+- **at the limits**: if every layer did its multiplications as fast as a large matrix product does them on this machine,
+  or moved its bytes as fast as a copy of {copied} MB, whichever takes longer. Nothing else is counted. A kind of layer
+  that is faster than that, because its data are in the cache, counts with what it takes.
+- **times the limit**: how much longer the engine takes than that. The limit is not a hard one: convolutions reached up
+  to {most:.0%} of the matrix product's rate.
+- **reached by a matrix product** and **by a copy**: `cxr-trt benchmark` prints the same for any engine.
+
+## Where the time goes
+
+By OpenVINO's own profile, medians of {profiled} runs. Where its layers together take longer than the engine, their
+shares are worth more than their rates. "reached" is in multiplications per second for convolutions
+and in bytes per second for the others, as a part of what the matrix product or the copy reaches.
+
+{kinds}
+
+## What was aimed at, and what was reached
+
+On the processor of [the benchmark](benchmark.md) ({benchmark_machine}), engine alone, medians of the ratios of each
+round. "could be" is how many times faster that engine would be at the limits on the processor of this page.
+
+{targets}
+
+{verdict}
+
+## What was tried
+
+Measured in turn with the engines above, which do without it. What brings less than a twentieth does not pay; "moves" is
+the largest difference of a probability from that engine's on one X-ray.
+
+{tried}
+
+- The scales of features in int8 are the largest magnitudes in the same X-ray, so they move it as little as they can. An
+  engine would have to be calibrated for them, and its AUC measured, before they could be used.
+
+From [the rewrites of the graph](rewrites.md), float32 with OpenVINO, each added to what precedes it there:
+
+{rewrites}
+
+- **One crop after the other in int8**: not possible, OpenVINO gives wrong probabilities for quantized layers in a loop.
+- **Reading grey in the first convolution**, which sees three channels that differ by constants: it takes {stem:.1%} of
+  the time in float32, so with a third of its multiplications the engine would be at most {grey:.2f} times faster.
+"""
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), default=7, help="In which all engines take turns.")
+@click.option(
+    "--int8",
+    type=click.Path(path_type=Path, exists=True),
+    help="An engine of the shipped model in int8, for its calibration; without it, no row is in int8.",
+)
+def measure(rounds: int, int8: Path | None) -> Result:
+    """Time engines in every precision of this processor, whole and layer by layer, and rewrites that were left out."""
+    graph = ScoringGraph.load(DEMO_MODEL)
+    plan8 = PrecisionPlan.from_json((int8 / PRECISION_FILE).read_text(encoding="utf-8")) if int8 else None
+    return study(graph, plan8, preprocess(radiograph(), graph.spec.image_size)[None, None], rounds)
+
+
+def study(graph: ScoringGraph, plan8: PrecisionPlan | None, image: npt.NDArray[np.uint8], rounds: int) -> Result:
+    """What `measure` returns, for a graph with ten crops, and an X-ray uint8 [1, 1, height, width]."""
+    shipped, tried = shipped_engines(graph, plan8), tried_engines(graph, plan8, image)
+    seconds, probabilities = time_in_turn({**shipped, **tried}, graph, image, rounds)
+    peaks = {precision: measure_cpu_peaks(precision) for precision in dict.fromkeys(map(_precision, shipped))}
+    return {
+        "rounds": rounds,
+        "precisions": list(BACKEND.precisions),
+        "peaks": {
+            name: {"multiplications": own.operations[name] / 2, "bandwidth": own.bandwidth}
+            for name, own in peaks.items()
+        },
+        "engines": {
+            label: {
+                "seconds": seconds[label],
+                "kinds": by_kind(*profile(engine, image), peaks[_precision(label)], _precision(label)),
+            }
+            for label, engine in shipped.items()
+        },
+        "tried": [
+            {
+                "engine": label,
+                "change": change,
+                "seconds": seconds[label, change],
+                "times_faster": statistics.median(
+                    b / a for a, b in zip(seconds[label, change], seconds[label], strict=True)
+                ),
+                "moved": float(np.abs(probabilities[label, change] - probabilities[label]).max()),
+            }
+            for label, change in tried
+        ],
+    }
+
+
+def _precision(label: str) -> str:
+    return label.rpartition(", ")[2]
+
+
+def page(result: Result) -> str:
+    """The page of a result."""
+    compared = _committed("benchmark")
+    float32 = result["engines"]["ten-crop, fp32"]
+    stem = float32["kinds"][CONVOLUTIONS[7, 7]]["seconds"] / _layers_seconds(float32)
+    return TEXT.format(
+        headline=_headline(result),
+        rounds=result["rounds"],
+        missing=_missing(result),
+        engines=_engines_table(result),
+        most=max(
+            sums["multiplications"] / sums["seconds"] / result["peaks"][_precision(label)]["multiplications"]
+            for label, own in result["engines"].items()
+            for sums in own["kinds"].values()
+        ),
+        copied=COPIED_BYTES >> 20,
+        profiled=PROFILED_RUNS,
+        kinds="\n\n".join(_kinds_table(label, own, result) for label, own in result["engines"].items()),
+        benchmark_machine=compared["machine"],
+        targets=_targets_table(result, compared),
+        verdict=_verdict(result, compared),
+        tried=_tried_table(result),
+        rewrites=_rewrites_table(_committed("rewrites")),
+        stem=stem,
+        grey=1 / (1 - stem * 2 / 3),
+    )
+
+
+def _committed(name: str) -> Result:
+    result: Result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return result
+
+
+def _layers_seconds(own: Result) -> float:
+    """Of an engine's layers, by the profile."""
+    return float(sum(kind["seconds"] for kind in own["kinds"].values()))
+
+
+def _seconds(own: Result) -> tuple[float, float]:
+    """Of an engine, and at the limits."""
+    limit = sum(min(kind["seconds"], kind["limit"]) for kind in own["kinds"].values())
+    return statistics.median(own["seconds"]), limit
+
+
+def _headline(result: Result) -> str:
+    parts = []
+    for label, own in result["engines"].items():
+        (taken, limit), layers = _seconds(own), _layers_seconds(own)
+        convolved = sum(kind["seconds"] for name, kind in own["kinds"].items() if name.endswith(CONVOLUTION_ENDINGS))
+        parts.append(f"{label}: {taken / limit:.1f} times the limit, {convolved / layers:.0%} of it in convolutions")
+    return f"{'; '.join(parts)}."
+
+
+def _missing(result: Result) -> str:
+    missing = [name for name in ("bf16", "int8") if not any(_precision(own) == name for own in result["engines"])]
+    reasons = {"bf16": "this processor does not multiply bfloat16", "int8": "no engine in int8 was given"}
+    return " ".join(f"There are no rows in {name}: {reasons[name]}." for name in missing)
+
+
+def _engines_table(result: Result) -> str:
+    rows = []
+    for label, own in result["engines"].items():
+        (taken, limit), peaks = _seconds(own), result["peaks"][_precision(label)]
+        times = (taken, _layers_seconds(own), limit)
+        rates = f"{peaks['multiplications'] / 1e9:.0f} G/s", f"{peaks['bandwidth'] / 1e9:.1f} GB/s"
+        rows.append((label, *(f"{1000 * value:.0f}" for value in times), f"{taken / limit:.2f}", *rates))
+    columns = ("engine", "ms per X-ray", "ms of its layers", "ms at the limits", "times the limit")
+    return markdown_table((*columns, "reached by a matrix product", "by a copy"), rows)
+
+
+def _kinds_table(label: str, own: Result, result: Result) -> str:
+    peaks, taken = result["peaks"][_precision(label)], _layers_seconds(own)
+    rows = []
+    for kind, sums in own["kinds"].items():
+        if sums["multiplications"]:
+            rate, unit, most = sums["multiplications"] / sums["seconds"], "G/s", peaks["multiplications"]
+        else:
+            rate, unit, most = sums["bytes"] / sums["seconds"], "GB/s", peaks["bandwidth"]
+        cells = (f"{1000 * sums['seconds']:.1f}", f"{sums['seconds'] / taken:.0%}", f"{rate / 1e9:.1f} {unit}")
+        limit = min(sums["seconds"], sums["limit"])
+        rows.append((kind, str(int(sums["layers"])), *cells, f"{rate / most:.0%}", f"{1000 * limit:.1f}"))
+    return markdown_table((label, "layers", "ms", "share", "rate", "reached", "ms at the limit"), rows)
+
+
+def _reached(compared: Result) -> list[float]:
+    """How many times faster than their peers the engines of TARGETS were."""
+    own = benchmark.own_precision_ratios(compared)
+    rows = compared["rows"]
+    return [
+        own[label] if peer == OWN_PRECISION else rows[f"cxr-trt openvino, {label}"]["engine"]["times_faster"]
+        for label, peer, _ in TARGETS
+    ]
+
+
+def _targets_table(result: Result, compared: Result) -> str:
+    rows = []
+    for (label, peer, target), reached in zip(TARGETS, _reached(compared), strict=True):
+        own = result["engines"].get(label)
+        taken, limit = _seconds(own) if own else (0.0, 0.0)
+        could = f"{taken / limit:.2f}" if own else "not measured"
+        verdict = "reached" if reached >= target else f"{target / reached:.2f} times too slow"
+        rows.append((label, peer, f"{target:g}", f"{reached:.2f}", verdict, could))
+    return markdown_table(("engine", "beside", "times faster, aimed at", "reached", "", "could be"), rows)
+
+
+def _verdict(result: Result, compared: Result) -> str:
+    sentences = []
+    for (label, peer, target), reached in zip(TARGETS, _reached(compared), strict=True):
+        if reached >= target:
+            continue
+        lacking, own = target / reached, result["engines"].get(label)
+        missed = f"- **{label}** misses {target:g} times {peer} by a factor of {lacking:.2f}."
+        if own is None:
+            sentences.append(f"{missed} Its limit is not known: this page was measured without {_precision(label)}.")
+            continue
+        taken, limit = _seconds(own)
+        room = "leave room" if taken / limit >= lacking else "leave no room"
+        at_limits = f"At the limits it would be {taken / limit:.2f} times faster on this processor"
+        sentences.append(f"{missed} {at_limits}: they {room} for that here.")
+    return "\n".join(sentences)
+
+
+def _tried_table(result: Result) -> str:
+    rows = []
+    for own in result["tried"]:
+        pays = "pays" if own["times_faster"] >= MIN_GAIN else "does not pay"
+        numbers = (f"{1000 * statistics.median(own['seconds']):.0f}", f"{own['times_faster']:.2f}", pays)
+        rows.append((own["engine"], own["change"], *numbers, f"{own['moved']:.1e}"))
+    return markdown_table(("engine", "change", "ms", "times faster", "", "moves"), rows)
+
+
+def _rewrites_table(result: Result) -> str:
+    own = {label: value["times_faster"] for label, value in result["seconds_per_xray"]["openvino"].items()}
+    rows = []
+    for label, before in ALONE.items():
+        gain = own[label] / own[before]
+        pays = "pays" if gain >= MIN_GAIN else "does not pay by itself"
+        rows.append((rewrites.MEANINGS[label], f"{gain:.2f}", pays))
+    return markdown_table(("rewrite", "times faster", ""), rows)

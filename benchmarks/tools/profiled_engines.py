@@ -1,0 +1,134 @@
+"""Engines of OpenVINO to time and to profile: as they are shipped, and with changes that were tried."""
+
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from benchmarks.tools.int8_features import keep_features_in_int8
+from benchmarks.tools.layer_work import REST, LayerWork, layer_work
+from cxr_trt.engine.backend import BuildOptions, LayerTime
+from cxr_trt.engine.build import options_for
+from cxr_trt.engine.cpu.openvino import ENGINE_FILE
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.export.rewrites import JOINED, NEW, Rewrites
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.measure.cpu_peaks import CpuPeaks
+from cxr_trt.precision.float16 import layer_of
+from cxr_trt.precision.int8 import quantize
+from cxr_trt.precision.plan import PrecisionPlan
+from cxr_trt.views import ViewSet
+
+BACKEND = BACKENDS["openvino"]
+PROFILED_RUNS = 5
+MAX_UNKNOWN_SHARE = 0.05  # of the time, in layers that OpenVINO's profile and its graph name differently
+INT8_VIEWS: tuple[ViewSet, ...] = ("ten-crop", "dense")
+SUMS = ("layers", "seconds", "multiplications", "bytes", "limit")
+INT8_FEATURES = "features of dense blocks kept in int8, a scale per channel"
+CHUNKS = "features joined after every four dense layers"
+
+Engine = tuple[onnx.ModelProto, BuildOptions]
+"""What an engine is built from."""
+
+
+def shipped_engines(graph: ScoringGraph, plan8: PrecisionPlan | None) -> dict[str, Engine]:
+    """As `build-engine` makes them: ten crops in each precision of this processor, and dense views in int8."""
+    plans = [PrecisionPlan("fp32"), *([PrecisionPlan("bf16")] if "bf16" in BACKEND.precisions else [])]
+    engines = {f"ten-crop, {plan.precision}": _engine(graph, plan) for plan in plans}
+    if plan8:
+        engines |= {f"{views}, int8": _engine(graph.with_views(views), plan8) for views in INT8_VIEWS}
+    return engines
+
+
+def _engine(graph: ScoringGraph, plan: PrecisionPlan) -> Engine:
+    return plan.engine_graph(graph, BACKEND), options_for(plan, BACKEND, BuildOptions(), graph)
+
+
+def tried_engines(
+    graph: ScoringGraph, plan8: PrecisionPlan | None, image: npt.NDArray[np.uint8]
+) -> dict[tuple[str, str], Engine]:
+    """The same with a change, by the label of the engine that is changed and the name of the change."""
+    model = graph.rewritten(Rewrites())
+    engines = {("ten-crop, fp32", INT8_FEATURES): (keep_features_in_int8(model, image), BuildOptions())}
+    for views in INT8_VIEWS if plan8 else ():
+        assert plan8
+        assert plan8.calibration
+        own = graph.with_views(views)
+        options = options_for(plan8, BACKEND, BuildOptions(), own)
+        thresholds = plan8.calibration.thresholds
+        shared = quantize(own.rewritten(Rewrites()), thresholds, unsigned=True)
+        engines[f"{views}, int8", INT8_FEATURES] = (keep_features_in_int8(shared, image), options)
+        chunked = own.rewritten(Rewrites(chunk_concats=True))
+        engines[f"{views}, int8", CHUNKS] = (quantize(chunked, _split(thresholds, chunked), unsigned=True), options)
+    return engines
+
+
+def _split(thresholds: Mapping[str, float], chunked: onnx.ModelProto) -> dict[str, float]:
+    """The thresholds of a graph in which `chunk_concats` has split convolutions: both parts have that of the whole."""
+    layers = [layer_of(node.name) for node in chunked.graph.node if node.op_type == "Conv"]
+    wholes = {layer: layer.replace(f".{JOINED}.", ".").replace(f".{NEW}.", ".") for layer in layers}
+    return {layer: thresholds[whole] for layer, whole in wholes.items() if whole in thresholds}
+
+
+def time_in_turn(
+    engines: Mapping[Any, Engine], graph: ScoringGraph, image: npt.NDArray[np.uint8], rounds: int
+) -> tuple[dict[Any, list[float]], dict[Any, npt.NDArray[np.float32]]]:
+    """Seconds of each engine in each round, and the probabilities [findings] that it gives."""
+    seconds: dict[Any, list[float]] = {label: [] for label in engines}
+    probabilities = {}
+    with ExitStack() as stack:
+        runners = {}
+        for label, (model, options) in engines.items():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            runners[label] = BACKEND.open(folder, graph.spec, BACKEND.build(model, folder, options))
+            stack.callback(runners[label].close)
+            probabilities[label] = runners[label].submit([image[0, 0]], False)().probabilities[0]
+        for _ in range(rounds):
+            for label, runner in runners.items():
+                start = time.perf_counter()
+                runner.submit([image[0, 0]], False)()
+                seconds[label].append(time.perf_counter() - start)
+    return seconds, probabilities
+
+
+def profile(engine: Engine, image: npt.NDArray[np.uint8]) -> tuple[list[LayerTime], dict[str, LayerWork]]:
+    """What each layer takes, and what it does."""
+    model, options = engine
+    with tempfile.TemporaryDirectory() as name:
+        settings = BACKEND.build(model, Path(name), options)
+        times = BACKEND.layer_times(Path(name), settings, image, PROFILED_RUNS)
+        return times, layer_work(Path(name, ENGINE_FILE), settings, image.shape)
+
+
+def by_kind(
+    times: Iterable[LayerTime], work: Mapping[str, LayerWork], peaks: CpuPeaks, precision: str
+) -> dict[str, dict[str, float]]:
+    """Sums over the layers of each kind, the slowest first.
+
+    limit: seconds in which the processors could do the multiplications or move the bytes, whichever takes longer,
+    layer by layer.
+    """
+    kinds: dict[str, dict[str, float]] = {}
+    total = unknown = 0.0
+    for layer in times:
+        done = work.get(layer.name)
+        total += layer.seconds
+        if done is None:
+            unknown += layer.seconds
+            done = LayerWork(REST, 0, 0)
+        limit = max(2 * done.multiplications / peaks.operations[precision], done.bytes / peaks.bandwidth)
+        own = kinds.setdefault(done.kind, dict.fromkeys(SUMS, 0))
+        for name, value in zip(SUMS, (1, layer.seconds, done.multiplications, done.bytes, limit), strict=True):
+            own[name] += value
+    if unknown > MAX_UNKNOWN_SHARE * total:
+        raise click.ClickException(
+            f"{unknown / total:.1%} of the time is in layers that OpenVINO's graph does not name"
+        )
+    return dict(sorted(kinds.items(), key=lambda item: -item[1]["seconds"]))

@@ -1,0 +1,118 @@
+"""The study of the CPU engines' limits, on a small graph: what it adds up, and what its page makes of it."""
+
+import json
+
+import click
+import numpy as np
+import onnx
+import pytest
+
+from benchmarks import cpu_limits
+from benchmarks.study import DEMO_MODEL, RESULTS
+from benchmarks.tools.int8_features import keep_features_in_int8
+from benchmarks.tools.layer_work import CONVOLUTIONS, LayerWork
+from benchmarks.tools.profiled_engines import BACKEND, by_kind, profile, shipped_engines
+from cxr_trt.engine.backend import LayerTime
+from cxr_trt.export.pictures import check_pictures
+from cxr_trt.export.rewrites import Rewrites
+from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
+from cxr_trt.export.session import run_model
+from cxr_trt.measure.cpu_peaks import CpuPeaks
+from cxr_trt.measure.roofline import layers
+from cxr_trt.precision.float16 import layer_of
+from cxr_trt.precision.int8 import quantizable
+from cxr_trt.precision.int8_calibration import Int8Calibration
+from cxr_trt.precision.plan import PrecisionPlan
+from cxr_trt.spec import Specification
+from cxr_trt.views import Size
+
+SMALL = Specification(image_size=Size.square(160), crop_size=Size.square(96))
+
+
+@pytest.fixture(scope="module")
+def graph():
+    """The shipped network, for small images."""
+    weights, settings = ScoringGraph.load(DEMO_MODEL).network()
+    return ScoringGraph.from_network(weights, settings, GraphInfo.of_this_version(SMALL, "untrained", "0" * 64))
+
+
+@pytest.fixture(scope="module")
+def image():
+    return check_pictures(SMALL.image_size)[:1]
+
+
+@pytest.fixture(scope="module")
+def plan8(graph):
+    """Uncalibrated, for engines that are only timed."""
+    inner = quantizable(graph.rewritten(Rewrites(share_crops=False)))[1:-1]
+    thresholds = {layer_of(node.name): 4.0 for node in inner}
+    calibration = Int8Calibration(graph.weights_sha256, 0, "0" * 64, 0, "max", thresholds, {})
+    return PrecisionPlan("int8", calibration=calibration)
+
+
+def test_the_multiplications_of_all_layers_are_those_of_the_graph(graph, image, plan8):
+    """Whatever OpenVINO makes of them: fused, in a loop over the crops, in int8."""
+    for label, engine in shipped_engines(graph, plan8).items():
+        expected = sum(
+            layer.multiplications for layer in layers(graph.with_views(label.split(", ")[0]).rewritten(Rewrites()))
+        )
+        kinds = by_kind(*profile(engine, image), CpuPeaks({"fp32": 1e9}, 1e9), "fp32")
+        assert {*CONVOLUTIONS.values(), "pooling"} <= kinds.keys()
+        found = sum(own["multiplications"] for own in kinds.values())
+        assert found == pytest.approx(expected, rel=0.02), label  # the gates' matrix products are no convolutions
+
+
+def test_a_layer_is_limited_by_what_takes_longer():
+    peaks = CpuPeaks({"int8": 2000.0}, 100.0)  # 1000 multiplications and 100 bytes a second
+    times = [LayerTime("a", "", 3.0), LayerTime("b", "", 5.0), LayerTime("c", "", 0.01)]
+    work = {"a": LayerWork("1x1", 2000, 100), "b": LayerWork("1x1", 1000, 400)}
+    kinds = by_kind(times, work, peaks, "int8")
+    assert list(kinds) == ["1x1", "crops and the rest"]
+    assert kinds["1x1"] == {"layers": 2, "seconds": 8.0, "multiplications": 3000, "bytes": 500, "limit": 2.0 + 4.0}
+
+
+def test_a_layer_without_known_work_must_not_take_long():
+    with pytest.raises(click.ClickException, match=r"^50\.0% of the time"):
+        by_kind(
+            [LayerTime("a", "", 1.0), LayerTime("b", "", 1.0)],
+            {"a": LayerWork("x", 1, 1)},
+            CpuPeaks({"fp32": 1.0}, 1.0),
+            "fp32",
+        )
+
+
+def test_features_in_int8_are_near_those_in_float32(graph, image):
+    """Each channel has 127 levels, so what is joined differs by half of one at most, and the scores hardly."""
+    model = graph.rewritten(Rewrites())
+    changed = keep_features_in_int8(model, image)
+    onnx.checker.check_model(changed)
+    joining = [node for node in changed.graph.node if node.op_type == "Concat" and "denseblock" in node.name]
+    assert joining
+    assert all(name.endswith(".from_levels") for node in joining for name in node.input)
+    exact, rounded = (run_model(own, "the graph", ["probabilities"], {"images": image})[0] for own in (model, changed))
+    assert 0 < np.abs(exact - rounded).max() < 0.05
+
+
+@pytest.fixture(scope="module")
+def result(graph, image, plan8):
+    return json.loads(json.dumps(cpu_limits.study(graph, plan8, image, rounds=2)))
+
+
+def test_a_small_study_from_engines_to_page(result):
+    assert result["precisions"] == list(BACKEND.precisions)
+    assert len(result["tried"]) == 5
+    assert all(0 <= own["moved"] < 1 and own["times_faster"] > 0 for own in result["tried"])
+    text = cpu_limits.page(result)
+    for label, own in result["engines"].items():
+        assert len(own["seconds"]) == 2
+        assert f"| {label} | layers |" in text
+        assert all(f"| {kind} |" in text for kind in own["kinds"])
+    assert ("There are no rows in bf16" in text) == ("bf16" not in BACKEND.precisions)
+
+
+def test_the_page_says_what_was_missed_by_the_committed_benchmark(result):
+    compared = json.loads((RESULTS / "benchmark.json").read_text())
+    text = cpu_limits.page(result)
+    for (label, peer, target), own in zip(cpu_limits.TARGETS, cpu_limits._reached(compared), strict=True):
+        assert (f"- **{label}** misses {target:g} times {peer}" in text) == (own < target)
+        assert f"| {label} | {peer} | {target:g} | {own:.2f} |" in text
