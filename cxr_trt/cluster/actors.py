@@ -20,7 +20,7 @@ class ActorOptions:
 
     actors: how many have an engine. cpus, gpus: what each of them takes of its node; gpus only for an engine that needs
     one. workers: decoding processes of each.
-    decoders: how many further actors decode for them, so that they need not; None for none.
+    decoders: at most how many further actors decode for them, so that they need not; None for none.
     """
 
     actors: int | None
@@ -85,10 +85,10 @@ def decoder_places(nodes: Mapping[str, Mapping[str, float]], engines: Sequence[P
     Raises:
         UsageError: there is none.
     """
-    taken = Counter[str | None]()
-    for place in engines:
-        taken[place.node] += place.cpus
-    free = [Place(name, node.get("CPU", 0.0) - taken[name], 0.0) for name, node in nodes.items()]
+    free = [
+        Place(name, node.get("CPU", 0.0) - sum(place.cpus for place in engines if place.node == name), 0.0)
+        for name, node in nodes.items()
+    ]
     found = sorted((place for place in free if place.cpus >= 1), key=lambda place: -place.cpus)
     if not found:
         raise UsageError("--decoders: the engines take all CPUs of the cluster; limit them by --actors or --cpus")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, ObjectLostError, RayError, RayTaskError
 
 from cxr_trt.cluster.actors import MAX_DECODED, Place
 from cxr_trt.cluster.scoring import ScoredShard
@@ -52,8 +52,9 @@ class Pool:
         self._start, self._tell = start, tell
         self._busy: dict[ray.ObjectRef[Any], tuple[_Actor, Task | None]] = {}  # None: opens list and engine
         self._idle: list[_Actor] = []
+        self._resting: list[_Actor] = []  # without a process, until an engine is open
         self._to_decode, self._to_score = deque[Task](), deque(tasks)
-        self._unfinished = len(self._to_score)
+        self._unfinished, self._elsewhere = len(self._to_score), False
         self._decoded_by: dict[int, _Actor] = {}  # for the shards that are decoded, or are being decoded
         self._failures_in_a_row = 0
 
@@ -63,8 +64,7 @@ class Pool:
 
     def add_decoder(self, place: Place) -> None:
         """Start an actor that decodes. From the first one on, no other decodes whole shards."""
-        self._to_decode.extend(self._to_score)
-        self._to_score.clear()
+        self._decode_elsewhere(True)
         self._open(_Actor(None, place, decodes=True))
 
     def shards(self) -> Iterator[ScoredShard]:
@@ -98,19 +98,25 @@ class Pool:
     def _make_do(self) -> None:
         """Go on with the actors that are there, where those that are missing find no room."""
         self._tell("waiting for actors: they open the engine, or a node has no room for one yet")
-        opening = [actor for actor, _ in self._busy.values()]
         idle_decoders = [actor for actor in self._idle if actor.decodes]
-        if self._to_decode and len(idle_decoders) < len(self._idle):
-            self._to_score.append(self._to_decode.popleft())  # an engine's actor decodes it
-        elif idle_decoders and any(not actor.decodes and not actor.place.gpus for actor in opening):
-            self._idle.remove(idle_decoders[0])  # an engine takes its place
-            _kill(idle_decoders[0])
-            if not self._has_decoders():
-                self._to_score.extend(self._to_decode)
-                self._to_decode.clear()
+        if len(idle_decoders) < len(self._idle):  # an engine waits for decoders
+            self._decode_elsewhere(False)
+        else:  # all engines wait for room, which these have until then
+            for actor in idle_decoders:
+                _kill(actor)
+            self._idle, self._resting = [], [*self._resting, *idle_decoders]
 
-    def _has_decoders(self) -> bool:
-        return any(actor.decodes for actor in (*self._idle, *(actor for actor, _ in self._busy.values())))
+    def _decode_elsewhere(self, elsewhere: bool) -> None:
+        """Have shards decoded by actors that only decode, or by the others."""
+        if elsewhere != self._elsewhere:
+            self._elsewhere, tasks = elsewhere, (*self._to_score, *self._to_decode)
+            self._to_decode, self._to_score = deque(), deque()
+            for task in tasks:
+                self._put_off(task)
+
+    def _put_off(self, task: Task) -> None:
+        is_raw = task.decoded is None and task.scored is None
+        (self._to_decode if self._elsewhere and is_raw else self._to_score).append(task)
 
     def _give(self, actor: _Actor, task: Task) -> None:
         if actor.decodes:
@@ -137,7 +143,7 @@ class Pool:
             return
         self._failures_in_a_row = 0
         if task is None:
-            actor.engine = answer
+            self._opened(actor, answer)
         elif actor.decodes:
             self._to_score.append(task)
         elif shard := task.done(answer):
@@ -149,6 +155,14 @@ class Pool:
             return
         self._idle.append(actor)
 
+    def _opened(self, actor: _Actor, engine: str | None) -> None:
+        if engine is None:
+            self._decode_elsewhere(True)
+            return
+        actor.engine = engine
+        while self._resting:
+            self._open(self._resting.pop())
+
     def _failed(self, actor: _Actor, task: Task | None, error: RayError) -> None:
         """Put off the task, and put another actor in the place of one that died.
 
@@ -156,6 +170,11 @@ class Pool:
             BackendError, StorageError: everything fails.
             CxrTrtError, RayTaskError: what no other try can mend.
         """
+        if actor.decodes and isinstance(error, ActorUnschedulableError):
+            self._tell("a node that decoded is lost; the others go on")
+            others = (*self._idle, *self._resting, *(other for other, _ in self._busy.values()))
+            self._decode_elsewhere(any(other.decodes for other in others))
+            return
         failure: BackendError | StorageError
         is_alive = is_to_blame = True  # the actor; the task, which may be why it failed
         if not isinstance(error, RayTaskError):
@@ -181,8 +200,7 @@ class Pool:
                 task.failed(str(failure))
             if actor.decodes or task.scored is not None:
                 self._forget(task)
-            is_for_decoders = self._has_decoders() and task.decoded is None and task.scored is None
-            (self._to_decode if is_for_decoders else self._to_score).append(task)
+            self._put_off(task)
 
     def _forget(self, task: Task) -> None:
         """Free what was decoded of a shard."""

@@ -96,7 +96,7 @@ def score_shards_on_ray(
             said = f"Ray: {quantity(len(nodes), 'node')}; actors: {describe(engines)}"
             decoders: list[Place] = []
             if options.decoders:
-                decoders = chosen(decoder_places(nodes, engines), options.decoders, len(shards))
+                decoders = decoder_places(nodes, engines)[: min(options.decoders, len(shards))]
                 stores = {name: resources.get("object_store_memory", 0.0) for name, resources in nodes.items()}
                 check_room_for_shards(stores, engines, decoders, _decoded_bytes(files, spec))
                 said += f"; decoding: {describe(decoders)}"
@@ -105,7 +105,7 @@ def score_shards_on_ray(
             sent_list = SentList(files.folder, files.sha256)
 
             def start(place: Place, decodes: bool) -> "tuple[Any, ray.ObjectRef[Any]]":
-                node = NodeAffinitySchedulingStrategy(place.node, soft=True) if place.node else "SPREAD"
+                node = NodeAffinitySchedulingStrategy(place.node, soft=not decodes) if place.node else "SPREAD"
                 resources = {"num_cpus": place.cpus, "num_gpus": place.gpus, "scheduling_strategy": node}
                 kind = DecodingActor if decodes else ShardActor
                 actor = ray.remote(kind).options(max_restarts=0, **resources).remote()

@@ -86,7 +86,7 @@ OPTIONS = (
     click.option(
         "--decoders",
         type=click.IntRange(1),
-        help="With --ray: actors that decode for the engines, each on all CPUs that these leave free on a node. "
+        help="With --ray: the most actors that only decode, each on all CPUs that engines leave free on a node. "
         "Default: engines decode for themselves.",
     ),
 )

@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -57,20 +58,20 @@ sys.meta_path.insert(0, Trap())
 an engine that is slower."""
 
 
-def main() -> None:
+def main(store_bytes: str, kind: str = "") -> None:
     from ray.cluster_utils import Cluster
 
     def options(address: str) -> dict:
         return {
-            "object_store_memory": OBJECT_STORE_BYTES,
+            "object_store_memory": int(store_bytes),
             "node_ip_address": address,
             "include_dashboard": False,
         }
 
     cluster = Cluster(initialize_head=True, head_node_args={**options("127.0.0.2"), "num_cpus": 0})
     nodes = []
-    for number, gpus in enumerate((0, 1, 0) if "gpu" in sys.argv else (0, 0), start=3):
-        if "unlike" in sys.argv and number == 4:
+    for number, gpus in enumerate((0, 1, 0) if kind == "gpu" else (0, 0), start=3):
+        if kind == "unlike" and number == 4:
             os.environ["UNLIKE_NODE"] = "1"
         nodes.append(cluster.add_node(num_cpus=1, num_gpus=gpus, **options(f"127.0.0.{number}")))
     raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
@@ -150,24 +151,55 @@ def wait_for(what: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def ray_cluster(folder: Path, kind: str = "", **variables: str):
-    """The cluster; its tokens, caches and logs are below `folder`.
+def ray_cluster(folder: Path, kind: str = "", store_bytes: int = OBJECT_STORE_BYTES, **variables: str):
+    """The cluster; its tokens and caches are below `folder`, and its logs where paths are short: it has sockets there.
 
     Args:
         folder: an empty one.
         kind: "unlike": the second node has another version of ONNX Runtime, as far as it says. "gpu": the second of
             three has a GPU, as far as Ray knows.
+        store_bytes: of each node's object store.
         variables: of the environment of all nodes.
     """
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:
+        environment = _environment(folder, short, variables)
+        process = subprocess.Popen(
+            [
+                "unshare",
+                "--net",
+                "sh",
+                "-c",
+                f"ip link set lo up && exec {sys.executable} {__file__} {store_bytes} {kind}",
+            ],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield RayCluster(process, environment)
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.stdout.close()
+
+
+def _environment(folder: Path, short: str, variables: dict[str, str]) -> dict[str, str]:
+    """What the processes of the cluster get: the trap, a token, and homes of their own."""
     (folder / "trap").mkdir()
     (folder / "trap" / "sitecustomize.py").write_text(TRAP)
-    environment = {
+    return {
         **os.environ,
         **store_environment(PORT),
         **variables,
         "HOME": str(folder),
         "XDG_CACHE_HOME": str(folder / "cache"),
-        "RAY_TMPDIR": str(folder),
+        "RAY_TMPDIR": short,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -177,26 +209,7 @@ def ray_cluster(folder: Path, kind: str = "", **variables: str):
         "RAY_health_check_timeout_ms": "2000",
         "PYTHONPATH": os.pathsep.join([str(folder / "trap"), str(ROOT)]),
     }
-    command = f"ip link set lo up && exec {sys.executable} {__file__} {kind}"
-    process = subprocess.Popen(
-        ["unshare", "--net", "sh", "-c", command],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield RayCluster(process, environment)
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.stdout.close()
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
