@@ -113,7 +113,8 @@ class RayCluster:
     def lose(self, raylet: int) -> None:
         """Kill a node with everything that runs on it."""
         for pid in (raylet, *children(raylet)):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # some end by themselves
+                os.kill(pid, signal.SIGKILL)
         self.raylets.remove(raylet)
 
 
