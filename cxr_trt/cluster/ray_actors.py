@@ -1,5 +1,6 @@
 """What runs on the nodes of a Ray cluster."""
 
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from cxr_trt.images.decoders import Answer
 from cxr_trt.score.engine import Engine
 from cxr_trt.spec import Specification
 from cxr_trt.storage import Location
+
+FATAL_SIGNALS = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 
 
 class SentBundle(NamedTuple):
@@ -54,6 +57,7 @@ class ShardActor:
         Raises:
             CxrTrtError: one of them is not what it should be; the sentence names the node.
         """
+        _die_of_fatal_signals()
         with _named_node():
             engine = _first_that_opens(bundles)
             self._scorer = ShardScorer(engine, files.open(), folder, workers)
@@ -77,12 +81,19 @@ class DecodingActor:
 
     def open(self, files: SentList, spec: Specification, workers: int) -> None:
         """Open the list. Raises CxrTrtError if it is not what it should be; the sentence names the node."""
+        _die_of_fatal_signals()
         with _named_node():
             self._decoder = ShardDecoder(files.open(), spec, workers)
 
     def decode(self, shard: int) -> tuple[None, list[Answer]]:
         """What the files of a shard are, beside nothing, which says that it is there and need not be fetched."""
         return None, self._decoder.decode(shard)
+
+
+def _die_of_fatal_signals() -> None:
+    """Let this process die when an engine crashes: Ray would first write where, and can fail at that for ever."""
+    for number in FATAL_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
