@@ -4,23 +4,30 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
+from math import ceil
 from typing import NamedTuple
 
 from cxr_trt.errors import UsageError
+from cxr_trt.words import disk_size
+
+MAX_DECODED = 2  # shards of each decoding actor: one in the making, and one that waits for an engine or is being scored
+MAX_STORE_SHARE = 0.8  # of an object store: from there on, Ray writes to the disk
 
 
 @dataclass(frozen=True)
 class ActorOptions:
     """What the actors are. None stands for as many as there is room for, and for a node's CPUs divided among its GPUs.
 
-    actors: how many. cpus, gpus: what each of them takes of its node; gpus only for an engine that needs one.
-    workers: decoding processes of each.
+    actors: how many have an engine. cpus, gpus: what each of them takes of its node; gpus only for an engine that needs
+    one. workers: decoding processes of each.
+    decoders: at most how many further actors decode for them, so that they need not; None for none.
     """
 
     actors: int | None
     cpus: float | None
     gpus: float
     workers: int | None
+    decoders: int | None = None
 
 
 class Place(NamedTuple):
@@ -66,14 +73,58 @@ def _room(name: str, node: Mapping[str, float], options: ActorOptions, *, on_gpu
     """The places of one node."""
     cpus, gpus = node["CPU"], options.gpus if on_gpu else 0.0
     most = int(node["GPU"] // gpus) if on_gpu else None
-    each = options.cpus or float(max(1, cpus // (most or 1)))
+    whole = 1 if on_gpu and options.decoders else max(1, cpus // (most or 1))
+    each = options.cpus or float(whole)
     count = int(cpus // each)
     return [Place(name, each, gpus)] * (count if most is None else min(count, most))
 
 
-def chosen(found: Sequence[Place], options: ActorOptions, shards: int) -> list[Place]:
+def decoder_places(nodes: Mapping[str, Mapping[str, float]], engines: Sequence[Place]) -> list[Place]:
+    """Where actors can be that only decode: on each node, all CPUs that engines leave free. The largest come first.
+
+    Raises:
+        UsageError: there is none.
+    """
+    free = [
+        Place(name, node.get("CPU", 0.0) - sum(place.cpus for place in engines if place.node == name), 0.0)
+        for name, node in nodes.items()
+    ]
+    found = sorted((place for place in free if place.cpus >= 1), key=lambda place: -place.cpus)
+    if not found:
+        raise UsageError("--decoders: the engines take all CPUs of the cluster; limit them by --actors or --cpus")
+    return found
+
+
+def check_room_for_shards(
+    stores: Mapping[str, float], engines: Sequence[Place], decoders: Sequence[Place], shard_bytes: int
+) -> None:
+    """See that no node has to keep more decoded shards than its object store takes, so that none goes to its disk.
+
+    Args:
+        stores: bytes of each node's object store.
+        engines: where engines are.
+        decoders: where there are actors that decode for them.
+        shard_bytes: of a decoded shard.
+
+    Raises:
+        UsageError: one has too little.
+    """
+    shards = Counter(place.node for place in engines)
+    for place in decoders:
+        shards[place.node] += MAX_DECODED
+    for node, store in stores.items():
+        needed = shards[node] * shard_bytes
+        if needed > MAX_STORE_SHARE * store:
+            raise UsageError(
+                f"--decoders: a decoded shard has {disk_size(shard_bytes)}, of which a node may have to keep "
+                f"{shards[node]}, too much for its object store of {disk_size(store)}; list the files again with a "
+                f"smaller --shard, or start Ray with --object-store-memory {ceil(needed / MAX_STORE_SHARE)}"
+            )
+
+
+def chosen(found: Sequence[Place], count: int | None, shards: int) -> list[Place]:
     """As many places as there will be actors; those that have no room yet wait for a node that comes later."""
-    count = min(options.actors or len(found), shards)
+    count = min(count or len(found), shards)
     smallest = min(found, key=lambda place: place.cpus)
     return [*found[:count], *[smallest._replace(node=None)] * (count - len(found))]
 

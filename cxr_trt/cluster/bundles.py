@@ -16,6 +16,7 @@ from cxr_trt.engine.manifest import MANIFEST_FILE, Manifest, read_manifest
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError, BundleError, CxrTrtError, UsageError
 from cxr_trt.score.engine import Engine
+from cxr_trt.spec import Specification
 
 BundleFiles = Mapping[str, bytes]
 
@@ -23,11 +24,13 @@ BundleFiles = Mapping[str, bytes]
 class NodeBundle(NamedTuple):
     """An engine for the nodes that can open it.
 
-    name: what the user calls it. fingerprint: of the engine. on_gpu: whether it needs a GPU. files: of the bundle.
+    name: what the user calls it. fingerprint: of the engine. spec: of its scoring graph. on_gpu: whether it needs a
+    GPU. files: of the bundle.
     """
 
     name: str
     fingerprint: str
+    spec: Specification
     on_gpu: bool
     files: BundleFiles
 
@@ -53,7 +56,7 @@ def node_bundles(paths: Sequence[Path], manifests: Sequence[Manifest]) -> list[N
             "build all of them from one scoring graph, or score with each into a folder of its own"
         )
     return [
-        NodeBundle(str(path), manifest.fingerprint, _is_for_gpus(manifest), read_bundle(path))
+        NodeBundle(str(path), manifest.fingerprint, manifest.graph.spec, _is_for_gpus(manifest), read_bundle(path))
         for path, manifest in zip(paths, manifests, strict=True)
     ]
 

@@ -1,17 +1,18 @@
 """Scoring shards, each of which becomes a part of the table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from cxr_trt.closing import Closing
 from cxr_trt.cluster.listing import FileList
 from cxr_trt.cluster.parts import write_part
-from cxr_trt.images.decoders import Decoders, Limits
+from cxr_trt.images.decoders import READING_THREADS, Answer, Decoders, Limits, Request
 from cxr_trt.images.files import Source
 from cxr_trt.processors import processors
 from cxr_trt.score.engine import Engine
-from cxr_trt.score.pipeline import Result, score_files, score_with
+from cxr_trt.score.pipeline import Result, score_decoded, score_files, score_with
+from cxr_trt.spec import Specification
 from cxr_trt.storage import Location
 from cxr_trt.tables.rows import Row
 
@@ -84,6 +85,11 @@ class ShardScorer(Closing):
         """Score a shard, and write its part. Raises as `score_shards` does."""
         return self.write(shard, self._score(self._files.sources(shard)))
 
+    def score_decoded(self, shard: int, answers: Sequence[Answer]) -> ScoredShard:
+        """The same with what a `ShardDecoder` has made of the shard, wherever it is."""
+        decoded = zip(self._files.sources(shard), answers, strict=True)
+        return self.write(shard, _without_images(score_decoded(self._engine, decoded)))
+
     def score_file(self, shard: int, number: int) -> ScoredFile:
         """Score one file of a shard. Raises as `score_shards` does."""
         (scored,) = self._score([self._files.sources(shard)[number]])
@@ -100,5 +106,35 @@ class ShardScorer(Closing):
         self._decoders.close()
 
     def _score(self, sources: Sequence[Source]) -> list[ScoredFile]:
-        results = score_with(self._engine, self._decoders, sources)
-        return [ScoredFile(None if result.skipped else result.row) for result in results]
+        return _without_images(score_with(self._engine, self._decoders, sources))
+
+
+def _without_images(results: Iterable[Result]) -> list[ScoredFile]:
+    return [ScoredFile(None if result.skipped else result.row) for result in results]
+
+
+class ShardDecoder(Closing):
+    """Decodes single shards, for engines that are elsewhere; a context manager.
+
+    Args:
+        files: the list.
+        spec: of the engines.
+        workers: number of decoding processes.
+    """
+
+    def __init__(self, files: FileList, spec: Specification, workers: int) -> None:
+        self._files, self._decoders = files, Decoders(workers, spec.image_size, Limits(), spec.fit)
+
+    def decode(self, shard: int) -> list[Answer]:
+        """Everything that a row needs to know of each file, with the images.
+
+        Raises:
+            UsageError: the list is damaged.
+            StorageError: the store does not answer.
+            BackendError: no decoding process can be started.
+        """
+        requests = map(Request, self._files.sources(shard))
+        return [answer for _, answer in self._decoders.map(requests, self._decoders.workers + READING_THREADS)]
+
+    def close(self) -> None:
+        self._decoders.close()

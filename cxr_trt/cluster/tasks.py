@@ -14,6 +14,7 @@ MAX_FAILURES = 2  # of a shard before its files are scored alone; of a file alon
 class Task:
     """A shard that is scored as a whole or, after it failed as such, file by file.
 
+    decoded: Ray's reference to what a decoding actor has made of the files, if one did.
     scored: the first files of the shard, all of them with the engine `engine`, if they are scored one by one.
     fatal: the files that an engine died of, by their numbers, and what was said of it.
     """
@@ -22,16 +23,27 @@ class Task:
     files: FileList
     failures: int = 0
     engine: str = ""
+    decoded: Any = None
     scored: list[ScoredFile] | None = None
     fatal: dict[int, str] = field(default_factory=dict)
 
+    def decode(self, actor: Any) -> Any:
+        """Have an actor (`cxr_trt.cluster.ray_actors.DecodingActor`) decode the shard; returns Ray's reference.
+
+        It stands for nothing, and what was decoded stays where it is.
+        """
+        done, self.decoded = actor.decode.options(num_returns=2).remote(self.shard)
+        return done
+
     def submit(self, actor: Any, engine: str) -> Any:
-        """Give an actor (`cxr_trt.cluster.ray_runner.ShardActor`) the next thing to do; returns Ray's reference.
+        """Give an actor (`cxr_trt.cluster.ray_actors.ShardActor`) the next thing to do; returns Ray's reference.
 
         An actor with another engine than the one before starts with the first file again: a part has the rows of one.
         """
         if self.scored is None:
-            return actor.score.remote(self.shard)
+            if self.decoded is None:
+                return actor.score.remote(self.shard)
+            return actor.score_decoded.remote(self.shard, self.decoded)
         if self.engine != engine:
             self.engine, self.scored = engine, []
         while reason := self.fatal.get(len(self.scored)):

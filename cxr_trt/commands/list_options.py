@@ -11,7 +11,19 @@ from cxr_trt.cluster.shards import LIST_FILE
 from cxr_trt.errors import UsageError
 from cxr_trt.storage import Location
 
-OF_A_LIST = ("paths", "bundles", "output", "part", "workers", "overwrite", "address", "actors", "cpus", "gpus")
+OF_A_LIST = (
+    "paths",
+    "bundles",
+    "output",
+    "part",
+    "workers",
+    "overwrite",
+    "address",
+    "actors",
+    "cpus",
+    "gpus",
+    "decoders",
+)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -48,6 +60,7 @@ class ListOptions(NamedTuple):
     actors: int | None
     cpus: float | None
     gpus: float | None
+    decoders: int | None
 
 
 OPTIONS = (
@@ -63,12 +76,18 @@ OPTIONS = (
     click.option(
         "--cpus",
         type=click.FloatRange(0, min_open=True),
-        help="With --ray: CPUs of each actor. Default: a node's, divided among its GPUs.",
+        help="With --ray: CPUs of each engine. Default: a node's, divided among its GPUs; with --decoders, 1 per GPU.",
     ),
     click.option(
         "--gpus",
         type=click.FloatRange(0, min_open=True),
-        help="With --ray: GPUs of each actor. Default: 1 if the engine needs one.",
+        help="With --ray: GPUs of each engine. Default: 1 if it needs one.",
+    ),
+    click.option(
+        "--decoders",
+        type=click.IntRange(1),
+        help="With --ray: the most actors that only decode, each on all CPUs that engines leave free on a node. "
+        "Default: engines decode for themselves.",
     ),
 )
 
@@ -98,12 +117,12 @@ def check_options_of_a_list(context: click.Context, options: ListOptions) -> Non
         is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if is_given and parameter.expose_value and name not in OF_A_LIST:
             raise UsageError(f"{parameter.opts[0]} is not for a list of files; leave it out")
-    if not options.address and (options.actors or options.cpus or options.gpus):
-        raise UsageError("--actors, --cpus and --gpus are about a Ray cluster; add --ray")
+    if not options.address and (options.actors or options.cpus or options.gpus or options.decoders):
+        raise UsageError("--actors, --cpus, --gpus and --decoders are about a Ray cluster; add --ray")
 
 
 def refuse_options_of_a_list(options: ListOptions) -> None:
     """Raise UsageError for options that only a list has."""
     if any(options):
-        what = "--part" if options.part else "--ray" if options.address else "--actors, --cpus or --gpus"
+        what = "--part" if options.part else "--ray" if options.address else "--actors, --cpus, --gpus or --decoders"
         raise UsageError(f"{what} is for a list of files: name one that `cxr-trt list` made")

@@ -77,7 +77,7 @@ def _score_on_ray(
     say(f"scoring {plan}: " + "; or ".join(f"{describe(one)}, {one.fingerprint}" for one in manifests))
     for warning in CAUTIONS[manifests[0].graph.weights]:
         say(warning, "warning")
-    actors = ActorOptions(options.actors, options.cpus, options.gpus or 1.0, workers)
+    actors = ActorOptions(options.actors, options.cpus, options.gpus or 1.0, workers, options.decoders)
     with FileProgress(plan.total) as progress:
         if plan.shards:
             for shard in score_shards_on_ray(

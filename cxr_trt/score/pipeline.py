@@ -92,10 +92,6 @@ def score_with(
     known: Callable[[str], Row | None] = lambda name: None,
 ) -> Iterator[Result]:
     """Score files as `score_files` does, with decoding processes that stay for the next files."""
-    if engine.spec.planes > 1:
-        raise UsageError(
-            f"the engine's network sees {engine.spec.planes} X-rays of a study at once; `cxr-trt score` pairs them"
-        )
     rows: deque[Row | None] = deque()
 
     def requests() -> Iterator[Request]:
@@ -105,7 +101,23 @@ def score_with(
             yield Request(source, row.sha256 if row else None)
 
     answers = decoders.map(requests(), decoders.workers + engine.max_batch)
-    items = (_decoded(request.source, rows.popleft(), answer, engine) for request, answer in answers)
+    decoded = ((request.source, answer) for request, answer in answers)
+    yield from score_decoded(engine, decoded, class_maps=class_maps, known=lambda _: rows.popleft())
+
+
+def score_decoded(
+    engine: ScoringEngine,
+    decoded: Iterable[tuple[Source, Answer]],
+    *,
+    class_maps: bool = False,
+    known: Callable[[str], Row | None] = lambda name: None,
+) -> Iterator[Result]:
+    """Score files as `score_files` does, from what decoders have answered, wherever these are."""
+    if engine.spec.planes > 1:
+        raise UsageError(
+            f"the engine's network sees {engine.spec.planes} X-rays of a study at once; `cxr-trt score` pairs them"
+        )
+    items = (_decoded(source, known(source.name), answer, engine) for source, answer in decoded)
     yield from infer(engine, batches(items, engine.max_batch), class_maps)
 
 

@@ -248,6 +248,19 @@ def test_mistakes_are_one_sentence_without_secrets(cli, here, arguments, sentenc
     assert "secret" not in result.stderr
 
 
+def test_settings_that_no_store_has_are_one_sentence(cli, here, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "ftp://127.0.0.1:1")
+    said = run(cli, "score", "s3://cxr/xrays", "-o", "a.csv", code=2).stderr
+    assert "s3://cxr: cannot be reached (Invalid S3 connection scheme 'ftp'); check the store's settings" in said
+
+
+def test_an_object_that_is_too_large_is_an_error_row(cli, here, xrays, monkeypatch):
+    largest = max((xrays / name).stat().st_size for name in NAMES)
+    monkeypatch.setattr("cxr_trt.images.objects.MAX_FILE_BYTES", largest - 1)
+    said = run(cli, "score", "s3://cxr/xrays", "-o", "a.csv", "--workers", 1).stderr
+    assert "the object has more than 1 GiB; export it with at most 1 GiB" in said
+
+
 def test_a_store_that_refuses_is_not_asked_again(here, monkeypatch):
     tries = []
 

@@ -1,70 +1,18 @@
 """Scoring on a Ray cluster: the same rows as without it, whichever of its processes dies."""
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
 
-import cv2
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from ray_cluster import end, wait_for, why_not
+from shard_run import SHARDS, check_table, written
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
-SHARDS, SHARD_FILES = 8, 5
-
-
-def write_xrays(folder, radiographs):
-    """Pictures, one of which is black, a broken file, one that a decoder dies of, and a DICOM file."""
-    folder.mkdir()
-    for i in range(SHARDS * SHARD_FILES - 3):
-        picture = np.random.default_rng(i).integers(1, 256, (64, 80), np.uint8)
-        cv2.imwrite(str(folder / f"{i:03}.png"), picture * (i != 12))
-    (folder / "012-broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
-    (folder / "020-crash.png").write_bytes(b"crash")
-    shutil.copy(radiographs / "RG1_UNCR.dcm", folder / "chest.dcm")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, radiographs, cheap_bundle, cli):
-    """A folder with a list of eight shards, its engine, and the table of `score` without Ray."""
-    folder = tmp_path_factory.mktemp("run")
-    write_xrays(folder / "xrays", radiographs)
-    shutil.copytree(cheap_bundle, folder / "mine.cxr")
-    assert cli("list", folder / "xrays", "-o", folder / "list", "--shard", SHARD_FILES).exit_code == 0
-    result = cli("score", folder / "xrays", "-e", folder / "mine.cxr", "-o", folder / "scores.parquet")
-    assert result.exit_code == 1, result.output
-    return folder
-
-
-@pytest.fixture
-def parts(tmp_path):
-    return tmp_path / "parts"
 
 
 def start(cluster, run, parts, *options):
     return cluster.start("score", run / "list", "-e", run / "mine.cxr", "-o", parts, "--ray", cluster.address, *options)
-
-
-def written(parts):
-    return sorted(path.name for path in parts.glob("part-*.parquet")) if parts.exists() else []
-
-
-def check_table(cli, run, parts):
-    """The collected table is that of `score`, but for two files: the engine dies of one, and a decoder of the other."""
-    table = parts.parent / "collected.parquet"
-    assert cli("collect", parts, "--list", run / "list", "-o", table).exit_code == 1
-    found, expected = (
-        {row["path"]: row for row in pq.read_table(path).to_pylist()} for path in (table, run / "scores.parquet")
-    )
-    assert list(found) == list(expected)
-    deadly = {path: found.pop(path)["error"] for path in ("012.png", "020-crash.png")}
-    assert found == {path: row for path, row in expected.items() if path not in deadly}
-    assert deadly["012.png"].startswith("the engine failed on this file: its process died")
-    assert deadly["020-crash.png"] == "the decoder failed (SIGSEGV); export the image again"
-    assert pq.read_table(parts).num_rows == SHARDS * SHARD_FILES
 
 
 def test_files_that_engine_or_decoder_die_of_cost_one_row_each_and_nothing_is_done_twice(cluster, run, parts, cli):
@@ -91,11 +39,18 @@ def test_a_killed_actor_and_a_killed_driver_cost_no_row(cluster, run, parts, cli
     check_table(cli, run, parts)
 
 
+@pytest.mark.parametrize("options", [("--actors", 2, "--cpus", 1), ("--actors", 5), ("--actors", 1, "--decoders", 5)])
+def test_actors_on_all_cpus_and_more_than_there_is_room_for_do_not_hang(cluster, run, parts, cli, options):
+    end(start(cluster, run, parts, *options), seconds=300)
+    check_table(cli, run, parts)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (("--cpus", 64), "--cpus 64: the largest node has 1; take at most so many"),
         (("--gpus", 1), "mine.cxr is an engine for CPUs; leave the option out"),
+        (("--decoders", 1), "--decoders: the engines take all CPUs of the cluster; limit them by --actors or --cpus"),
     ],
 )
 def test_what_no_node_has_is_refused(cluster, run, parts, options, sentence):
@@ -121,10 +76,7 @@ def test_a_node_that_is_lost_costs_no_row(cluster, run, parts, cli):
     """The last test: from then on the cluster has one node less."""
     driver = start(cluster, run, parts)
     wait_for(lambda: len(written(parts)) >= 1)
-    lost = cluster.raylets[0]
-    children = subprocess.run(["pgrep", "-P", str(lost)], capture_output=True, text=True).stdout.split()
-    for pid in (lost, *map(int, children)):
-        os.kill(pid, signal.SIGKILL)
+    cluster.lose(cluster.raylets[0])
     end(driver)
     check_table(cli, run, parts)
 

@@ -17,11 +17,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.skipif(why_not() i
 OBJECT_STORE = Path(__file__).parents[1] / "support" / "object_store.py"
 
 
+ACTORS = pytest.mark.parametrize("actors", [(), ("--actors", 1, "--decoders", 1)], ids=["alike", "decoders"])
+
+
 def score(cluster, *arguments, code):
     return end(cluster.start("score", *arguments, "--ray", cluster.address), code)
 
 
-def test_real_xrays_have_the_rows_of_score(cluster, cxr14, center_bundle, tmp_path, cli):
+@ACTORS
+def test_real_xrays_have_the_rows_of_score(cluster, cxr14, center_bundle, tmp_path, cli, actors):
     (tmp_path / "xrays").mkdir()
     for path in sorted((cxr14 / "images").iterdir())[:40]:
         shutil.copy(path, tmp_path / "xrays")
@@ -30,7 +34,7 @@ def test_real_xrays_have_the_rows_of_score(cluster, cxr14, center_bundle, tmp_pa
         ("list", tmp_path / "xrays", "-o", tmp_path / "list", "--shard", 6),
     ):
         assert cli(*command).exit_code == 0
-    score(cluster, tmp_path / "list", "-e", center_bundle, "-o", tmp_path / "parts", code=0)
+    score(cluster, tmp_path / "list", "-e", center_bundle, "-o", tmp_path / "parts", *actors, code=0)
     collect = ("collect", tmp_path / "parts", "--list", tmp_path / "list", "-o", tmp_path / "collected.parquet")
     assert cli(*collect).exit_code == 0
     scores, collected = pq.read_table(tmp_path / "scores.parquet"), pq.read_table(tmp_path / "collected.parquet")
@@ -54,7 +58,8 @@ class Store:
         self._process.communicate()
 
 
-def test_object_storage_that_is_cut_off_in_the_middle(cluster, cheap_bundle, tmp_path, cli):
+@ACTORS
+def test_object_storage_that_is_cut_off_in_the_middle(cluster, cheap_bundle, tmp_path, cli, actors):
     pytest.importorskip("moto", reason="needs pip install 'moto[server]'")
     xrays = tmp_path / "xrays"
     (xrays / "ward").mkdir(parents=True)
@@ -65,8 +70,8 @@ def test_object_storage_that_is_cut_off_in_the_middle(cluster, cheap_bundle, tmp
     assert cli("score", xrays, "-e", cheap_bundle, "-o", tmp_path / "scores.parquet").exit_code == 0
     store = Store(cluster, xrays)
     end(cluster.start("list", "s3://cxr/xrays", "-o", "s3://cxr/list", "--shard", 2), code=0)
-    arguments = ("score", "s3://cxr/list", "-e", cheap_bundle, "-o", "s3://cxr/parts", "--ray", cluster.address)
-    process = cluster.start(*arguments)
+    arguments = ("score", "s3://cxr/list", "-e", cheap_bundle, "-o", "s3://cxr/parts", *actors)
+    process = cluster.start(*arguments, "--ray", cluster.address)
     wait_for(lambda: int(store.ask("count cxr/parts")) >= 2)
     store.ask("cut_off")
     said = end(process, code=2)
@@ -74,7 +79,7 @@ def test_object_storage_that_is_cut_off_in_the_middle(cluster, cheap_bundle, tmp
     store.ask("connect")
     done = int(store.ask("count cxr/parts"))
     assert 2 <= done < 20
-    assert f"in {20 - done} of 20 shards" in score(cluster, *arguments[1:6], code=0)
+    assert f"in {20 - done} of 20 shards" in score(cluster, *arguments[1:], code=0)
     table = tmp_path / "collected.parquet"
     end(cluster.start("collect", "s3://cxr/parts", "--list", "s3://cxr/list", "-o", table), code=0)
     assert pq.read_table(table).equals(pq.read_table(tmp_path / "scores.parquet"))

@@ -16,7 +16,7 @@ SHARDS, SHARD_FILES, DEADLY = 12, 4, "021.png"
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """On its second node, engines of ONNX Runtime cannot be opened."""
-    with ray_cluster(tmp_path_factory.mktemp("ray"), unlike=True) as cluster:
+    with ray_cluster(tmp_path_factory.mktemp("ray"), "unlike") as cluster:
         yield cluster
 
 

@@ -8,7 +8,15 @@ from types import SimpleNamespace
 import pytest
 from cheap_engine import cheap_bundle as build_cheap_bundle
 
-from cxr_trt.cluster.actors import ActorOptions, Place, chosen, describe, places
+from cxr_trt.cluster.actors import (
+    ActorOptions,
+    Place,
+    check_room_for_shards,
+    chosen,
+    decoder_places,
+    describe,
+    places,
+)
 from cxr_trt.cluster.bundles import bundle_key, node_bundles, open_cached, read_bundle
 from cxr_trt.cluster.scoring import ScoredFile
 from cxr_trt.cluster.shards import Shards
@@ -47,10 +55,10 @@ def test_where_actors_have_room(nodes, kinds, cpus, gpus, expected):
 
 def test_more_actors_than_there_is_room_for_wait_for_nodes_that_come_later():
     found = places(CPU_NODES, ActorOptions(None, None, 1, None), **FOR_CPUS)
-    assert chosen(found, ActorOptions(None, None, 1, None), shards=9) == found
-    assert chosen(found, ActorOptions(1, None, 1, None), shards=9) == found[:1]
-    assert chosen(found, ActorOptions(4, None, 1, None), shards=9) == [*found, Place(None, 4, 0), Place(None, 4, 0)]
-    assert chosen(found, ActorOptions(4, None, 1, None), shards=1) == found[:1]
+    assert chosen(found, None, shards=9) == found
+    assert chosen(found, 1, shards=9) == found[:1]
+    assert chosen(found, 4, shards=9) == [*found, Place(None, 4, 0), Place(None, 4, 0)]
+    assert chosen(found, 4, shards=1) == found[:1]
     assert describe([*found, found[0], Place("c", 8, 1)]) == "2 with 8 CPUs, 1 with 4 CPUs, 1 with 8 CPUs and 1 GPUs"
 
 
@@ -65,6 +73,39 @@ def test_more_actors_than_there_is_room_for_wait_for_nodes_that_come_later():
 def test_what_no_node_has_is_refused(nodes, cpus, gpus, sentence):
     with pytest.raises(UsageError, match=sentence):
         places(nodes, ActorOptions(None, cpus, gpus, None), **FOR_GPUS)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "kinds", "actors", "cpus", "expected"),
+    [
+        (GPU_NODES, FOR_GPUS, None, None, "b28 c15 a4"),
+        (GPU_NODES, FOR_GPUS, 1, None, "b31 c16 a4"),
+        (GPU_NODES, FOR_GPUS, None, 8.0, "c8 a4"),
+        (CPU_NODES, FOR_CPUS, 1, None, "b4"),
+        (CPU_NODES, FOR_CPUS, 2, 2.5, "a5.5 b1.5"),
+        (CPU_NODES, FOR_CPUS, 2, 3.5, "a4.5"),
+    ],
+)
+def test_decoders_take_the_cpus_that_engines_leave_free(nodes, kinds, actors, cpus, expected):
+    """An engine for a GPU then takes but one of them, unless it is told otherwise."""
+    options = ActorOptions(actors, cpus, 1, None, decoders=9)
+    engines = chosen(places(nodes, options, **kinds), actors, shards=9)
+    assert " ".join(f"{node}{cpus:g}" for node, cpus, _ in decoder_places(nodes, engines)) == expected
+
+
+def test_decoders_without_a_free_cpu_are_refused():
+    engines = places(CPU_NODES, ActorOptions(None, None, 1, None, decoders=1), **FOR_CPUS)
+    with pytest.raises(UsageError, match="the engines take all CPUs of the cluster; limit them by --actors or --cpus"):
+        decoder_places(CPU_NODES, engines)
+
+
+def test_a_node_keeps_no_more_decoded_shards_than_its_object_store_takes():
+    """Two of each actor that decodes there, and one of each engine."""
+    engines, decoders = [Place("a", 1, 1)] * 2, [Place("a", 6, 0), Place("b", 8, 0), Place(None, 8, 0)]
+    check_room_for_shards({"a": 500, "b": 250, "head": 0}, engines, decoders, 100)
+    for stores in ({"a": 499, "b": 250}, {"a": 500, "b": 249}):
+        with pytest.raises(UsageError, match=r"start Ray with --object-store-memory (500|250)$"):
+            check_room_for_shards(stores, engines, decoders, 100)
 
 
 class Actor:
@@ -110,8 +151,10 @@ def test_a_shard_that_goes_to_another_engine_is_scored_again_but_for_what_engine
     ("arguments", "sentence"),
     [
         (("score", ".", "-o", "a.csv", "--ray", "auto"), "--ray is for a list of files"),
-        (("score", ".", "-o", "a.csv", "--cpus", "2"), "--actors, --cpus or --gpus is for a list of files"),
+        (("score", ".", "-o", "a.csv", "--cpus", "2"), "--actors, --cpus, --gpus or --decoders is for a list of files"),
+        (("score", ".", "-o", "a.csv", "--decoders", "2"), "--gpus or --decoders is for a list of files"),
         (("score", "list", "-o", "parts", "--actors", "2"), "are about a Ray cluster; add --ray"),
+        (("score", "list", "-o", "parts", "--decoders", "2"), "are about a Ray cluster; add --ray"),
         (("score", "list", "-o", "parts", "--ray", "auto"), "--ray: which engine? Name one with --engine"),
         (("score", "list", "-o", "parts", "-e", "a.cxr", "-e", "b.cxr"), "several engines are for the nodes of a Ray"),
         (("score", "a.png", "-e", "a.cxr", "-e", "b.cxr"), "several engines are for the nodes of a Ray cluster"),

@@ -1,4 +1,4 @@
-"""A Ray cluster of three nodes, in a network namespace: even on 127.0.0.2, Ray listens on every interface there is.
+"""A Ray cluster of several nodes, in a network namespace: even on 127.0.0.2, Ray listens on every interface there is.
 
 As a program: starts the cluster, prints its address and the process ids of its raylets, and ends with standard input.
 """
@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ def die_of_a_black_picture():
     from cxr_trt.score.engine import Engine
     submit = Engine.submit
     def submit_or_die(engine, images, class_maps):
+        time.sleep(float(os.environ.get("ENGINE_SECONDS", 0)))
         if not all(image.any() for image in images):
             os.kill(os.getpid(), signal.SIGSEGV)
         return submit(engine, images, class_maps)
@@ -52,25 +54,26 @@ class Trap:
 
 sys.meta_path.insert(0, Trap())
 """
-"""Engines die of a black picture, decoders of a file; a node may have another ONNX Runtime, and be slower to start."""
+"""Engines die of a black picture, decoders of a file; a node may have another ONNX Runtime, and be slower to start, or
+an engine that is slower."""
 
 
-def main() -> None:
+def main(store_bytes: str, kind: str = "") -> None:
     from ray.cluster_utils import Cluster
 
     def options(address: str) -> dict:
         return {
-            "object_store_memory": OBJECT_STORE_BYTES,
+            "object_store_memory": int(store_bytes),
             "node_ip_address": address,
             "include_dashboard": False,
         }
 
     cluster = Cluster(initialize_head=True, head_node_args={**options("127.0.0.2"), "num_cpus": 0})
     nodes = []
-    for number in (3, 4):
-        if "unlike" in sys.argv and number == 4:
+    for number, gpus in enumerate((0, 1, 0) if kind == "gpu" else (0, 0), start=3):
+        if kind == "unlike" and number == 4:
             os.environ["UNLIKE_NODE"] = "1"
-        nodes.append(cluster.add_node(num_cpus=1, **options(f"127.0.0.{number}")))
+        nodes.append(cluster.add_node(num_cpus=1, num_gpus=gpus, **options(f"127.0.0.{number}")))
     raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
     print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
     sys.stdin.read()
@@ -79,7 +82,7 @@ def main() -> None:
 
 
 class RayCluster:
-    """address: for --ray. raylets: the process ids of the two nodes that have a CPU."""
+    """address: for --ray. raylets: the process ids of the nodes that have a CPU."""
 
     def __init__(self, process: subprocess.Popen, environment: dict[str, str]) -> None:
         facts = json.loads(process.stdout.readline())
@@ -103,11 +106,22 @@ class RayCluster:
             text=True,
         )
 
-    def actors(self) -> list[int]:
+    def actors(self, kind: str = "ShardActor") -> list[int]:
         """The process ids of the actors."""
-        parents = ",".join(map(str, self.raylets))
-        found = subprocess.run(["pgrep", "-P", parents, "-f", "ray::ShardActor"], capture_output=True, text=True)
-        return [int(pid) for pid in found.stdout.split()]
+        return [pid for raylet in self.raylets for pid in children(raylet, f"ray::{kind}")]
+
+    def lose(self, raylet: int) -> None:
+        """Kill a node with everything that runs on it."""
+        for pid in (raylet, *children(raylet)):
+            with suppress(ProcessLookupError):  # some end by themselves
+                os.kill(pid, signal.SIGKILL)
+        self.raylets.remove(raylet)
+
+
+def children(pid: int, words: str = "") -> list[int]:
+    """The process ids of the children of a process whose command has these words."""
+    found = subprocess.run(["pgrep", "-P", str(pid), "-f", words], capture_output=True, text=True)
+    return [int(child) for child in found.stdout.split()]
 
 
 def why_not() -> str | None:
@@ -121,9 +135,9 @@ def why_not() -> str | None:
     return None
 
 
-def end(process: subprocess.Popen, code: int = 1) -> str:
+def end(process: subprocess.Popen, code: int = 1, seconds: float = 900) -> str:
     """What a command has said on standard error, after it ended with this exit code and nothing on standard output."""
-    said, errors = process.communicate(timeout=900)
+    said, errors = process.communicate(timeout=seconds)
     assert (process.returncode, said) == (code, ""), errors
     return errors
 
@@ -138,21 +152,55 @@ def wait_for(what: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def ray_cluster(folder: Path, *, unlike: bool = False):
-    """The cluster; its tokens, caches and logs are below `folder`.
+def ray_cluster(folder: Path, kind: str = "", store_bytes: int = OBJECT_STORE_BYTES, **variables: str):
+    """The cluster; its tokens and caches are below `folder`, and its logs where paths are short: it has sockets there.
 
     Args:
         folder: an empty one.
-        unlike: whether the second node has another version of ONNX Runtime, as far as it says.
+        kind: "unlike": the second node has another version of ONNX Runtime, as far as it says. "gpu": the second of
+            three has a GPU, as far as Ray knows.
+        store_bytes: of each node's object store.
+        variables: of the environment of all nodes.
     """
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:
+        environment = _environment(folder, short, variables)
+        process = subprocess.Popen(
+            [
+                "unshare",
+                "--net",
+                "sh",
+                "-c",
+                f"ip link set lo up && exec {sys.executable} {__file__} {store_bytes} {kind}",
+            ],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield RayCluster(process, environment)
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.stdout.close()
+
+
+def _environment(folder: Path, short: str, variables: dict[str, str]) -> dict[str, str]:
+    """What the processes of the cluster get: the trap, a token, and homes of their own."""
     (folder / "trap").mkdir()
     (folder / "trap" / "sitecustomize.py").write_text(TRAP)
-    environment = {
+    return {
         **os.environ,
         **store_environment(PORT),
+        **variables,
         "HOME": str(folder),
         "XDG_CACHE_HOME": str(folder / "cache"),
-        "RAY_TMPDIR": str(folder),
+        "RAY_TMPDIR": short,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -162,26 +210,7 @@ def ray_cluster(folder: Path, *, unlike: bool = False):
         "RAY_health_check_timeout_ms": "2000",
         "PYTHONPATH": os.pathsep.join([str(folder / "trap"), str(ROOT)]),
     }
-    command = f"ip link set lo up && exec {sys.executable} {__file__}{' unlike' * unlike}"
-    process = subprocess.Popen(
-        ["unshare", "--net", "sh", "-c", command],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield RayCluster(process, environment)
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.stdout.close()
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
