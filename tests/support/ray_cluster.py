@@ -124,6 +124,14 @@ def children(pid: int, words: str = "") -> list[int]:
     return [int(child) for child in found.stdout.split()]
 
 
+def dies_of(pid: int, number: int) -> bool:
+    """Whether a process leaves a signal to the system."""
+    with suppress(FileNotFoundError):
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return not int(status["SigCgt"], 16) >> (number - 1) & 1
+    return False
+
+
 def why_not() -> str | None:
     """Why no cluster can be started here."""
     try:
