@@ -58,12 +58,12 @@ sys.meta_path.insert(0, Trap())
 an engine that is slower."""
 
 
-def main(store_bytes: str, kind: str = "") -> None:
+def main(kind: str = "") -> None:
     from ray.cluster_utils import Cluster
 
     def options(address: str) -> dict:
         return {
-            "object_store_memory": int(store_bytes),
+            "object_store_memory": OBJECT_STORE_BYTES,
             "node_ip_address": address,
             "include_dashboard": False,
         }
@@ -124,6 +124,14 @@ def children(pid: int, words: str = "") -> list[int]:
     return [int(child) for child in found.stdout.split()]
 
 
+def dies_of(pid: int, number: int) -> bool:
+    """Whether a process leaves a signal to the system."""
+    with suppress(FileNotFoundError):
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return not int(status["SigCgt"], 16) >> (number - 1) & 1
+    return False
+
+
 def why_not() -> str | None:
     """Why no cluster can be started here."""
     try:
@@ -152,14 +160,13 @@ def wait_for(what: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def ray_cluster(folder: Path, kind: str = "", store_bytes: int = OBJECT_STORE_BYTES, **variables: str):
+def ray_cluster(folder: Path, kind: str = "", **variables: str):
     """The cluster; its tokens and caches are below `folder`, and its logs where paths are short: it has sockets there.
 
     Args:
         folder: an empty one.
         kind: "unlike": the second node has another version of ONNX Runtime, as far as it says. "gpu": the second of
             three has a GPU, as far as Ray knows.
-        store_bytes: of each node's object store.
         variables: of the environment of all nodes.
     """
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:
@@ -170,7 +177,7 @@ def ray_cluster(folder: Path, kind: str = "", store_bytes: int = OBJECT_STORE_BY
                 "--net",
                 "sh",
                 "-c",
-                f"ip link set lo up && exec {sys.executable} {__file__} {store_bytes} {kind}",
+                f"ip link set lo up && exec {sys.executable} {__file__} {kind}",
             ],
             env=environment,
             stdin=subprocess.PIPE,
