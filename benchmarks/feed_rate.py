@@ -235,6 +235,8 @@ def _limits(result: Result) -> str:
     """A sentence on each format that stays below its target."""
     sentences = []
     for kind, target in TARGETS.items():
+        if kind not in result["rates"]:
+            continue
         own, median = result["parts"][kind], {n: v["median"] for n, v in result["rates"][kind]["rates"].items()}
         reached, reachable = median["cxr-trt, 1"] / median["library"], own["library"] / sum(own.values())
         verdict = "reached" if reached >= target else "missed"

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import cpu_limits
 from benchmarks.study import DEMO_MODEL, RESULTS
+from benchmarks.tools import profiled_engines
 from benchmarks.tools.int8_features import keep_features_in_int8
 from benchmarks.tools.layer_work import CONVOLUTIONS, LayerWork
 from benchmarks.tools.profiled_engines import BACKEND, by_kind, profile, shipped_engines
@@ -95,9 +96,13 @@ def test_features_in_int8_are_near_those_in_float32(graph, image):
 
 @pytest.fixture(scope="module")
 def result(graph, image, plan8):
-    return json.loads(json.dumps(cpu_limits.study(graph, plan8, image, rounds=2)))
+    """Small layers are over so soon that those without a name weigh more than in a real study."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiled_engines, "MAX_UNKNOWN_SHARE", 0.2)
+        return json.loads(json.dumps(cpu_limits.study(graph, plan8, image, rounds=2)))
 
 
+@pytest.mark.slow
 def test_a_small_study_from_engines_to_page(result):
     assert result["precisions"] == list(BACKEND.precisions)
     assert len(result["tried"]) == 5
@@ -110,6 +115,7 @@ def test_a_small_study_from_engines_to_page(result):
     assert ("There are no rows in bf16" in text) == ("bf16" not in BACKEND.precisions)
 
 
+@pytest.mark.slow
 def test_the_page_says_what_was_missed_by_the_committed_benchmark(result):
     compared = json.loads((RESULTS / "benchmark.json").read_text())
     text = cpu_limits.page(result)

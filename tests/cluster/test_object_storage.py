@@ -257,7 +257,7 @@ def test_settings_that_no_store_has_are_one_sentence(cli, here, monkeypatch):
 def test_an_object_that_is_too_large_is_an_error_row(cli, here, xrays, monkeypatch):
     largest = max((xrays / name).stat().st_size for name in NAMES)
     monkeypatch.setattr("cxr_trt.images.objects.MAX_FILE_BYTES", largest - 1)
-    said = run(cli, "score", "s3://cxr/xrays", "-o", "a.csv", "--workers", 1).stderr
+    said = run(cli, "score", "s3://cxr/xrays", "-o", "a.csv", "--workers", 1, code=2).stderr
     assert "the object has more than 1 GiB; export it with at most 1 GiB" in said
 
 

@@ -53,7 +53,7 @@ NOT_EXECUTED = {
 """Commands that are read but not executed, as regular expressions from the start of the command, and why."""
 
 NOT_EXECUTED_PYTHON = {"xrv.models.DenseNet(weights=": "downloads weights; test_layouts.py makes such a file"}
-FOREIGN_OPTIONS = ("--system-site-packages",)  # of Python and the like, named in a text
+FOREIGN_OPTIONS = ("--system-site-packages", "--object-store-memory")  # of Python and Ray, named in a text
 
 DEMO = "cxr_trt/models/demo.onnx"
 EXECUTED = ("cxr-trt", "python -m train", "python -m train.split")
