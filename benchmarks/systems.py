@@ -49,9 +49,12 @@ SIZES = {
     "agcnn-resnet50": (112, 96),
     "yao2018": (128, 128),
     "dnetloc": (256, 256),
-    "edge": (112, 96),
+    "edge": (144, 128),
 }
-"""Pixels of the resized image and of its crops, by recipe. DNetLoc's added convolutions quarter its 256 pixels."""
+"""Pixels of the resized image and of its crops, by recipe.
+
+DNetLoc's added convolutions quarter its 256 pixels. The pooling of edge takes ten cells, and 96 pixels have nine.
+"""
 UNTRAINED = {"rubin2018": "needs a frontal and a lateral X-ray of each study, which ChestX-ray14 has not"}
 """Systems without a row, and why."""
 TEXT = """\
