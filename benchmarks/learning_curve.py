@@ -39,7 +39,7 @@ TEXT = """\
 
 **{headline}**
 
-The shipped model is trained on {images} X-rays. To see what that costs, a linear layer was trained on ever more of
+The shipped models are trained on {images} X-rays. To see what that costs, a linear layer was trained on ever more of
 them: {shares} of the training patients. Its inputs are means and maxima of the features of EfficientNet-Lite0, with
 weights from ImageNet, for whole X-rays of {side} x {side} pixels. Its weight decay is the one with the highest AUC on
 the {val} validation X-rays. Fewer patients were drawn {draws} times.
