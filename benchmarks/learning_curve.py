@@ -33,6 +33,7 @@ DECAYS = (0.1, 0.3, 1.0, 3.0)  # of the linear layer's weights; the best one by 
 STEPS = 50  # of L-BFGS
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the training patients
 TARGET = 0.70
+MAX_DOUBLINGS = 20  # of the training images; beyond, as with a line that falls, it is no answer
 FEWEST_POSITIVES = 20  # test images with a finding, or it is left out: its AUC would be chance
 TEXT = """\
 # What more X-rays would bring
@@ -150,7 +151,10 @@ def page(result: Result) -> str:
     images = result["images"]
     counts, aucs = np.array([pair for point in points for pair in zip(point["images"], point["aucs"], strict=True)]).T
     slope, at_one = np.polyfit(np.log2(counts), aucs, 1)
-    times = 2 ** ((TARGET - at_one) / slope) / images["train"]
+    doublings = (TARGET - at_one) / slope - np.log2(images["train"])
+    needed = (
+        f"about {2**doublings:.0f} times as many as there are" if 0 < doublings < MAX_DOUBLINGS else "no such number"
+    )
     rows = [
         (
             _percent(point["share"]),
@@ -162,7 +166,7 @@ def page(result: Result) -> str:
     ]
     return TEXT.format(
         headline=f"Twice as many training images bring about {slope:+.3f} of AUC; at that pace, a mean AUC of "
-        f"{TARGET:.2f} would take about {times:.0f} times as many as there are.",
+        f"{TARGET:.2f} would take {needed}.",
         shares=", ".join(_percent(share) for share in SHARES),
         side=SIDE,
         images=f"{images['train']:,}",
