@@ -7,9 +7,12 @@ from cxr_trt.spec import Specification
 
 pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
 
-from benchmarks.localization import WANG, centre_crop_maps
+from benchmarks.localization import WANG, _published, _wang_table, centre_crop_maps
 from benchmarks.study import DEMO_MODEL
 from benchmarks.tools.networks import load_network
+from cxr_trt.evaluate.wang import compare_map, localize_as_wang
+from cxr_trt.findings import FINDINGS
+from cxr_trt.geometry import Rectangle
 from cxr_trt.score.engine import Engine
 
 
@@ -41,3 +44,15 @@ def test_published_accuracies_fall_with_the_threshold():
     for low, high in zip(list(WANG.values())[:-1], list(WANG.values())[1:], strict=True):
         assert all(a >= b for a, b in zip(low, high, strict=True))
         assert len(low) == 8
+
+
+def test_by_wangs_rule_both_thresholds_give_boxes():
+    """Of a low and a high region, the box on the low one is found; the high one is false by either threshold."""
+    class_map = np.zeros((8, 8), np.float32)
+    class_map[:2, :2], class_map[6:, 6:] = 0.5, 1
+    xray = compare_map(class_map, Rectangle(0, 0, 8, 8), [Rectangle(0, 0, 2, 2)], 0, "patient")
+    own = localize_as_wang(FINDINGS, [xray], resamples=0)
+    assert _wang_table({"maps": own}).splitlines()[-1].startswith("| maps | 1.00 | 2.00 | 1.00 | 2.00 |")
+    assert f"| this model, IoBB 0.5 | {own.accuracy.findings['Atelectasis'][1]['IoBB 0.5'].value:.2f} |" in _published(
+        own.accuracy
+    )
