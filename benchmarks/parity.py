@@ -13,7 +13,7 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.study import DEMO_MODEL, ROOT, Result, cxr14_option
+from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.engine.backend import ScoringEngine
 from cxr_trt.engine.build import BuildRequest, build_bundle
@@ -103,13 +103,13 @@ def compare_engines(
 def pytorch(folder: Path) -> ScoringEngine:
     """The shipped network in PyTorch; `folder` gets its weights."""
     weights = folder / "demo.pt"
-    torch.save(start_weights(DEMO_MODEL, "paper"), weights)
+    torch.save(start_weights(PAPER_MODEL, "paper"), weights)
     return Reference(weights, "paper", "ten-crop")
 
 
 def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
     """What is compared, each to be opened when its turn comes; bundles are built at their first turn."""
-    graph = ScoringGraph.load(DEMO_MODEL)
+    graph = ScoringGraph.load(PAPER_MODEL)
 
     def bundle(name: str, backend: str, plan: Callable[[], PrecisionPlan]) -> ScoringEngine:
         target = folder / f"{name}.cxr"

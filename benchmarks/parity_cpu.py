@@ -20,7 +20,7 @@ from benchmarks.parity import (
     comparison_cells,
     pytorch,
 )
-from benchmarks.study import DEMO_MODEL, ROOT, Result, cxr14_option
+from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
 from cxr_trt.engine.backend import ScoringEngine
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.cpu.openvino import OpenVinoBackend, has_bfloat16
@@ -92,7 +92,7 @@ def measure(data: Path, folder: Path, images: int | None) -> Result:
 
 def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
     """What is compared, each to be opened when its turn comes; bundles are built at their first turn."""
-    graph = ScoringGraph.load(DEMO_MODEL)
+    graph = ScoringGraph.load(PAPER_MODEL)
     plan_file = folder / "int8.json"
 
     def int8() -> PrecisionPlan:

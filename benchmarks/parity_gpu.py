@@ -17,7 +17,7 @@ import onnxruntime
 import torch
 
 from benchmarks.parity import COLUMNS, MIN_POSITIVES, REFERENCE, compare_with_reference, comparison_cells, headline
-from benchmarks.study import DEMO_MODEL, Result, cxr14_option
+from benchmarks.study import PAPER_MODEL, Result, cxr14_option
 from benchmarks.tools.networks import load_network
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.evaluate.auc import Floats
@@ -71,7 +71,7 @@ Run = Callable[[Images], Floats]
 def measure(data: Path, plans: tuple[Path, ...]) -> Result:
     """Score the test images on the GPU with PyTorch, and with ONNX Runtime in each precision."""
     chosen = [FLOAT32, *(PrecisionPlan.from_json(path.read_text(encoding="utf-8")) for path in plans)]
-    graph = ScoringGraph.load(DEMO_MODEL)
+    graph = ScoringGraph.load(PAPER_MODEL)
     with tempfile.TemporaryDirectory() as name:
         test = Path(name, "test")
         write_split(read_data(data / "labels.csv", None), "test", data / "images", test)
@@ -92,7 +92,7 @@ def measure(data: Path, plans: tuple[Path, ...]) -> Result:
 def _on_pytorch(graph: ScoringGraph) -> Run:
     """The shipped network in float32."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    scorer = Scorer(load_network(DEMO_MODEL), graph.spec).cuda()
+    scorer = Scorer(load_network(PAPER_MODEL), graph.spec).cuda()
 
     def run(images: Images) -> Floats:
         probabilities: Floats = scorer(torch.from_numpy(images).cuda())[0].cpu().numpy()

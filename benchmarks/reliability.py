@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.study import DEMO_MODEL, ROOT, Result, cxr14_option
+from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
 from cxr_trt.findings import FINDINGS
 from cxr_trt.markdown import markdown_table
 from cxr_trt.tables.labels import read_labels
@@ -45,7 +45,7 @@ def measure(data: Path) -> Result:
     """Score both sides, calibrate on the one and evaluate on the other."""
     rows = read_data(data / "labels.csv", None)
     bundle, frequencies = FOLDER / "demo.cxr", {}
-    _run("build-engine", DEMO_MODEL, "--output", bundle, "--overwrite")
+    _run("build-engine", PAPER_MODEL, "--output", bundle, "--overwrite")
     for split in ("val", "test"):
         folder, table = FOLDER / split, FOLDER / f"{split}.csv"
         write_split(rows, split, data / "images", folder)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import click
 import onnx
 
-from benchmarks.study import DEMO_MODEL, Result
+from benchmarks.study import PAPER_MODEL, Result
 from cxr_trt.engine.choice import Timed, time_engines
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.export.crops_in_turn import score_crops_in_turn
@@ -55,7 +55,7 @@ faster that is than the scoring graph as it is (median of the ratios of each rou
 @click.option("--rounds", type=click.IntRange(1), default=7, help="In which all engines take turns.")
 def measure(rounds: int) -> Result:
     """Time an engine for each rewrite and each CPU backend."""
-    graph = ScoringGraph.load(DEMO_MODEL)
+    graph = ScoringGraph.load(PAPER_MODEL)
     engines = {
         (name, label): Timed(BACKENDS[name], _rewritten(graph, label)) for name in PACKAGES for label in REWRITES
     }

@@ -2,7 +2,7 @@
 
 import click
 
-from benchmarks.study import DEMO_MODEL, Result
+from benchmarks.study import PAPER_MODEL, Result
 from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.markdown import markdown_table
@@ -63,7 +63,7 @@ Orin Industrial and Thor T4000.
 @click.command()
 def measure() -> Result:
     """Compute the limits of the shipped model."""
-    graph = ScoringGraph.load(DEMO_MODEL)
+    graph = ScoringGraph.load(PAPER_MODEL)
     graphs: dict[str, list[Layer]] = {}
     for view_set in CROP_VIEW_SETS:
         viewed = graph.with_views(view_set)

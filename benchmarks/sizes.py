@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.study import DEMO_MODEL, Result
+from benchmarks.study import PAPER_MODEL, Result
 from cxr_trt.engine.backend import Backend, BuildOptions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.export.scoring_graph import ScoringGraph
@@ -38,7 +38,7 @@ Empty: the backend has no such engine of its own. On a CPU, float16 is computed 
 @click.command()
 def measure() -> Result:
     """Build an engine of each precision with each backend that can build here, and weigh it."""
-    graph = ScoringGraph.load(DEMO_MODEL)
+    graph = ScoringGraph.load(PAPER_MODEL)
     layers = [
         node.name
         for node in graph.model.graph.node
@@ -60,7 +60,7 @@ def measure() -> Result:
         "max_batch": MAX_BATCH,
         "megabytes": {
             "scoring graph": round(graph.model.ByteSize() / 1e6, 1),
-            "as shipped": DEMO_MODEL.stat().st_size / 1e6,
+            "as shipped": PAPER_MODEL.stat().st_size / 1e6,
             "engines": engines,
         },
     }

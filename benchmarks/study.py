@@ -18,7 +18,7 @@ from cxr_trt.measure.machine import describe_machine, versions
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ROOT / "docs" / "studies"
-DEMO_MODEL = ROOT / "cxr_trt" / "models" / "demo.onnx"
+PAPER_MODEL = ROOT / "cxr_trt" / "models" / "paper.onnx"
 
 LINE_LENGTH = 120  # of the pages
 

@@ -16,7 +16,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.study import DEMO_MODEL, ROOT, Result, cxr14_option
+from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.evaluate.auc import Floats, evaluate
@@ -71,7 +71,7 @@ MODELS = {
 @click.option("--resamples", type=click.IntRange(0), default=1000, help="For the intervals.")
 def measure(recipe: str, view_sets: tuple[ViewSet, ...], data: Path, limit: int | None, resamples: int) -> Result:
     """Score the test images with each view set."""
-    graph = ScoringGraph.load(_train(recipe, data) if recipe else DEMO_MODEL)
+    graph = ScoringGraph.load(_train(recipe, data) if recipe else PAPER_MODEL)
     chosen = (REFERENCE, *(view_set for view_set in view_sets or CROP_VIEW_SETS if view_set != REFERENCE))
     names, patients, labels = read_test_side(data / "labels.csv", limit)
     images = load_images([data / "images" / name for name in names], graph.spec.image_size, graph.spec.fit)
@@ -97,7 +97,7 @@ def _train(recipe: str, data: Path) -> Path:
     model, checkpoint = folder / f"{recipe}.onnx", folder / "last.safetensors"
     images = ["--labels", data / "labels.csv", "--images", data / "images"]
     for arguments in (
-        ["train", recipe, *images, "--out", folder, "--start", DEMO_MODEL],
+        ["train", recipe, *images, "--out", folder, "--start", PAPER_MODEL],
         ["train.publish", checkpoint, model],
     ):
         subprocess.run([sys.executable, "-m", *map(str, arguments)], check=True, cwd=ROOT)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import click
 
-from benchmarks.study import DEMO_MODEL, ROOT, Result, cxr14_option
+from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
 from benchmarks.tools.networks import load_network
 from cxr_trt.images.files import find_files
 from cxr_trt.markdown import markdown_table
@@ -24,7 +24,7 @@ from cxr_trt.markdown import markdown_table
 PACKAGES = ("openvino", "onnxruntime", "torch")
 LAPTOP, NUMBERS, CHECKPOINTS = (f"docs/guide/{name}.md" for name in ("laptop", "reading-the-numbers", "checkpoints"))
 INSTALL = "pip install ."
-SCORE = "cxr-trt score xrays/ -e demo.cxr -o scores.csv --heatmaps heatmaps/ --raw-maps"
+SCORE = "cxr-trt score xrays/ -e edge.cxr -o scores.csv --heatmaps heatmaps/ --raw-maps"
 
 
 class Step(NamedTuple):
@@ -39,7 +39,7 @@ WALKS = {
     "with a laptop and a folder of X-rays": (
         Step("clone and install", INSTALL, LAPTOP),
         Step("see what is installed", "cxr-trt doctor", LAPTOP),
-        Step("build an engine of the shipped network", "cxr-trt build-engine demo -o demo.cxr", LAPTOP),
+        Step("build an engine of the shipped network", "cxr-trt build-engine edge -o edge.cxr", LAPTOP),
         Step("score the folder, with heat maps", SCORE, LAPTOP),
         Step(
             "make the report",
@@ -99,14 +99,14 @@ def measure(data: Path, files: int, only: tuple[str, ...]) -> Result:
     """Walk each way once, in a folder of its own."""
     walks = {}
     with tempfile.TemporaryDirectory() as name:
-        engine = Path(name, "demo.cxr")
+        engine = Path(name, "edge.cxr")
         for number, walk in enumerate(only or WALKS):
             folder = Path(name, str(number))
             prepare(folder, data, files, None if any("-o mine.cxr" in step.command for step in WALKS[walk]) else engine)
             python = folder / "cxr-trt" / ".venv" / "bin" / "python" if WALKS[walk][0].command == INSTALL else None
             walks[walk] = [timed(step.command, folder, python or sys.executable) for step in WALKS[walk]]
-            if (folder / "demo.cxr").exists() and not engine.exists():
-                shutil.copytree(folder / "demo.cxr", engine)
+            if (folder / "edge.cxr").exists() and not engine.exists():
+                shutil.copytree(folder / "edge.cxr", engine)
     return {"files": files, "compared": compared(files), "walks": walks}
 
 
@@ -131,7 +131,7 @@ def prepare(folder: Path, data: Path, files: int, engine: Path | None) -> None:
     with gzip.open(data / "metadata" / "Data_Entry_2017_v2020.csv.gz") as packed:
         (folder / "Data_Entry_2017_v2020.csv").write_bytes(packed.read())
     (folder / "run").mkdir()
-    save_checkpoint(load_network(DEMO_MODEL), folder / "run" / "best.safetensors", weights="demonstration")
+    save_checkpoint(load_network(PAPER_MODEL), folder / "run" / "best.safetensors", weights="demonstration")
     if engine and engine.exists():
         shutil.copytree(engine, folder / "mine.cxr")
 

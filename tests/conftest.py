@@ -74,15 +74,15 @@ def as_nobody() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def demo_model() -> Path:
+def paper_model() -> Path:
     """The shipped scoring graph: ten crops."""
-    return Path(__file__).parents[1] / "cxr_trt" / "models" / "demo.onnx"
+    return Path(__file__).parents[1] / "cxr_trt" / "models" / "paper.onnx"
 
 
 @pytest.fixture(scope="session")
-def demo_weights(demo_model: Path) -> dict[str, npt.NDArray[Any]]:
+def demo_weights(paper_model: Path) -> dict[str, npt.NDArray[Any]]:
     """The state dict of the shipped model."""
-    weights, _ = ScoringGraph.load(demo_model).network()
+    weights, _ = ScoringGraph.load(paper_model).network()
     return weights
 
 

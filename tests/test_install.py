@@ -64,6 +64,6 @@ def test_the_wheel_installs_only_cxr_trt(tmp_path, with_plugin):
     assert wheel.name == f"cxr_trt-0.1.0-py3-none-{tag}.whl"
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"cxr_trt", "cxr_trt-0.1.0.dist-info"}
-    assert {"cxr_trt/models/demo.onnx", "cxr_trt/models/edge.onnx"} <= set(names)
+    assert {"cxr_trt/models/edge.onnx", "cxr_trt/models/paper.onnx"} <= set(names)
     assert "cxr_trt/py.typed" in names
     assert ("cxr_trt/engine/gpu/libcxr_trt_plugin.so" in names) is with_plugin

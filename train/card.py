@@ -1,6 +1,6 @@
 """Write the model card of a shipped model, from the headers of its checkpoints and from its evaluation.
 
-python -m train.card demo.onnx evaluation.json 1/last.safetensors 2/last.safetensors 3/last.safetensors > MODEL_CARD.md
+python -m train.card edge.onnx edge-evaluation.json best.safetensors > edge-card.md
 """
 
 import datetime
@@ -64,8 +64,7 @@ cannot be compared with an AUC on the whole official test set, where the paper's
 @click.argument("evaluation", type=click.Path(path_type=Path))
 @click.argument("checkpoints", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--start", default="random initialisation", help="What weights the first of CHECKPOINTS started from.")
-@click.option("--target", default="train-demo", help="The target of the Makefile that makes the model.")
-def main(model: str, evaluation: Path, checkpoints: tuple[Path, ...], start: str, target: str) -> None:
+def main(model: str, evaluation: Path, checkpoints: tuple[Path, ...], start: str) -> None:
     """Print the card of MODEL, which the last of CHECKPOINTS became, given `cxr-trt evaluate --json`."""
     result = json.loads(evaluation.read_text(encoding="utf-8"))
     stretches = [_training(path) for path in checkpoints]
@@ -77,7 +76,7 @@ def main(model: str, evaluation: Path, checkpoints: tuple[Path, ...], start: str
         image=recipe["image_size"],
         crop=recipe["crop_size"],
         start=start,
-        target=target,
+        target=f"train-{Path(model).stem}",
         date=datetime.date.fromtimestamp(checkpoints[-1].stat().st_mtime),
         train=stretches[-1]["images"]["train"],
         val=stretches[-1]["images"]["val"],

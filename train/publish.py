@@ -1,6 +1,6 @@
 """Make a shipped model from the checkpoint of its training: float16 weights, ten crops, class maps.
 
-python -m train.publish last.safetensors cxr_trt/models/demo.onnx
+python -m train.publish best.safetensors cxr_trt/models/edge.onnx
 """
 
 import tempfile

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.study import DEMO_MODEL, ROOT, Result
+from benchmarks.study import PAPER_MODEL, ROOT, Result
 from benchmarks.tools.contestants import export_plain
 from benchmarks.tools.memory import PeakMemory
 from cxr_trt.engine.choice import GPU_BACKENDS
@@ -151,14 +151,14 @@ def _on_gpu(int8: bool) -> Iterator[Row]:
 def make_model(row: Row, folder: Path, calibrate: Path | None) -> Path:
     """What a contestant opens: the shipped graph, a plain export of its network, or a bundle built as a user does."""
     if row.kind.startswith(("eager", "compile")):
-        return DEMO_MODEL
+        return PAPER_MODEL
     if not row.bundle:
         plain = folder / "plain.onnx"
         if not plain.exists():
-            export_plain(DEMO_MODEL, plain)
+            export_plain(PAPER_MODEL, plain)
         return plain
     backend, views, precision = row.bundle
-    bundle, source, options = folder / f"{backend}-{views}-{precision}.cxr", DEMO_MODEL, []
+    bundle, source, options = folder / f"{backend}-{views}-{precision}.cxr", PAPER_MODEL, []
     if precision == "int8":
         calibrated = next(folder.glob("*-int8.cxr"), calibrate)
         if calibrated and (calibrated / MANIFEST_FILE).exists():

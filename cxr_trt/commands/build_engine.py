@@ -139,9 +139,9 @@ def build_engine(
     view_set: ViewSet | None,
     overwrite: bool,
 ) -> None:
-    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx), another bundle, `demo` or `edge`.
+    """Build an engine bundle from SOURCE: a checkpoint, a scoring graph (.onnx), another bundle, `edge` or `paper`.
 
-    `demo` and `edge` are the demonstration networks that come with cxr-trt: the paper's, and a light one.
+    `edge` and `paper` are the demonstration networks that come with cxr-trt: a light one, and the paper's.
 
     For fp16 and int8, the network's activations are measured first: for int8 on the X-rays of --calibrate, for fp16 on
     these or on built-in pictures.

@@ -1,4 +1,4 @@
-"""The network that comes with the package: its name, and an engine of it in the user's cache folder."""
+"""An engine of a network that comes with the package, in the user's cache folder, for who names none."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -7,7 +7,7 @@ from platformdirs import user_cache_path
 
 from cxr_trt.commands.messages import say
 from cxr_trt.commands.progress import PhaseProgress
-from cxr_trt.commands.sources import SHIPPED
+from cxr_trt.commands.sources import DEFAULT_NETWORK, SHIPPED
 from cxr_trt.engine.backend import BuildOptions
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.choice import choose_backend
@@ -22,7 +22,7 @@ from cxr_trt.score.engine import Engine
 
 def demo_engine() -> Engine:
     """Open the engine of the demonstration network; build it first if there is none of these versions."""
-    name = f"demo-{version('cxr-trt')}-{hash_file(SHIPPED['demo'])[:12]}.cxr"
+    name = f"{DEFAULT_NETWORK}-{version('cxr-trt')}-{hash_file(SHIPPED[DEFAULT_NETWORK])[:12]}.cxr"
     bundle = user_cache_path("cxr-trt") / name
     say(
         "no engine is named: using the DEMONSTRATION network that comes with cxr-trt, whose scores say little about "
@@ -38,8 +38,8 @@ def demo_engine() -> Engine:
 
 
 def _build(bundle: Path) -> None:
-    say(f"building it once, into {bundle} (about a minute)")
-    graph = ScoringGraph.load(SHIPPED["demo"])
+    say(f"building it once, into {bundle} (half a minute)")
+    graph = ScoringGraph.load(SHIPPED[DEFAULT_NETWORK])
     backend = choose_backend("auto", FLOAT32, graph, say)
     say("trying what is fastest on this CPU (about 20 s)")
     with PhaseProgress() as progress:

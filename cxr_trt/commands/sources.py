@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from cxr_trt.model.families import Library
 
 MODELS = Path(__file__).parents[1] / "models"
-SHIPPED = {"demo": MODELS / "demo.onnx", "edge": MODELS / "edge.onnx"}
+SHIPPED = {name: MODELS / f"{name}.onnx" for name in ("edge", "paper")}
 """The demonstration networks that come with the package, by their names."""
+DEFAULT_NETWORK = "edge"
 
 
 class BuildSource(NamedTuple):
@@ -49,7 +50,8 @@ def load_source(source: Path, setting: str | None, view_set: ViewSet | None) -> 
             plan = PrecisionPlan.from_json((source / PRECISION_FILE).read_text())
         path = source / GRAPH_FILE
     elif not source.is_file():
-        raise UsageError(f"{source}: no such checkpoint, ONNX file or bundle")
+        shipped = " or ".join(SHIPPED)
+        raise UsageError(f"{source}: no such checkpoint, ONNX file or bundle, and no shipped network ({shipped})")
     elif source.suffix.lower() != ".onnx":
         kinds = ", ".join(CHECKPOINT_SUFFIXES)
         raise UsageError(

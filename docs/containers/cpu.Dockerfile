@@ -10,9 +10,9 @@ RUN python -m venv /opt/cxr-trt \
 
 # The engine must be built, and agree with its scoring graph, or there is no image.
 RUN mkdir /data \
-    && /opt/cxr-trt/bin/cxr-trt build-engine demo --no-tune -o /opt/cxr-trt/demo.cxr
+    && /opt/cxr-trt/bin/cxr-trt build-engine edge --no-tune -o /opt/cxr-trt/edge.cxr
 
-ENV PATH=/opt/cxr-trt/bin:$PATH CXR_TRT_ENGINE=/opt/cxr-trt/demo.cxr
+ENV PATH=/opt/cxr-trt/bin:$PATH CXR_TRT_ENGINE=/opt/cxr-trt/edge.cxr
 WORKDIR /data
 USER 1000
 ENTRYPOINT ["cxr-trt"]

@@ -1,5 +1,5 @@
 # cxr-trt on a Jetson with JetPack 6: docker build -f docs/containers/jetson.Dockerfile -t cxr-trt:jetson .
-# docker run --rm --runtime nvidia -v "$PWD:/data" cxr-trt:jetson build-engine demo -o demo.cxr --backend tensorrt
+# docker run --rm --runtime nvidia -v "$PWD:/data" cxr-trt:jetson build-engine edge -o edge.cxr --backend tensorrt
 FROM nvcr.io/nvidia/l4t-tensorrt:r10.3.0-devel
 
 # hadolint ignore=DL3008

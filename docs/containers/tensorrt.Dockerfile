@@ -1,5 +1,5 @@
 # cxr-trt on NVIDIA's TensorRT image: docker build -f docs/containers/tensorrt.Dockerfile -t cxr-trt:tensorrt .
-# docker run --rm --gpus all -v "$PWD:/data" cxr-trt:tensorrt build-engine demo -o demo.cxr --backend tensorrt
+# docker run --rm --gpus all -v "$PWD:/data" cxr-trt:tensorrt build-engine edge -o edge.cxr --backend tensorrt
 # NVIDIA's image has TensorRT for Python, and nvcc for the plugin. Take the release that your driver supports.
 FROM nvcr.io/nvidia/tensorrt:25.10-py3
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from benchmarks import cpu_limits
-from benchmarks.study import DEMO_MODEL, RESULTS
+from benchmarks.study import PAPER_MODEL, RESULTS
 from benchmarks.tools import profiled_engines
 from benchmarks.tools.int8_features import keep_features_in_int8
 from benchmarks.tools.layer_work import CONVOLUTIONS, LayerWork
@@ -33,7 +33,7 @@ SMALL = Specification(image_size=Size.square(160), crop_size=Size.square(96))
 @pytest.fixture(scope="module")
 def graph():
     """The shipped network, for small images."""
-    weights, settings = ScoringGraph.load(DEMO_MODEL).network()
+    weights, settings = ScoringGraph.load(PAPER_MODEL).network()
     return ScoringGraph.from_network(weights, settings, GraphInfo.of_this_version(SMALL, "untrained", "0" * 64))
 
 

@@ -244,22 +244,22 @@ def test_the_demonstration_by_name(cli, wards, tmp_path, monkeypatch):
     """One build of the shipped network serves the name in build-engine and score without an engine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    built = cli("build-engine", "demo", "--no-tune", "--views", "center")
+    built = cli("build-engine", "edge", "--no-tune", "--views", "center")
     assert built.exit_code == 0, built.output
-    assert (tmp_path / "demo.cxr" / "manifest.json").is_file()
+    assert (tmp_path / "edge.cxr" / "manifest.json").is_file()
 
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
 
     def build(bundle):
-        shutil.move(tmp_path / "demo.cxr", bundle)
+        shutil.move(tmp_path / "edge.cxr", bundle)
 
     monkeypatch.setattr("cxr_trt.commands.demo._build", build)
     for _ in range(2):
         scored = cli("score", wards / "a", "-o", tmp_path / "s.csv")
         assert scored.exit_code == 0, scored.output
         assert "DEMONSTRATION network" in scored.stderr
-    assert len(list((tmp_path / "cache" / "cxr-trt").glob("demo-*.cxr"))) == 1
+    assert len(list((tmp_path / "cache" / "cxr-trt").glob("edge-*.cxr"))) == 1
     assert "demonstration" in rows_of(tmp_path / "s.csv")[0]["warnings"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from cxr_trt.commands.sources import SHIPPED, load_source
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("demo", (512, 448)), ("edge", (288, 256))])
+@pytest.mark.parametrize(("name", "sizes"), [("paper", (512, 448)), ("edge", (288, 256))])
 def test_a_shipped_network_is_found_by_its_name(name, sizes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     graph = load_source(Path(name), None, None).graph

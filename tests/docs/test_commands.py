@@ -20,7 +20,6 @@ from pages import PAGES, ROOT, SHELL, SILENT, blocks, inline_code, name, shell_l
 
 from benchmarks.catalogue import STUDIES
 from cxr_trt.cli import main
-from cxr_trt.commands import sources
 from cxr_trt.hashing import hash_file
 
 if sys.version_info >= (3, 11):
@@ -55,7 +54,6 @@ NOT_EXECUTED = {
 NOT_EXECUTED_PYTHON = {"xrv.models.DenseNet(weights=": "downloads weights; test_layouts.py makes such a file"}
 FOREIGN_OPTIONS = ("--system-site-packages", "--object-store-memory")  # of Python and Ray, named in a text
 
-DEMO = "cxr_trt/models/demo.onnx"
 EXECUTED = ("cxr-trt", "python -m train", "python -m train.split")
 CONTEXT = click.Context(main, info_name="cxr-trt")
 SUBCOMMANDS = {name: main.get_command(CONTEXT, name) for name in main.list_commands(CONTEXT)}
@@ -277,8 +275,6 @@ def built(tmp_path_factory):
 @pytest.mark.parametrize("page", [page for page in PAGES if any(steps(page))], ids=name)
 def test_the_commands_of_a_page_run_in_order(page, inputs, built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    inputs.make(DEMO, tmp_path)
-    monkeypatch.setitem(sources.SHIPPED, "demo", tmp_path / DEMO)  # `build-engine demo`, for smaller images
     words = [named_and_made(step) for step in steps(page)]
     made = {word for _, step_made in words for word in step_made}
     for word in [word for named, _ in words for word in named if word not in made]:

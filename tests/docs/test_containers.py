@@ -64,7 +64,7 @@ def test_the_commands_of_the_cpu_image_make_a_working_installation(tmp_path):
             assert done.returncode == 0, done.stderr
     assert not roots["/src"].exists()
     program = roots["/opt"] / "cxr-trt" / "bin" / "cxr-trt"
-    bundle = roots["/opt"] / "cxr-trt" / "demo.cxr"
+    bundle = roots["/opt"] / "cxr-trt" / "edge.cxr"
     shown = subprocess.run([program, "inspect", bundle], capture_output=True, text=True, cwd=roots["/data"])
     assert shown.returncode == 0, shown.stderr
     assert "demonstration" in shown.stdout

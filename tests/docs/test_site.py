@@ -12,6 +12,7 @@ import pytest
 from pages import FENCE, PAGES, ROOT, name
 
 from cxr_trt.cli import COMMANDS
+from cxr_trt.commands.sources import SHIPPED
 
 DOCS = ROOT / "docs"
 REQUESTS = {
@@ -178,7 +179,7 @@ def test_no_table_of_published_results_mixes_splits_or_numbers_of_findings():
 
 
 def test_the_aucs_that_pages_name_are_those_of_the_evaluation():
-    evaluation = json.loads((ROOT / "cxr_trt" / "models" / "evaluation.json").read_text())
+    evaluation = json.loads((ROOT / "cxr_trt" / "models" / "edge-evaluation.json").read_text())
     mean, low, high = (f"{evaluation[f'mean_{part}']:.3f}" for part in ("auc", "low", "high"))
     texts = {name(page): page.read_text() for page in PAGES if page.parent.name != "studies"}
     named = {page: re.findall(r"mean AUC\D{0,12}(0\.\d{3})\b", text) for page, text in texts.items()}
@@ -187,12 +188,11 @@ def test_the_aucs_that_pages_name_are_those_of_the_evaluation():
     assert set(re.findall(r"(0\.\d{3}) to (0\.\d{3})", texts["README.md"])) == {(low, high)}
 
 
-@pytest.mark.parametrize(
-    ("card", "evaluation"), [("MODEL_CARD.md", "evaluation.json"), ("EDGE_CARD.md", "edge-evaluation.json")]
-)
-def test_a_model_card_has_the_aucs_of_the_evaluation(card, evaluation):
+@pytest.mark.parametrize("network", SHIPPED)
+def test_a_model_card_has_the_aucs_of_the_evaluation(network):
     models = ROOT / "cxr_trt" / "models"
-    text, measured = (models / card).read_text(), json.loads((models / evaluation).read_text())
+    text = (models / f"{network}-card.md").read_text()
+    measured = json.loads((models / f"{network}-evaluation.json").read_text())
     assert f"Mean AUC **{measured['mean_auc']:.3f}** ({measured['mean_low']:.3f} to" in text
     for finding, area in measured["findings"].items():
         assert f"| {finding} | {area['positives']} | {area['auc']:.3f} |" in text

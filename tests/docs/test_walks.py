@@ -8,7 +8,6 @@ from inputs import Inputs
 from pages import ROOT, SHELL, blocks, shell_lines
 
 from benchmarks.walks import FIRST_RESULT, INSTALL, SCORE, WALKS, page, timed
-from cxr_trt.commands import sources
 
 
 @pytest.mark.parametrize("step", [step for walk in WALKS.values() for step in walk], ids=lambda step: step.what)
@@ -22,8 +21,6 @@ def test_a_newcomer_gets_through(walk, cli, radiographs, cheap_bundle, network, 
     """From inputs alone: what a step needs is either there from the start or was made by a step before."""
     monkeypatch.chdir(tmp_path)
     inputs = Inputs(radiographs, cheap_bundle, network)
-    inputs.make("cxr_trt/models/demo.onnx", tmp_path)
-    monkeypatch.setitem(sources.SHIPPED, "demo", tmp_path / "cxr_trt/models/demo.onnx")
     said = {}
     made = {
         words[i + 1]

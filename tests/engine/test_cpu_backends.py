@@ -119,11 +119,11 @@ def test_dense_is_the_network_on_the_whole_image(network, graph_of_size, build, 
     np.testing.assert_allclose(class_maps[0], merged, rtol=0, atol=1e-5 * np.abs(merged).max())
 
 
-def test_ten_crop_is_the_papers_evaluation(network, demo_model, build, load):
+def test_ten_crop_is_the_papers_evaluation(network, paper_model, build, load):
     image = load(512)
     expected = evaluated(network, image, "ten-crop")
     assert np.abs(expected - evaluated(network, image, "center")).max() > 1e-3  # the other crops matter
-    with Engine(build(ScoringGraph.load(demo_model), "openvino")) as engine:
+    with Engine(build(ScoringGraph.load(paper_model), "openvino")) as engine:
         np.testing.assert_allclose(engine.run(image).probabilities, expected, rtol=0, atol=1e-5)
 
 

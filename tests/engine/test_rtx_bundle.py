@@ -14,8 +14,8 @@ pytest.importorskip("tensorrt_rtx", reason="needs pip install 'cxr-trt[tensorrt-
 
 
 @pytest.fixture(scope="module", params=["ten-crop", "dense"])
-def bundle(request, demo_model, build):
-    return build(ScoringGraph.load(demo_model).with_views(request.param), "tensorrt-rtx", max_batch=4)
+def bundle(request, paper_model, build):
+    return build(ScoringGraph.load(paper_model).with_views(request.param), "tensorrt-rtx", max_batch=4)
 
 
 def test_the_builder_accepts_the_scoring_graph(bundle):

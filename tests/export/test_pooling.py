@@ -113,8 +113,8 @@ def test_more_than_one_is_sorted(k_max, k_min):
 
 
 @pytest.mark.parametrize("view_set", ["center", "dense"])
-def test_the_scores_of_the_shipped_model_are_the_same_without_sorting(demo_model, view_set):
-    model = ScoringGraph.load(demo_model).with_views(view_set).model
+def test_the_scores_of_the_shipped_model_are_the_same_without_sorting(paper_model, view_set):
+    model = ScoringGraph.load(paper_model).with_views(view_set).model
     assert takes_extrema(model)
     images = check_pictures(512)
     before, after = (

@@ -13,8 +13,8 @@ from cxr_trt.spec import Specification
 
 
 @pytest.fixture
-def demo(demo_model):
-    return onnx.load(demo_model)
+def demo(paper_model):
+    return onnx.load(paper_model)
 
 
 def refusal(model, tmp_path):
@@ -31,8 +31,8 @@ def property_of(model, key):
     return next(prop for prop in model.metadata_props if prop.key == f"cxr_trt.{key}")
 
 
-def test_the_shipped_model_is_read(demo_model):
-    graph = ScoringGraph.load(demo_model)
+def test_the_shipped_model_is_read(paper_model):
+    graph = ScoringGraph.load(paper_model)
     assert graph.spec == Specification()
     assert graph.info.weights == "demonstration"
     assert len(graph.model.functions) == 1
@@ -45,8 +45,8 @@ def test_rubbish(tmp_path, content):
         ScoringGraph.load(tmp_path / "a.onnx")
 
 
-def test_truncated(demo_model, tmp_path):
-    (tmp_path / "a.onnx").write_bytes(demo_model.read_bytes()[:-1000])
+def test_truncated(paper_model, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(paper_model.read_bytes()[:-1000])
     with pytest.raises(GraphError, match="not a"):
         ScoringGraph.load(tmp_path / "a.onnx")
 

@@ -11,8 +11,8 @@ from cxr_trt.views import CROP_VIEW_SETS, Size
 
 
 @pytest.fixture(scope="module")
-def graph(demo_model):
-    return ScoringGraph.load(demo_model)
+def graph(paper_model):
+    return ScoringGraph.load(paper_model)
 
 
 @pytest.mark.parametrize("view_set", CROP_VIEW_SETS)

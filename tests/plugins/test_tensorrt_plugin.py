@@ -112,14 +112,14 @@ def test_tensorrts_registry_takes_it(library):
 
 
 @pytest.fixture(scope="module")
-def parse(library, demo_model, tmp_path_factory):
+def parse(library, paper_model, tmp_path_factory):
     if importlib.util.find_spec("tensorrt_rtx") is None:
         pytest.skip("needs pip install 'cxr-trt[tensorrt-rtx-cu13]'")
     folder = tmp_path_factory.mktemp("parser")
     watcher = compile_driver(folder / "watcher.so", "-shared", "-fPIC")
 
     def run(view_set="ten-crop", **attributes):
-        model = ScoringGraph.load(demo_model).with_views(view_set).model
+        model = ScoringGraph.load(paper_model).with_views(view_set).model
         pooling = (POOLING_DOMAIN, POOLING_OPERATOR)
         (node,) = (node for node in model.graph.node if (node.domain, node.op_type) == pooling)
         changed = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -55,10 +55,10 @@ def test_the_bundle_is_refused_where_there_is_no_bfloat16(bundle, radiographs, t
     assert not table.exists()
 
 
-def test_it_cannot_be_built_where_there_is_no_bfloat16(demo_model, tmp_path):
+def test_it_cannot_be_built_where_there_is_no_bfloat16(paper_model, tmp_path):
     for backend in ("auto", "openvino"):
         options = ("--precision", "bf16", "--backend", backend)
-        done = command_without_bfloat16("build-engine", demo_model, "-o", tmp_path / "x.cxr", *options)
+        done = command_without_bfloat16("build-engine", paper_model, "-o", tmp_path / "x.cxr", *options)
         assert done.returncode == 2
         assert "no backend runs bf16 on this processor" in done.stderr, done.stderr
     assert "this processor does not multiply it" in command_without_bfloat16("doctor").stdout
@@ -102,11 +102,11 @@ def test_float16_is_offered_where_the_processor_computes_in_it(with_float16):
 
 
 @pytest.mark.skipif(has_float16(), reason="this processor computes in float16")
-def test_float16_is_not_offered_where_the_processor_does_not(demo_model, tmp_path):
+def test_float16_is_not_offered_where_the_processor_does_not(paper_model, tmp_path):
     backends = [BACKENDS["openvino"], BACKENDS["onnxruntime"]]
     assert "fp16" not in offered_precisions(backends, is_calibrated=False, is_fixed=False)
     done = command_without_bfloat16(
-        "build-engine", demo_model, "-o", tmp_path / "x.cxr", "--precision", "fp16", "--backend", "openvino"
+        "build-engine", paper_model, "-o", tmp_path / "x.cxr", "--precision", "fp16", "--backend", "openvino"
     )
     assert done.returncode == 2
     assert "fp16" in done.stderr

@@ -96,11 +96,11 @@ def test_a_plan_survives_its_json():
     assert PrecisionPlan.from_json(PrecisionPlan("fp16").to_json()) == PrecisionPlan("fp16")
 
 
-def test_an_earlier_calibration_still_belongs_to_its_network(demo_model):
+def test_an_earlier_calibration_still_belongs_to_its_network(paper_model):
     """tests/precision/data/precision_0.1.0.json was written for the shipped network by an earlier version."""
     text = (Path(__file__).parent / "data" / "precision_0.1.0.json").read_text()
     plan = PrecisionPlan.from_json(text)
-    plan.check_weights(ScoringGraph.load(demo_model))
+    plan.check_weights(ScoringGraph.load(paper_model))
     assert plan.to_json() == text
 
 

@@ -12,11 +12,9 @@ import onnx
 from cheap_engine import cheap_graph
 from onnx import TensorProto, helper, numpy_helper
 
-from cxr_trt.export.scoring_graph import GraphInfo, ScoringGraph
 from cxr_trt.findings import FINDINGS
 from cxr_trt.images import decode
 from cxr_trt.images.preprocess import preprocess
-from cxr_trt.model.settings import SETTINGS
 from cxr_trt.spec import Specification
 from cxr_trt.views import Size
 
@@ -37,8 +35,7 @@ class Inputs:
     """Makes an input at a path, by its name on a page.
 
     Engines are the cheap one unless the page builds them, so that the time goes into commands, not networks.
-    `cxr_trt/models/demo.onnx` and `run/best.safetensors` have the shipped weights, for images of 96 pixels; `make demo`
-    builds and scores the shipped model as it is.
+    `run/best.safetensors` has the weights of the shipped network `paper`, for images of 96 pixels.
     """
 
     def __init__(self, radiographs: Path, cheap_bundle: Path, network: Any) -> None:
@@ -52,7 +49,6 @@ class Inputs:
             "Data_Entry_2017_v2020.csv": self._nih,
             "test_list.txt": lambda path: self._nih(path.with_name("Data_Entry_2017_v2020.csv")),
             "model.onnx": lambda path: cheap_graph().save(path),
-            "cxr_trt/models/demo.onnx": self._demo,
             "run/best.safetensors": self._trained,
             "weights.pt": self._state_dict,
             "model.pth.tar": self._chexnet,
@@ -112,11 +108,6 @@ class Inputs:
         path.write_text("\n".join([header, *rows]) + "\n")
         (path.parent / "train_val_list.txt").write_text("\n".join(names[:2]) + "\n")
         (path.parent / "test_list.txt").write_text("\n".join(names[2:]) + "\n")
-
-    def _demo(self, path: Path) -> None:
-        weights = {key: value.numpy() for key, value in self._network.state_dict().items()}
-        info = GraphInfo.of_this_version(SMALL, "demonstration", "0" * 64)
-        ScoringGraph.from_network(weights, SETTINGS["paper"], info).save(path)
 
     def _trained(self, path: Path) -> None:
         """The shipped weights as `python -m train` would save them after a training on small images."""

@@ -30,7 +30,7 @@ def test_the_card_states_the_measured_areas_and_the_hours(network, tmp_path):
     for crop, hours in ((128, 1.5), (448, 4.25)):
         save_checkpoint(network, tmp_path / f"{crop}.safetensors", weights="trained", training=training(crop, hours))
     paths = [tmp_path / name for name in ("auc.json", "128.safetensors", "448.safetensors")]
-    arguments = ["edge.onnx", *map(str, paths), "--start", "weights of a friend", "--target", "train-edge"]
+    arguments = ["edge.onnx", *map(str, paths), "--start", "weights of a friend"]
     text = CliRunner().invoke(card.main, arguments, catch_exceptions=False).stdout
     assert text.startswith("# Model card: edge.onnx\n")
     assert "| network | EfficientNet-Lite, head of Yan et al. 2018: EfficientNet-Lite0, 12 maps per finding" in text
@@ -63,11 +63,11 @@ def test_a_published_network_of_another_system_keeps_its_sizes(tmp_path):
 @pytest.mark.slow
 def test_the_published_model_has_the_weights_of_the_checkpoint_rounded(network, tmp_path):
     save_checkpoint(network, tmp_path / "last.safetensors", weights="trained")
-    arguments = [str(tmp_path / name) for name in ("last.safetensors", "demo.onnx")]
+    arguments = [str(tmp_path / name) for name in ("last.safetensors", "paper.onnx")]
     result = CliRunner().invoke(publish.main, arguments, catch_exceptions=False)
     assert "agreed with PyTorch" in result.output
-    assert (tmp_path / "demo.onnx").stat().st_size < 18e6
-    graph = ScoringGraph.load(tmp_path / "demo.onnx")
+    assert (tmp_path / "paper.onnx").stat().st_size < 18e6
+    graph = ScoringGraph.load(tmp_path / "paper.onnx")
     assert (graph.info.weights, graph.spec.views) == ("demonstration", "ten-crop")
     (stored,) = (tensor for tensor in graph.model.graph.initializer if tensor.name == "transfer.conv.weight")
     expected = network.transfer.conv.weight.detach().to(torch.float16).float().numpy()
