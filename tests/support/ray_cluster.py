@@ -58,12 +58,12 @@ sys.meta_path.insert(0, Trap())
 an engine that is slower."""
 
 
-def main(kind: str = "") -> None:
+def main(store_bytes: str, kind: str = "") -> None:
     from ray.cluster_utils import Cluster
 
     def options(address: str) -> dict:
         return {
-            "object_store_memory": OBJECT_STORE_BYTES,
+            "object_store_memory": int(store_bytes),
             "node_ip_address": address,
             "include_dashboard": False,
         }
@@ -160,13 +160,14 @@ def wait_for(what: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def ray_cluster(folder: Path, kind: str = "", **variables: str):
+def ray_cluster(folder: Path, kind: str = "", *, store_bytes: int = OBJECT_STORE_BYTES, **variables: str):
     """The cluster; its tokens and caches are below `folder`, and its logs where paths are short: it has sockets there.
 
     Args:
         folder: an empty one.
         kind: "unlike": the second node has another version of ONNX Runtime, as far as it says. "gpu": the second of
             three has a GPU, as far as Ray knows.
+        store_bytes: of each node's object store.
         variables: of the environment of all nodes.
     """
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:
@@ -177,7 +178,7 @@ def ray_cluster(folder: Path, kind: str = "", **variables: str):
                 "--net",
                 "sh",
                 "-c",
-                f"ip link set lo up && exec {sys.executable} {__file__} {kind}",
+                f"ip link set lo up && exec {sys.executable} {__file__} {store_bytes} {kind}",
             ],
             env=environment,
             stdin=subprocess.PIPE,
