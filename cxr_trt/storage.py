@@ -24,9 +24,20 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 SCHEMES = ("s3", "gs", "abfss")
+ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "gs": ("CLOUD_STORAGE_EMULATOR_ENDPOINT",),
+    "abfss": ("AZURE_STORAGE_SERVICE_ENDPOINT",),
+}
+"""The environment variables in which the stores' own tools find another server than the store's."""
 WAITS = (0.5, 2.0, 8.0)  # seconds before the second try, the third and the last
 CONNECT_SECONDS, REQUEST_SECONDS = 10, 60
-FINAL_ERRORS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "InvalidAccessKeyId", "SignatureDoesNotMatch")  # of S3
+RETRY_SECONDS = 3  # in which Google's library tries again by itself
+FINAL_ERRORS = (
+    *("ACCESS_DENIED", "NO_SUCH_BUCKET", "InvalidAccessKeyId", "SignatureDoesNotMatch"),  # of S3
+    *("PERMISSION_DENIED", "UNAUTHENTICATED"),  # of Google Cloud Storage
+    *("AuthenticationFailed", "AuthorizationFailure", "AuthorizationPermissionMismatch"),  # of Azure
+)
 BLOCK_BYTES = 8 << 20
 
 Answer = TypeVar("Answer")
@@ -217,25 +228,29 @@ def check_bucket(url: Url) -> None:
 
 def _patiently(url: Url, what: str, action: Callable[["pyarrow.fs.FileSystem", str], Answer]) -> Answer:
     """Do something with a store, several times if need be. Raises FileNotFoundError, UsageError or StorageError."""
+    from pyarrow import ArrowException
+
     for wait in (*WAITS, None):
         try:
             return action(*_place(url))
         except FileNotFoundError:
             raise
-        except OSError as error:
-            reason = _reason(error)
-            if wait is None or any(final in str(error) for final in FINAL_ERRORS):
-                raise StorageError(
-                    f"{url}: cannot be {what} ({reason}); the same command goes on when the store answers"
-                ) from error
+        except (OSError, ArrowException) as error:
+            failure = f"{url}: cannot be {what} ({_reason(error)})"
+            if not isinstance(error, OSError) or any(final in str(error) for final in FINAL_ERRORS):
+                raise StorageError(f"{failure}; check its name, and the credentials in the environment") from error
+            if wait is None:
+                raise StorageError(f"{failure}; the same command goes on when the store answers") from error
             time.sleep(wait)
     raise AssertionError  # the last try returns or raises
 
 
 def _reason(error: Exception) -> str:
     """The end of pyarrow's long sentence, without what tells one request from another."""
-    text = str(error).split("\n")[0].split("(Request ID")[0]
-    return text.rpartition("AWS Error ")[2].strip().rstrip(".;")
+    text = str(error).split("\n")[0].split("(Request ID")[0].split(" error_info=")[0]
+    for start in ("AWS Error ", "with a last message of ", "Namespace support on "):
+        text = text.rpartition(start)[2]
+    return text.strip().rstrip(".;")
 
 
 def _place(url: Url) -> tuple["pyarrow.fs.FileSystem", str]:
@@ -245,7 +260,7 @@ def _place(url: Url) -> tuple["pyarrow.fs.FileSystem", str]:
     bucket, _, key = url.path.partition("/")
     container = bucket.split("@")[0]
     try:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        endpoint = next(filter(None, map(os.environ.get, ENDPOINTS[url.scheme])), None)
         fs = _filesystem(url.scheme, bucket, endpoint)
     except (pa.ArrowException, ValueError) as error:
         raise UsageError(f"{url.bucket}: cannot be reached ({error}); check the store's settings") from error
@@ -256,16 +271,21 @@ def _place(url: Url) -> tuple["pyarrow.fs.FileSystem", str]:
 def _filesystem(scheme: str, bucket: str, endpoint: str | None) -> "pyarrow.fs.FileSystem":
     from pyarrow import fs
 
-    if scheme == "gs":
-        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=REQUEST_SECONDS))
+    if scheme == "gs":  # whose library takes the address of an emulator from the environment by itself
+        return fs.GcsFileSystem(anonymous=endpoint is not None, retry_time_limit=timedelta(seconds=RETRY_SECONDS))
+    connection, _, host = (endpoint or "").rpartition("://")
+    place: dict[str, Any] = {}
     if scheme == "abfss":
-        return fs.AzureFileSystem(bucket.split("@")[1].split(".")[0])
+        place = {f"{api}_storage_authority": host.split("/")[0] for api in ("blob", "dfs") if host}
+        place |= {f"{api}_storage_scheme": connection for api in ("blob", "dfs") if connection}
+        key, token = os.environ.get("AZURE_STORAGE_KEY"), os.environ.get("AZURE_STORAGE_SAS_TOKEN")
+        account = bucket.split("@")[1].split(".")[0]
+        return fs.AzureFileSystem(account_name=account, account_key=key, sas_token=token, **place)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if endpoint:
-        connection, _, host = endpoint.rpartition("://")
-        place: dict[str, Any] = {"endpoint_override": host.rstrip("/"), "scheme": connection or "https"}
+        place = {"endpoint_override": host.rstrip("/"), "scheme": connection or "https"}
     else:
-        place, region = {}, region or fs.resolve_s3_region(bucket)
+        region = region or fs.resolve_s3_region(bucket)
     return fs.S3FileSystem(
         region=region,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),  # and then we do, more patiently
