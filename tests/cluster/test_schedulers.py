@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import slurm
 from pages import ROOT
 
 from cxr_trt.commands.score import score
@@ -56,6 +57,22 @@ def test_slurm(cli, here):
     said = run(["sh", script], here, SLURM_ARRAY_TASK_ID="100", SLURM_ARRAY_TASK_COUNT=str(TASKS))
     assert "scoring 0 files in 0 of 0 shards" in said
     check_table(cli, here)
+
+
+@pytest.mark.slow
+def test_slurm_itself_runs_its_script(cli, here, tmp_path_factory):
+    """With fewer tasks, of which none needs four processors. A task that runs again finds its shards scored."""
+    if reason := slurm.why_not():
+        pytest.skip(reason)
+    with slurm.slurm_cluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        command = ("sbatch", "--wait", "--array=1-3", "--cpus-per-task=1", "--output=%a.txt", EXAMPLES / "slurm.sh")
+        cluster.run(*command, folder=here)
+        said = [(here / f"{task}.txt").read_text() for task in (1, 2, 3)]
+        assert all("in 1 of 1 shard:" in text for text in said), said
+        check_table(cli, here)
+        cluster.run(*command, folder=here)
+        said = [(here / f"{task}.txt").read_text() for task in (1, 2, 3)]
+        assert all("scoring 0 files in 0 of 1 shard:" in text for text in said), said
 
 
 def test_kubernetes(cli, here):
