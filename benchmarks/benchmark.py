@@ -46,7 +46,8 @@ TEXT = """\
 
 {headline}
 
-All contestants have the weights of the shipped network and score the same {files} files (PNG, {size} x {size} pixels).
+All contestants have the weights of the shipped network `paper` and score the same
+{files} files (PNG, {size} x {size} pixels).
 Times are medians of {rounds} rounds, in which the contestants take turns, with {workers} decoding processes or
 DataLoader workers.
 

@@ -32,6 +32,12 @@ _ALL = (
         "15 minutes",
     ),
     Study(
+        "shipped-models",
+        "How fast, large and good the two demonstration networks are that come with the package.",
+        "the base dependencies",
+        "4 minutes",
+    ),
+    Study(
         "start-time",
         "How long a user waits for one X-ray, from command to table.",
         "the base dependencies",
@@ -49,7 +55,7 @@ _ALL = (
     Study(
         "cpu-limits",
         "How near the layers of OpenVINO's engines come to what the processors can do, and what was tried.",
-        "an int8 engine of the shipped model, for its rows",
+        "an int8 engine of `paper`, for its rows",
         "3 minutes",
     ),
     Study("sizes", "How large engines are in each precision.", "tensorrt-rtx for its rows", "2 minutes"),
@@ -81,6 +87,14 @@ _ALL = (
         "an hour, most of it training",
         module="views",
         options={"recipe": "demo-dense", "view_sets": ["dense"]},
+    ),
+    Study(
+        "views-edge",
+        "The same for the network `edge`.",
+        "ChestX-ray14",
+        "10 minutes",
+        module="views",
+        options={"network": "edge", "view_sets": ["five-crop", "center-mirror", "center"]},
     ),
     Study("dense-gap", "Why dense views score differently from ten crops.", "PyTorch, ChestX-ray14", "10 minutes"),
     Study(

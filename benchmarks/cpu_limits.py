@@ -57,8 +57,8 @@ TEXT = """\
 
 **{headline}**
 
-Engines of OpenVINO with the shipped network, one X-ray from memory; medians of {rounds} rounds in which all engines of
-this page took turns. {missing}
+Engines of OpenVINO with the shipped network `paper`, one X-ray from memory; medians of {rounds} rounds in which all
+engines of this page took turns. {missing}
 
 {engines}
 
@@ -111,7 +111,7 @@ From [the rewrites of the graph](rewrites.md), float32 with OpenVINO, each added
 @click.option(
     "--int8",
     type=click.Path(path_type=Path, exists=True),
-    help="An engine of the shipped model in int8, for its calibration; without it, no row is in int8.",
+    help="An engine of the shipped network `paper` in int8, for its calibration; without it, no row is in int8.",
 )
 def measure(rounds: int, int8: Path | None) -> Result:
     """Time engines in every precision of this processor, whole and layer by layer, and rewrites that were left out."""

@@ -39,7 +39,7 @@ pixels of the picture, where the crop itself is padded with zeros. Two mixtures 
 gates of the whole image differ from ten crops by the gates alone; the whole image with the gates of each crop by the
 padding alone.
 
-{images} test images of the ChestX-ray14 subset (every {step}th), in PyTorch, with the demonstration model.
+{images} test images of the ChestX-ray14 subset (every {step}th), in PyTorch, with the shipped network `paper`.
 
 {rows}
 

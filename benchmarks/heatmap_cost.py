@@ -1,4 +1,4 @@
-"""What heat maps cost: seconds per X-ray with and without them, with the shipped model.
+"""What heat maps cost: seconds per X-ray with and without them, with the shipped network `paper`.
 
 The ways of scoring take turns in one process, so that what else the machine does affects all alike. Each is the whole
 of scoring: decoding, engine, pictures.

@@ -1,4 +1,4 @@
-"""How well the shipped model's class maps find what radiologists boxed, beside controls and Grad-CAM.
+"""How well the class maps of the shipped models find what radiologists boxed, beside controls and Grad-CAM.
 
 All maps become regions by the same rule (`cxr_trt.geometry.strongest_region`), whose threshold comes from the
 literature and was fitted to no box; and by that of Wang et al. 2017 (`cxr_trt.evaluate.wang`), to stand beside theirs.
@@ -7,6 +7,7 @@ literature and was fitted to no box; and by that of Wang et al. 2017 (`cxr_trt.e
 import csv
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.study import DEMO_MODEL, Result, cxr14_option
+from benchmarks.study import PAPER_MODEL, Result, cxr14_option
 from benchmarks.tools.networks import load_network
 from cxr_trt.commands.progress import FileProgress
+from cxr_trt.commands.sources import SHIPPED
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.evaluate import wang
@@ -33,13 +35,22 @@ from cxr_trt.score.engine import Engine
 from cxr_trt.score.pipeline import score_files
 from cxr_trt.spec import Specification
 from cxr_trt.tables.boxes import read_boxes
+from cxr_trt.views import ViewSet
 
 PACKAGES = ("onnxruntime", "openvino", "torch")
-CLASS_MAPS = "class maps, ten crops"
+ENGINES: dict[str, tuple[str, ViewSet]] = {
+    "edge, ten crops": ("edge", "ten-crop"),
+    "edge, centre crop": ("edge", "center"),
+    "paper, ten crops": ("paper", "ten-crop"),
+}
+"""Class maps as `cxr-trt score` gives them: of which shipped network, with which views."""
+SHOWN_WHOLE, PAPER_MAPS = "edge, ten crops", "paper, ten crops"
 METHODS = {
-    CLASS_MAPS: "what `cxr-trt score` gives: the maps of all crops, mirror images flipped back, averaged",
-    "class maps, centre crop": "of one crop, for comparison with the next line",
-    "Grad-CAM, centre crop": "with the same weights and crop, from the last features (Selvaraju et al. 2017, ICCV)",
+    SHOWN_WHOLE: "what `cxr-trt score` gives with `edge`: the maps of all crops, mirror images flipped back, averaged",
+    "edge, centre crop": "the map of that crop alone",
+    PAPER_MAPS: "the same with `paper`, whose crops are larger",
+    "paper, centre crop": "the map of that crop alone, for comparison with the next line",
+    "paper, centre crop, Grad-CAM": "from the last features (Selvaraju et al. 2017, ICCV)",
     "image centre": "the same for every image: falls with the distance from the centre",
     "random map": "16 x 16 independent uniform numbers, seed 0",
 }
@@ -58,7 +69,8 @@ TEXT = """\
 
 **{headline}**
 
-How often the class maps of the shipped demonstration model agree with {boxes} boxes of {findings} findings, which
+How often the class maps of the shipped demonstration models, [edge](../../cxr_trt/models/edge-card.md) and
+[paper](../../cxr_trt/models/paper-card.md), agree with {boxes} boxes of {findings} findings, which
 radiologists drew on {images} test images of {patients} patients (NIH; Wang et al. 2017). All of these images were
 kept from training.
 
@@ -80,7 +92,7 @@ differs is the bias, and that values below zero are cut off.
 
 ## Per finding
 
-Class maps, ten crops:
+Of {shown_whole}:
 
 {details}
 
@@ -93,12 +105,12 @@ may meet one of the radiologists', and those that meet none count as false posit
 {wang}
 
 Per finding, accuracy by IoBB, beside their table 4. **The networks and the X-rays differ**: theirs is a ResNet-50 from
-ImageNet, trained on 70 % of 108,948 images, and tested with all boxes of the data set. Ours is a demonstration model,
-tested with the boxes named above.
+ImageNet, trained on 70 % of 108,948 images, and tested with all boxes of the data set. Ours is {shown_whole}, a
+demonstration, tested with the boxes named above.
 
 {published}
 
-Checkpoint: {checkpoint}.
+Checkpoints: {checkpoints}.
 """
 Maps = dict[str, tuple[npt.NDArray[np.float32], Rectangle]]
 
@@ -115,11 +127,11 @@ def measure(data: Path, limit: int | None) -> Result:
         rows = {row["image"]: row for row in csv.DictReader(stream)}
     if any(rows[image]["split"] != "test" for image in images):
         raise click.ClickException("some boxes are on images that the model was trained on")
-    graph = ScoringGraph.load(DEMO_MODEL)
+    graphs = {name: ScoringGraph.load(path) for name, path in SHIPPED.items()}
     found: dict[str, list[list[bool]]] = {method: [] for method in METHODS}
     as_wang: dict[str, list[FindingOnXray]] = {method: [] for method in METHODS}
     order: list[tuple[int, str]] = []  # finding and patient of each box
-    for image, maps in _measured(graph, data / "images", images):
+    for image, maps in _measured(graphs, data / "images", images):
         patient = rows[image]["patient_id"]
         for name in dict.fromkeys(box.finding for box in boxes if box.image == image):
             drawn = [box.rectangle for box in boxes if box.image == image and box.finding == name]
@@ -132,8 +144,8 @@ def measure(data: Path, limit: int | None) -> Result:
     findings = np.array([finding for finding, _ in order])
     patients = [patient for _, patient in order]
     return {
-        "checkpoint_sha256": graph.info.checkpoint_sha256,
-        "alpha": graph.network()[1].alpha,
+        "checkpoints_sha256": {name: graph.info.checkpoint_sha256 for name, graph in graphs.items()},
+        "alpha": graphs["paper"].network()[1].alpha,
         "images": len(images),
         "methods": {
             method: to_json(localize(FINDINGS, np.array(hit), findings, patients)) for method, hit in found.items()
@@ -142,34 +154,38 @@ def measure(data: Path, limit: int | None) -> Result:
     }
 
 
-def _measured(graph: ScoringGraph, folder: Path, images: list[str]) -> Iterator[tuple[str, Maps]]:
+def _measured(graphs: dict[str, ScoringGraph], folder: Path, images: list[str]) -> Iterator[tuple[str, Maps]]:
     """For each image the maps [14, h, w] of METHODS and what they cover, in pixels of the file."""
-    network = load_network(DEMO_MODEL)
+    network = load_network(PAPER_MODEL)
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-7.5:8, -7.5:8]
     centre = np.broadcast_to(-np.hypot(y, x).astype(np.float32), (len(FINDINGS), 16, 16))
-    with tempfile.TemporaryDirectory() as name:
-        build_bundle(BuildRequest(graph, BACKENDS["openvino"]), Path(name, "e.cxr"))
-        with Engine(Path(name, "e.cxr")) as engine, FileProgress(len(images)) as progress:
-            sources = (Source(folder / image, image) for image in images)
-            crop = replace(engine.spec, views="center")
-            for result in score_files(engine, sources, class_maps=True):
+    with ExitStack() as opened:
+        engines = {}
+        for method, (name, views) in ENGINES.items():
+            bundle = Path(opened.enter_context(tempfile.TemporaryDirectory()), "e.cxr")
+            build_bundle(BuildRequest(graphs[name].with_views(views), BACKENDS["openvino"]), bundle)
+            engines[method] = opened.enter_context(Engine(bundle))
+        progress = opened.enter_context(FileProgress(len(images)))
+        sources = [Source(folder / image, image) for image in images]
+        crop = replace(engines[PAPER_MAPS].spec, views="center")
+        scored = [score_files(engine, sources, class_maps=True) for engine in engines.values()]
+        for results in zip(*scored, strict=True):
+            maps: Maps = {}
+            for (method, engine), result in zip(engines.items(), results, strict=True):
                 row = result.row
-                if result.image is None or result.class_maps is None or row.height is None or row.width is None:
+                if result.class_maps is None or row.height is None or row.width is None:
                     raise click.ClickException(f"{row.path}: {row.error}")
                 size = (row.height, row.width)
-                own, cam = centre_crop_maps(network, result.image, crop)
-                yield (
-                    row.path,
-                    {
-                        CLASS_MAPS: (result.class_maps, map_rectangle(engine.spec, *size)),
-                        "class maps, centre crop": (own, map_rectangle(crop, *size)),
-                        "Grad-CAM, centre crop": (cam, map_rectangle(crop, *size)),
-                        "image centre": (centre, Rectangle(0, 0, *size)),
-                        "random map": (rng.random((len(FINDINGS), 16, 16), np.float32), Rectangle(0, 0, *size)),
-                    },
-                )
-                progress.advance(error=False)
+                maps[method] = (result.class_maps, map_rectangle(engine.spec, *size))
+                if method == PAPER_MAPS and result.image is not None:
+                    own, cam = centre_crop_maps(network, result.image, crop)
+                    maps["paper, centre crop"] = (own, map_rectangle(crop, *size))
+                    maps["paper, centre crop, Grad-CAM"] = (cam, map_rectangle(crop, *size))
+            maps["image centre"] = (centre, Rectangle(0, 0, *size))
+            maps["random map"] = (rng.random((len(FINDINGS), 16, 16), np.float32), Rectangle(0, 0, *size))
+            yield row.path, maps
+            progress.advance(error=False)
 
 
 def centre_crop_maps(
@@ -203,24 +219,26 @@ def page(result: Result) -> str:
         name: WangLocalization(*(_localization(own[part]) for part in WangLocalization._fields))
         for name, own in result["wang"].items()
     }
-    ours = methods[CLASS_MAPS]
+    ours = methods[SHOWN_WHOLE]
     summary = [(name, *(shown(own.mean[column]) for column in COLUMNS)) for name, own in methods.items()]
     pointing = {name: own.mean["pointing"].value for name, own in methods.items()}
     return TEXT.format(
-        headline=f"The highest point of the class map lies in {pointing[CLASS_MAPS]:.0%} of the boxes, the image "
-        f"centre in {pointing['image centre']:.0%}, and that of a random map in {pointing['random map']:.0%}.",
+        headline=f"The highest point of the class map lies in {pointing[SHOWN_WHOLE]:.0%} of the boxes with edge and "
+        f"in {pointing[PAPER_MAPS]:.0%} with paper; the image centre lies in {pointing['image centre']:.0%}, and the "
+        f"highest point of a random map in {pointing['random map']:.0%}.",
         boxes=ours.boxes,
         findings=len(ours.findings),
         images=result["images"],
         patients=ours.patients,
         resamples=ours.resamples,
-        checkpoint=result["checkpoint_sha256"][:16],
+        checkpoints=", ".join(f"{name} {sha256[:16]}" for name, sha256 in result["checkpoints_sha256"].items()),
+        shown_whole=SHOWN_WHOLE,
         alpha=result["alpha"],
         summary=markdown_table(("maps", *COLUMNS), summary),
         methods="\n".join(f"- **{name}**: {text}" for name, text in METHODS.items()),
         details=to_markdown(ours),
         wang=_wang_table(as_wang),
-        published=_published(as_wang[CLASS_MAPS].accuracy),
+        published=_published(as_wang[SHOWN_WHOLE].accuracy),
     )
 
 
@@ -255,5 +273,5 @@ def _published(ours: Localization) -> str:
         theirs = dict(zip(BOXED, values, strict=True))
         rows.append((f"Wang et al., {measure_name}", *(f"{theirs[name]:.2f}" for name in names)))
         own = (f"{ours.findings[name][1][measure_name].value:.2f}" for name in names)
-        rows.append((f"this model, {measure_name}", *own))
+        rows.append((f"ours, {measure_name}", *own))
     return markdown_table(("", *names), rows)

@@ -1,4 +1,4 @@
-"""The AUC of every precision and CPU backend beside PyTorch's, with the shipped model and ten crops.
+"""The AUC of every precision and CPU backend beside PyTorch's, with the shipped network `paper` and ten crops.
 
 Calibration is on training images of other patients. float16 is ONNX Runtime's float32 with every result rounded: what
 a GPU's float16 does to the scores, if its convolutions sum in float32.
@@ -49,7 +49,7 @@ TEXT = """\
 
 **{headline}**
 
-{images} test images of a subset of ChestX-ray14, ten crops, with the shipped demonstration model, whose AUC says
+{images} test images of a subset of ChestX-ray14, ten crops, with the shipped network `paper`, whose AUC says
 nothing about the method.
 
 {table}

@@ -1,4 +1,4 @@
-"""The AUC of the precisions that CPUs have to themselves beside PyTorch's, with the shipped model and ten crops.
+"""The AUC of the precisions that CPUs have to themselves beside PyTorch's, with ten crops of the network `paper`.
 
 bfloat16, and int8 in its variants: activations with a sign, as on a GPU, or without one where they are never negative;
 and float32 or bfloat16 in the layers that are not int8. Calibration is on training images of other patients.
@@ -42,7 +42,7 @@ TEXT = """\
 
 **{headline}**
 
-{images} test images of a subset of ChestX-ray14, ten crops, with the shipped demonstration model, whose AUC says
+{images} test images of a subset of ChestX-ray14, ten crops, with the shipped network `paper`, whose AUC says
 nothing about the method. All engines are OpenVINO's; int8 is calibrated once, on {calibration} X-rays.
 
 {table}

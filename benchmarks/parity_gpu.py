@@ -43,7 +43,7 @@ TEXT = """\
 These are the graphs that TensorRT is given, in their own types, but **ONNX Runtime's CUDA provider computed them, not
 TensorRT**, which could not be installed on that machine.
 
-{images} test images of a subset of ChestX-ray14, ten crops, with the shipped demonstration model, whose AUC says
+{images} test images of a subset of ChestX-ray14, ten crops, with the shipped network `paper`, whose AUC says
 nothing about the method, on an {gpu}.
 
 {table}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
+from benchmarks.study import ROOT, Result, cxr14_option
+from cxr_trt.commands.sources import DEFAULT_NETWORK
 from cxr_trt.findings import FINDINGS
 from cxr_trt.markdown import markdown_table
 from cxr_trt.tables.labels import read_labels
@@ -23,8 +24,8 @@ TEXT = """\
 
 **{headline}**
 
-The shipped demonstration model, calibrated by `cxr-trt calibrate` on {validation} validation images and evaluated on
-{test} test images of a subset of ChestX-ray14. Calibrated probabilities hold where a finding is as frequent as in the
+The shipped network `edge`, a demonstration, calibrated by `cxr-trt calibrate` on {validation} validation images and
+evaluated on {test} test images of a subset of ChestX-ray14. Calibrated probabilities hold where a finding is as frequent as in the
 images that they were fitted on. The test images of this subset hold most findings far more often (effusion:
 {effusion_test} instead of {effusion_validation}), so that the fit helps little or harms: calibrate on images like
 those that you score.
@@ -44,8 +45,8 @@ those that you score.
 def measure(data: Path) -> Result:
     """Score both sides, calibrate on the one and evaluate on the other."""
     rows = read_data(data / "labels.csv", None)
-    bundle, frequencies = FOLDER / "demo.cxr", {}
-    _run("build-engine", PAPER_MODEL, "--output", bundle, "--overwrite")
+    bundle, frequencies = FOLDER / f"{DEFAULT_NETWORK}.cxr", {}
+    _run("build-engine", DEFAULT_NETWORK, "--output", bundle, "--overwrite")
     for split in ("val", "test"):
         folder, table = FOLDER / split, FOLDER / f"{split}.csv"
         write_split(rows, split, data / "images", folder)

@@ -1,4 +1,4 @@
-"""Seconds per X-ray of the CPU backends, and what each exact rewrite of the graph brings, with the shipped model.
+"""Seconds per X-ray of the CPU backends, and what each exact rewrite of the graph brings, with the network `paper`.
 
 All engines score the same picture in turn, in one process, so that what else the machine does affects all alike.
 """

@@ -62,7 +62,7 @@ Orin Industrial and Thor T4000.
 
 @click.command()
 def measure() -> Result:
-    """Compute the limits of the shipped model."""
+    """Compute the limits of the paper's network."""
     graph = ScoringGraph.load(PAPER_MODEL)
     graphs: dict[str, list[Layer]] = {}
     for view_set in CROP_VIEW_SETS:

@@ -1,4 +1,4 @@
-"""Megabytes of an engine of the shipped model by precision, for those backends that can build here.
+"""Megabytes of an engine of the paper's network by precision, for those backends that can build here.
 
 In int8 every dense layer and transition is quantized. A calibration may leave some out, and each of those adds a
 little.
@@ -25,8 +25,8 @@ TEXT = """\
 
 **{headline}**
 
-Megabytes of the engine alone, for ten crops of the shipped model. A bundle also holds the scoring graph, {graph:.1f}
-MB ({shipped:.1f} MB in the file that is shipped, whose weights are float16). In int8 all layers that can be are int8;
+Megabytes of the engine alone, for ten crops of the shipped network `paper`. A bundle also holds the scoring graph,
+{graph:.1f} MB ({shipped:.1f} MB in the file that is shipped, whose weights are float16). In int8 all layers that can be are int8;
 a layer that a calibration leaves out adds a little.
 
 {table}

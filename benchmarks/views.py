@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
+from cxr_trt.commands.sources import SHIPPED
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.evaluate.auc import Floats, evaluate
@@ -53,25 +54,38 @@ default, with 95 % intervals from {resamples} resamples of patients.
 
 {findings}
 """
-TITLES = {"": "View sets", "demo-dense": "View sets after training for dense views"}
-MODELS = {
-    "": "the shipped demonstration model",
-    "demo-dense": "the demonstration model after one more epoch on crops of varying size, recipe `demo-dense`",
+TITLES = {
+    "paper": "View sets",
+    "edge": "View sets of the network edge",
+    "demo-dense": "View sets after training for dense views",
 }
-"""By the recipe of the training before; without one, the shipped model."""
+MODELS = {
+    "paper": "the shipped network `paper`",
+    "edge": "the shipped network `edge`",
+    "demo-dense": "the shipped network `paper` after one more epoch on crops of varying size, recipe `demo-dense`",
+}
+"""By the recipe of the training before; without one, the shipped network."""
 
 
 @click.command()
-@click.option("--recipe", type=click.Choice(list(MODELS)), default="", help="Train the shipped model further first.")
+@click.option("--network", type=click.Choice(list(SHIPPED)), default="paper", help="One of those that are shipped.")
+@click.option("--recipe", type=click.Choice(["demo-dense"]), help="Train the network `paper` further first.")
 @click.option(
     "--views", "view_sets", multiple=True, type=click.Choice(CROP_VIEW_SETS), help="Besides ten-crop. Default: all."
 )
 @cxr14_option
 @click.option("--limit", type=click.IntRange(2), help="For a trial: only the first N images.")
 @click.option("--resamples", type=click.IntRange(0), default=1000, help="For the intervals.")
-def measure(recipe: str, view_sets: tuple[ViewSet, ...], data: Path, limit: int | None, resamples: int) -> Result:
+def measure(
+    network: str,
+    recipe: str | None,
+    view_sets: tuple[ViewSet, ...],
+    data: Path,
+    limit: int | None,
+    resamples: int,
+) -> Result:
     """Score the test images with each view set."""
-    graph = ScoringGraph.load(_train(recipe, data) if recipe else PAPER_MODEL)
+    graph = ScoringGraph.load(_train(recipe, data) if recipe else SHIPPED[network])
     chosen = (REFERENCE, *(view_set for view_set in view_sets or CROP_VIEW_SETS if view_set != REFERENCE))
     names, patients, labels = read_test_side(data / "labels.csv", limit)
     images = load_images([data / "images" / name for name in names], graph.spec.image_size, graph.spec.fit)
@@ -80,7 +94,7 @@ def measure(recipe: str, view_sets: tuple[ViewSet, ...], data: Path, limit: int 
         scores, seconds = score_interleaved(engines, images)
     return {
         "backend": BACKEND,
-        "recipe": recipe,
+        "model": recipe or network,
         "checkpoint_sha256": graph.info.checkpoint_sha256,
         "images": len(names),
         "patients": len(set(patients)),
@@ -92,7 +106,7 @@ def measure(recipe: str, view_sets: tuple[ViewSet, ...], data: Path, limit: int 
 
 
 def _train(recipe: str, data: Path) -> Path:
-    """The scoring graph of the shipped model, trained further."""
+    """The scoring graph of the network `paper`, trained further."""
     folder = ROOT / "build" / recipe
     model, checkpoint = folder / f"{recipe}.onnx", folder / "last.safetensors"
     images = ["--labels", data / "labels.csv", "--images", data / "images"]
@@ -196,9 +210,9 @@ def page(result: Result) -> str:
         for finding, own in measured[REFERENCE]["findings"].items()
     ]
     return TEXT.format(
-        title=TITLES[result["recipe"]],
+        title=TITLES[result["model"]],
         headline=_headline(measured),
-        model=MODELS[result["recipe"]],
+        model=MODELS[result["model"]],
         **{key: result[key] for key in ("images", "patients", "resamples", "backend")},
         frontier=markdown_table(columns, rows),
         findings=markdown_table(("finding", "positives", *(f"`{name}`" for name in others)), by_finding),

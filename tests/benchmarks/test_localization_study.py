@@ -8,7 +8,7 @@ from cxr_trt.spec import Specification
 pytest.importorskip("torch", reason="needs pip install 'cxr-trt[export]'")
 
 from benchmarks.localization import WANG, _published, _wang_table, centre_crop_maps
-from benchmarks.study import DEMO_MODEL
+from benchmarks.study import PAPER_MODEL
 from benchmarks.tools.networks import load_network
 from cxr_trt.evaluate.wang import compare_map, localize_as_wang
 from cxr_trt.findings import FINDINGS
@@ -22,7 +22,7 @@ def image(radiographs):
 
 
 def test_the_class_maps_are_the_engines(image, center_bundle):
-    own, _ = centre_crop_maps(load_network(DEMO_MODEL), image, Specification(views="center"))
+    own, _ = centre_crop_maps(load_network(PAPER_MODEL), image, Specification(views="center"))
     with Engine(center_bundle) as engine:
         expected = engine.run(image[None], class_maps=True).class_maps[0]
     np.testing.assert_allclose(own, expected, atol=1e-3)
@@ -30,7 +30,7 @@ def test_the_class_maps_are_the_engines(image, center_bundle):
 
 def test_grad_cam_is_the_class_map_without_bias_cut_at_zero(image):
     """Exactly so for max-min pooling of a map that is linear in the features: see docs/studies/localization.md."""
-    network = load_network(DEMO_MODEL)
+    network = load_network(PAPER_MODEL)
     maps, cams = centre_crop_maps(network, image, Specification(views="center"))
     settings = network.settings
     biases = network.transfer.conv.bias.detach().numpy().reshape(14, settings.maps_per_finding).mean(1)
@@ -53,6 +53,6 @@ def test_by_wangs_rule_both_thresholds_give_boxes():
     xray = compare_map(class_map, Rectangle(0, 0, 8, 8), [Rectangle(0, 0, 2, 2)], 0, "patient")
     own = localize_as_wang(FINDINGS, [xray], resamples=0)
     assert _wang_table({"maps": own}).splitlines()[-1].startswith("| maps | 1.00 | 2.00 | 1.00 | 2.00 |")
-    assert f"| this model, IoBB 0.5 | {own.accuracy.findings['Atelectasis'][1]['IoBB 0.5'].value:.2f} |" in _published(
+    assert f"| ours, IoBB 0.5 | {own.accuracy.findings['Atelectasis'][1]['IoBB 0.5'].value:.2f} |" in _published(
         own.accuracy
     )
