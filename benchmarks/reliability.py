@@ -25,10 +25,10 @@ TEXT = """\
 **{headline}**
 
 The shipped network `edge`, a demonstration, calibrated by `cxr-trt calibrate` on {validation} validation images and
-evaluated on {test} test images of a subset of ChestX-ray14. Calibrated probabilities hold where a finding is as frequent as in the
-images that they were fitted on. The test images of this subset hold most findings far more often (effusion:
-{effusion_test} instead of {effusion_validation}), so that the fit helps little or harms: calibrate on images like
-those that you score.
+evaluated on {test} test images of a subset of ChestX-ray14. Calibrated probabilities hold where a finding is
+as frequent as in the images that they were fitted on. The test images of this subset hold most findings far more often
+(effusion: {effusion_test} instead of {effusion_validation}), so that the fit helps little or harms: calibrate on images
+like those that you score.
 
 {table}
 

@@ -26,8 +26,8 @@ TEXT = """\
 **{headline}**
 
 Megabytes of the engine alone, for ten crops of the shipped network `paper`. A bundle also holds the scoring graph,
-{graph:.1f} MB ({shipped:.1f} MB in the file that is shipped, whose weights are float16). In int8 all layers that can be are int8;
-a layer that a calibration leaves out adds a little.
+{graph:.1f} MB ({shipped:.1f} MB in the file that is shipped, whose weights are float16). In int8 all layers that
+can be are int8; a layer that a calibration leaves out adds a little.
 
 {table}
 
