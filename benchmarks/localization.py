@@ -2,11 +2,13 @@
 
 All maps become regions by the same rule (`cxr_trt.geometry.strongest_region`), whose threshold comes from the
 literature and was fitted to no box; and by that of Wang et al. 2017 (`cxr_trt.evaluate.wang`), to stand beside theirs.
+What the committed result has of the slow network `paper` is not measured again if it has the same weights.
 """
 
 import csv
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.study import PAPER_MODEL, Result, cxr14_option
+from benchmarks.study import PAPER_MODEL, RESULTS, Result, cxr14_option
 from benchmarks.tools.networks import load_network
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.sources import SHIPPED
@@ -110,7 +112,7 @@ demonstration, tested with the boxes named above.
 
 {published}
 
-Checkpoints: {checkpoints}.
+Checkpoints: {checkpoints}. {kept}
 """
 Maps = dict[str, tuple[npt.NDArray[np.float32], Rectangle]]
 
@@ -118,7 +120,8 @@ Maps = dict[str, tuple[npt.NDArray[np.float32], Rectangle]]
 @click.command()
 @cxr14_option
 @click.option("--limit", type=click.IntRange(1), help="For a trial: only the first N images.")
-def measure(data: Path, limit: int | None) -> Result:
+@click.option("--anew", is_flag=True, help="Measure `paper` even if the committed result has it.")
+def measure(data: Path, limit: int | None, anew: bool) -> Result:
     """Compare maps with the boxes in boxes.csv, which lies beside labels.csv."""
     boxes = read_boxes(data / "boxes.csv")
     images = list(dict.fromkeys(box.image for box in boxes))[:limit]
@@ -128,10 +131,12 @@ def measure(data: Path, limit: int | None) -> Result:
     if any(rows[image]["split"] != "test" for image in images):
         raise click.ClickException("some boxes are on images that the model was trained on")
     graphs = {name: ScoringGraph.load(path) for name, path in SHIPPED.items()}
-    found: dict[str, list[list[bool]]] = {method: [] for method in METHODS}
-    as_wang: dict[str, list[FindingOnXray]] = {method: [] for method in METHODS}
+    kept = {} if anew else _kept(graphs, len(images))
+    chosen = [method for method in METHODS if method.split(",")[0] not in kept]
+    found: dict[str, list[list[bool]]] = {method: [] for method in chosen}
+    as_wang: dict[str, list[FindingOnXray]] = {method: [] for method in chosen}
     order: list[tuple[int, str]] = []  # finding and patient of each box
-    for image, maps in _measured(graphs, data / "images", images):
+    for image, maps in _measured(graphs, data / "images", images, chosen):
         patient = rows[image]["patient_id"]
         for name in dict.fromkeys(box.finding for box in boxes if box.image == image):
             drawn = [box.rectangle for box in boxes if box.image == image and box.finding == name]
@@ -143,48 +148,65 @@ def measure(data: Path, limit: int | None) -> Result:
                 as_wang[method].append(compare_map(class_maps[finding], rectangle, drawn, finding, patient))
     findings = np.array([finding for finding, _ in order])
     patients = [patient for _, patient in order]
+    methods = {method: to_json(localize(FINDINGS, np.array(hit), findings, patients)) for method, hit in found.items()}
+    by_wang = {method: wang.to_json(localize_as_wang(FINDINGS, xrays)) for method, xrays in as_wang.items()}
+    committed = _committed() if kept else {"methods": {}, "wang": {}}
     return {
         "checkpoints_sha256": {name: graph.info.checkpoint_sha256 for name, graph in graphs.items()},
+        "kept": kept,
         "alpha": graphs["paper"].network()[1].alpha,
         "images": len(images),
-        "methods": {
-            method: to_json(localize(FINDINGS, np.array(hit), findings, patients)) for method, hit in found.items()
-        },
-        "wang": {method: wang.to_json(localize_as_wang(FINDINGS, xrays)) for method, xrays in as_wang.items()},
+        "methods": {method: methods.get(method) or committed["methods"][method] for method in METHODS},
+        "wang": {method: own for method in METHODS if (own := by_wang.get(method) or committed["wang"].get(method))},
     }
 
 
-def _measured(graphs: dict[str, ScoringGraph], folder: Path, images: list[str]) -> Iterator[tuple[str, Maps]]:
-    """For each image the maps [14, h, w] of METHODS and what they cover, in pixels of the file."""
-    network = load_network(PAPER_MODEL)
+def _committed() -> Result:
+    result: Result = json.loads((RESULTS / "localization.json").read_text(encoding="utf-8"))
+    return result
+
+
+def _kept(graphs: dict[str, ScoringGraph], images: int) -> dict[str, str]:
+    """When the slow network was measured, if its weights and the images are those of the committed result."""
+    committed, weights = _committed(), graphs["paper"].info.checkpoint_sha256
+    if (committed["images"], committed["checkpoints_sha256"]["paper"]) != (images, weights):
+        return {}
+    return {"paper": committed["kept"].get("paper", f"{committed['date']} at commit {committed['commit']}")}
+
+
+def _measured(
+    graphs: dict[str, ScoringGraph], folder: Path, images: list[str], chosen: Collection[str]
+) -> Iterator[tuple[str, Maps]]:
+    """For each image the maps [14, h, w] of the chosen methods and what they cover, in pixels of the file."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-7.5:8, -7.5:8]
     centre = np.broadcast_to(-np.hypot(y, x).astype(np.float32), (len(FINDINGS), 16, 16))
+    network = load_network(PAPER_MODEL) if PAPER_MAPS in chosen else None
     with ExitStack() as opened:
         engines = {}
-        for method, (name, views) in ENGINES.items():
+        for method in [method for method in ENGINES if method in chosen]:
+            name, views = ENGINES[method]
             bundle = Path(opened.enter_context(tempfile.TemporaryDirectory()), "e.cxr")
             build_bundle(BuildRequest(graphs[name].with_views(views), BACKENDS["openvino"]), bundle)
             engines[method] = opened.enter_context(Engine(bundle))
         progress = opened.enter_context(FileProgress(len(images)))
         sources = [Source(folder / image, image) for image in images]
-        crop = replace(engines[PAPER_MAPS].spec, views="center")
         scored = [score_files(engine, sources, class_maps=True) for engine in engines.values()]
         for results in zip(*scored, strict=True):
             maps: Maps = {}
             for (method, engine), result in zip(engines.items(), results, strict=True):
-                row = result.row
-                if result.class_maps is None or row.height is None or row.width is None:
-                    raise click.ClickException(f"{row.path}: {row.error}")
-                size = (row.height, row.width)
-                maps[method] = (result.class_maps, map_rectangle(engine.spec, *size))
-                if method == PAPER_MAPS and result.image is not None:
+                image, height, width = result.row.path, result.row.height, result.row.width
+                if result.class_maps is None or height is None or width is None:
+                    raise click.ClickException(f"{image}: {result.row.error}")
+                maps[method] = (result.class_maps, map_rectangle(engine.spec, height, width))
+                if method == PAPER_MAPS and network and result.image is not None:
+                    crop = replace(engine.spec, views="center")
                     own, cam = centre_crop_maps(network, result.image, crop)
-                    maps["paper, centre crop"] = (own, map_rectangle(crop, *size))
-                    maps["paper, centre crop, Grad-CAM"] = (cam, map_rectangle(crop, *size))
-            maps["image centre"] = (centre, Rectangle(0, 0, *size))
-            maps["random map"] = (rng.random((len(FINDINGS), 16, 16), np.float32), Rectangle(0, 0, *size))
-            yield row.path, maps
+                    maps["paper, centre crop"] = (own, map_rectangle(crop, height, width))
+                    maps["paper, centre crop, Grad-CAM"] = (cam, map_rectangle(crop, height, width))
+            maps["image centre"] = (centre, Rectangle(0, 0, height, width))
+            maps["random map"] = (rng.random((len(FINDINGS), 16, 16), np.float32), Rectangle(0, 0, height, width))
+            yield image, maps
             progress.advance(error=False)
 
 
@@ -233,6 +255,7 @@ def page(result: Result) -> str:
         resamples=ours.resamples,
         checkpoints=", ".join(f"{name} {sha256[:16]}" for name, sha256 in result["checkpoints_sha256"].items()),
         shown_whole=SHOWN_WHOLE,
+        kept=" ".join(f"The rows of {name} are of {origin}." for name, origin in result["kept"].items()),
         alpha=result["alpha"],
         summary=markdown_table(("maps", *COLUMNS), summary),
         methods="\n".join(f"- **{name}**: {text}" for name, text in METHODS.items()),

@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow, pytest.ma
 SIZES = {
     "resnet50-lse": (64, 64),
     "chexnet-2017": (64, 64),
+    "edge": (144, 128),
     "agcnn-resnet50": (112, 96),
     "agcnn-densenet121": (112, 96),
     "li2018-20": (64, 64),
