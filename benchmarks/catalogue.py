@@ -119,7 +119,7 @@ _ALL = (
         "localization",
         "How well class maps agree with radiologists' boxes, beside Grad-CAM and two controls.",
         "PyTorch, ChestX-ray14 with boxes",
-        "20 minutes",
+        "5 minutes; an hour with `paper`",
     ),
     Study(
         "reliability",
