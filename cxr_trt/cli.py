@@ -9,7 +9,7 @@ stopped by SIGTERM.
 
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -49,6 +49,12 @@ class CommandGroup(click.Group):
         command: click.Command = getattr(import_module(f"cxr_trt.commands.{name}"), name)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            _refuse(error, ctx)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -71,9 +77,7 @@ class CommandGroup(click.Group):
             say(str(error), "error")
             ctx.exit(2)
         except click.UsageError as error:
-            where = (error.ctx or ctx).command_path
-            say(f"{error.format_message().removesuffix('.')}; see `{where} --help`", "error")
-            ctx.exit(2)
+            _refuse(error, ctx)
         except BrokenPipeError:
             raise  # click ends quietly: whoever read the output has had enough
         except OSError as error:
@@ -82,6 +86,13 @@ class CommandGroup(click.Group):
         except KeyboardInterrupt:
             say("stopped")
             ctx.exit(130)
+
+
+def _refuse(error: click.UsageError, ctx: click.Context) -> NoReturn:
+    """Say what is wrong with the call in one sentence."""
+    where = (error.ctx or ctx).command_path
+    say(f"{error.format_message().removesuffix('.')}; see `{where} --help`", "error")
+    ctx.exit(2)
 
 
 EXAMPLES = """\b
