@@ -52,7 +52,7 @@ def test_by_wangs_rule_both_thresholds_give_boxes():
     class_map[:2, :2], class_map[6:, 6:] = 0.5, 1
     xray = compare_map(class_map, Rectangle(0, 0, 8, 8), [Rectangle(0, 0, 2, 2)], 0, "patient")
     own = localize_as_wang(FINDINGS, [xray], resamples=0)
-    assert _wang_table({"maps": own}).splitlines()[-1].startswith("| maps | 1.00 | 2.00 | 1.00 | 2.00 |")
+    assert _wang_table({"maps": own}).splitlines()[2].startswith("| maps | 1.00 | 2.00 | 1.00 | 2.00 |")
     assert f"| ours, IoBB 0.5 | {own.accuracy.findings['Atelectasis'][1]['IoBB 0.5'].value:.2f} |" in _published(
         own.accuracy
     )
