@@ -71,8 +71,8 @@ TEXT = """\
 
 **{headline}**
 
-How often the class maps of the shipped demonstration models, [edge](../../cxr_trt/models/edge-card.md) and
-[paper](../../cxr_trt/models/paper-card.md), agree with {boxes} boxes of {findings} findings, which radiologists drew on
+How often the class maps of the shipped demonstration models, `edge` and `paper` (`cxr_trt/models/edge-card.md` and
+`paper-card.md`), agree with {boxes} boxes of {findings} findings, which radiologists drew on
 {images} test images of {patients} patients (NIH; Wang et al. 2017). None of these images was used in training.
 
 **Read it beside the controls.** A finding that lies in the middle of most images is found by the image centre too, and

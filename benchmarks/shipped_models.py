@@ -128,7 +128,7 @@ def page(result: Result) -> str:
         ),
         pointing=" | ".join(_share(maps[f"{name}, ten crops"], "pointing") for name in names),
         overlap=" | ".join(_share(maps[f"{name}, ten crops"], "IoU 0.1") for name in names),
-        cards=" | ".join(f"[{name}](../../cxr_trt/models/{name}-card.md)" for name in names),
+        cards=" | ".join(f"`cxr_trt/models/{name}-card.md`" for name in names),
         centre_pointing=_share(maps["image centre"], "pointing"),
         centre_overlap=_share(maps["image centre"], "IoU 0.1"),
         rounds=result["rounds"],
