@@ -89,8 +89,8 @@ def test_graph_and_engines_agree_with_pytorch(setting, tmp_path, monkeypatch):
         if plan.precision == "bf16" and exported.graph.keeps_float32:
             assert "must stay float32" in reason
         elif reason is not None:  # random weights can be more sensitive than a precision allows
-            assert backend != "tensorrt-rtx"
-            assert f"{plan.precision} allows" in reason
+            moved = exported.graph.keeps_float32 and "moves the second pass's box in every X-ray" in reason
+            assert moved or (backend != "tensorrt-rtx" and f"{plan.precision} allows" in reason)
 
 
 def why_not_built(request, bundle):
