@@ -7,13 +7,12 @@ from contextlib import suppress
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.inliner
-import openvino
 
 from cxr_trt.engine.backend import BuildOptions, LayerTime, median_layers
 from cxr_trt.engine.cpu.config import CpuBackend, CpuConfig
@@ -24,6 +23,9 @@ from cxr_trt.errors import BackendError
 from cxr_trt.hashing import hash_file
 from cxr_trt.processors import cores, processors
 from cxr_trt.spec import Specification
+
+if TYPE_CHECKING:
+    import openvino
 
 ENGINE_FILE = "openvino.xml"  # with openvino.bin beside it
 
@@ -50,6 +52,8 @@ class OpenVinoBackend(CpuBackend):
 
     def build(self, graph: onnx.ModelProto, folder: Path, options: BuildOptions) -> dict[str, Any]:
         """Inline the pooling and convert the graph: OpenVINO does not support model-local functions."""
+        import openvino
+
         options.on_progress("convert", 0.0)
         inlined = folder / "inlined.onnx"
         try:
@@ -82,6 +86,8 @@ class OpenVinoBackend(CpuBackend):
         self, folder: Path, settings: Mapping[str, Any], image: npt.NDArray[np.uint8], runs: int
     ) -> list[LayerTime]:
         """What is computed for one crop after the other is timed for one, and multiplied."""
+        import openvino
+
         try:
             model = core().read_model(folder / ENGINE_FILE)
             model.reshape(openvino.PartialShape(image.shape))
@@ -99,13 +105,15 @@ class OpenVinoBackend(CpuBackend):
 
 
 @cache
-def core() -> openvino.Core:
+def core() -> "openvino.Core":
     """The only Core of the process, which is never released.
 
     The CPU plugin of each Core installs an alternate signal stack and restores the previous one when it ends. If Cores
     do not end in reverse order of their creation, the restored stack is memory that was freed, and the next signal that
     Python handles (such as Ctrl-C) ends the process with SIGSEGV.
     """
+    import openvino  # here: an engine that another backend runs opens sooner
+
     return openvino.Core()
 
 
@@ -124,7 +132,7 @@ def _is_allowed(instruction_sets: Sequence[str]) -> bool:
     return any(name in limit for name in instruction_sets)
 
 
-def _name_by_place(model: openvino.Model) -> None:
+def _name_by_place(model: "openvino.Model") -> None:
     """Give the nodes that OpenVINO named by counting what the process made before names by their place.
 
     So the same graph gives the same files, and with them the same fingerprint, whatever was built before.
@@ -144,7 +152,7 @@ def compile_properties(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _layer_times(
-    model: openvino.Model, properties: Mapping[str, Any], values: npt.NDArray[Any], runs: int
+    model: "openvino.Model", properties: Mapping[str, Any], values: npt.NDArray[Any], runs: int
 ) -> list[LayerTime]:
     request = core().compile_model(model, "CPU", dict(properties)).create_infer_request()
     request.infer([values])  # the first is slower
@@ -152,7 +160,7 @@ def _layer_times(
     return [layer for layer in layers if layer.seconds]  # others are part of another, or took less than a microsecond
 
 
-def _profiled(request: openvino.InferRequest, values: npt.NDArray[Any]) -> list[LayerTime]:
+def _profiled(request: "openvino.InferRequest", values: npt.NDArray[Any]) -> list[LayerTime]:
     """The layers of one run; those that OpenVINO has made part of others took no time."""
     request.infer([values])
     return [
@@ -176,6 +184,8 @@ class OpenVinoRunner(StreamRunner):
         self.one_by_one = self._model.inputs[0].partial_shape[0].is_static
 
     def compile(self, streams: int, largest_part: int) -> Streams:
+        import openvino
+
         properties = {**self._properties, "NUM_STREAMS": streams}
         if self.config.hyper_threading:
             properties |= {"INFERENCE_NUM_THREADS": processors(), "ENABLE_HYPER_THREADING": True}
@@ -192,10 +202,10 @@ class OpenVinoRunner(StreamRunner):
             ) from error
         return partial(_run, requests)
 
-    def _compiled_once(self, properties: Mapping[str, Any], largest_part: int) -> openvino.CompiledModel:
+    def _compiled_once(self, properties: Mapping[str, Any], largest_part: int) -> "openvino.CompiledModel":
         """Engines without a manifest are still being built and tuned; what is compiled of them is not kept."""
 
-        def compiled() -> openvino.CompiledModel:
+        def compiled() -> "openvino.CompiledModel":
             return core().compile_model(self._model, "CPU", dict(properties))
 
         manifest = self._ir.with_name(MANIFEST_FILE)
@@ -210,7 +220,7 @@ class OpenVinoRunner(StreamRunner):
 
 
 def _run(
-    requests: list[openvino.InferRequest], parts: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]
+    requests: "list[openvino.InferRequest]", parts: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]
 ) -> list[list[npt.NDArray[np.float32]]]:
     running = requests[: len(parts)]
     try:

@@ -5,20 +5,21 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
-
-import openvino
+from typing import TYPE_CHECKING, Any
 
 from cxr_trt.engine.user_cache import cache_folder, read_cached, write_cached
 from cxr_trt.hashing import hash_fields
+
+if TYPE_CHECKING:
+    import openvino
 
 MAX_FILES = 8  # the least recently used ones go; each is as large as its engine
 HASH_BYTES = hashlib.sha256().digest_size
 
 
 def compiled_once(
-    core: openvino.Core, properties: Mapping[str, Any], identity: Mapping[str, Any], compile_model: Callable[[], Any]
-) -> openvino.CompiledModel:
+    core: "openvino.Core", properties: Mapping[str, Any], identity: Mapping[str, Any], compile_model: Callable[[], Any]
+) -> "openvino.CompiledModel":
     """A compiled model from the user's cache folder, or a new one, which is then kept there.
 
     Args:
@@ -27,6 +28,8 @@ def compiled_once(
         identity: plain values that identify the model; versions and the processor are added here.
         compile_model: compiles it.
     """
+    import openvino
+
     key = hash_fields(
         {
             **identity,
