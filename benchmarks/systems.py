@@ -246,7 +246,8 @@ def _headline(measured: dict[str, Result], recipes: int) -> str:
     others = [f"`{name}`" for name in measured if name not in learned]
     text = f"{len(learned)} of {quantity(recipes, 'recipe')} are seen to learn"
     if others:
-        text += f"; the interval of {', '.join(others)} reaches down to 0.5"
+        which = f"intervals of {' and '.join(others)} reach" if len(others) > 1 else f"interval of {others[0]} reaches"
+        text += f"; the {which} down to 0.5"
     if missing := recipes - len(measured):
         text += f"; {missing} not measured"
     return text + "."
