@@ -150,6 +150,19 @@ def test_eight_images_are_learned_by_heart(tmp_path, name):
     assert losses[-1] < 0.05
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "size", "part", "rate"), [("agcnn-resnet50", 64, "fusion", 1e-4), ("yao2017-b2", 128, "", 4e-3)]
+)
+def test_what_a_short_training_does_not_show_to_learn_lowers_its_loss(tmp_path, setting, size, part, rate):
+    """See docs/studies/systems.md."""
+    run = trainer(tmp_path, size=size, setting=setting, images=12, batch=8, part=part, learning_rate=rate)
+    run.network.eval()
+    run.trained.train()
+    losses = [float(run.update(batch(run))) for _ in range(24)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_the_weighted_loss_counts_over_the_whole_batch(tmp_path, parts):
     """However many parts it is computed in; with a step of SGD."""
