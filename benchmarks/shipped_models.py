@@ -33,7 +33,8 @@ MIN_TIMES_FASTER = 5.0  # edge beside paper, with ten crops in float32
 TEXT = """\
 # The shipped models beside each other
 
-**With ten crops in float32, edge takes {edge:.0f} ms per X-ray and paper {paper:.0f} ms: {times:.1f} times less.**
+**With ten crops in float32, edge takes {edge:.0f} ms per X-ray and paper {paper:.0f} ms: it is {times:.1f}
+times as fast.**
 
 Both are demonstrations, trained on 1,868 X-rays; `make demo`, and `cxr-trt score` without an engine, use `{default}`.
 
