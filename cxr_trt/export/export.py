@@ -10,7 +10,7 @@ class Export:
     """A verified scoring graph.
 
     checked: the number of images on which it agrees with the network that it was made from.
-    difference: the largest difference of a probability, at most 1e-5.
+    difference: the largest difference of a probability, small enough to be one of rounding.
     """
 
     graph: ScoringGraph
