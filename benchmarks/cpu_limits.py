@@ -12,9 +12,16 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import benchmark, rewrites
+from benchmarks import rewrites
 from benchmarks.study import PAPER_MODEL, RESULTS, Result
-from benchmarks.tools.contest import BASELINE, OWN_PRECISION
+from benchmarks.tools.cpu_targets import (
+    engine_and_limit,
+    layers_seconds,
+    limit_range,
+    precision_of,
+    targets_table,
+    verdict,
+)
 from benchmarks.tools.layer_work import CONVOLUTIONS
 from benchmarks.tools.pictures import radiograph
 from benchmarks.tools.profiled_engines import (
@@ -33,13 +40,6 @@ from cxr_trt.measure.cpu_peaks import COPIED_BYTES, measure_cpu_peaks
 from cxr_trt.precision.plan import PRECISION_FILE, PrecisionPlan
 
 PACKAGES = ("openvino", "onnxruntime")
-TARGETS = (
-    ("ten-crop, bf16", OWN_PRECISION, 1.5),
-    ("ten-crop, bf16", BASELINE, 12.0),
-    ("ten-crop, int8", OWN_PRECISION, 1.8),
-    ("dense, int8", OWN_PRECISION, 6.0),
-)
-"""What was aimed at on a processor with bfloat16: an engine, a peer, and how many times faster than it."""
 ALONE = {
     "average_maps": "none",
     "fold_norms": "none",
@@ -124,7 +124,7 @@ def study(graph: ScoringGraph, plan8: PrecisionPlan | None, image: npt.NDArray[n
     """What `measure` returns, for a graph with ten crops, and an X-ray uint8 [1, 1, height, width]."""
     shipped, tried = shipped_engines(graph, plan8), tried_engines(graph, plan8, image)
     seconds, probabilities = time_in_turn({**shipped, **tried}, graph, image, rounds)
-    peaks = {precision: measure_cpu_peaks(precision) for precision in dict.fromkeys(map(_precision, shipped))}
+    peaks = {precision: measure_cpu_peaks(precision) for precision in dict.fromkeys(map(precision_of, shipped))}
     return {
         "rounds": rounds,
         "precisions": list(BACKEND.precisions),
@@ -135,7 +135,7 @@ def study(graph: ScoringGraph, plan8: PrecisionPlan | None, image: npt.NDArray[n
         "engines": {
             label: {
                 "seconds": seconds[label],
-                "kinds": by_kind(*profile(engine, image), peaks[_precision(label)], _precision(label)),
+                "kinds": by_kind(*profile(engine, image), peaks[precision_of(label)], precision_of(label)),
             }
             for label, engine in shipped.items()
         },
@@ -154,22 +154,18 @@ def study(graph: ScoringGraph, plan8: PrecisionPlan | None, image: npt.NDArray[n
     }
 
 
-def _precision(label: str) -> str:
-    return label.rpartition(", ")[2]
-
-
 def page(result: Result) -> str:
     """The page of a result."""
     compared = _committed("benchmark")
     float32 = result["engines"]["ten-crop, fp32"]
-    stem = float32["kinds"][CONVOLUTIONS[7, 7]]["seconds"] / _layers_seconds(float32)
+    stem = float32["kinds"][CONVOLUTIONS[7, 7]]["seconds"] / layers_seconds(float32)
     return TEXT.format(
         headline=_headline(result),
         rounds=result["rounds"],
         missing=_missing(result),
         engines=_engines_table(result),
         most=max(
-            sums["multiplications"] / sums["seconds"] / result["peaks"][_precision(label)]["multiplications"]
+            sums["multiplications"] / sums["seconds"] / result["peaks"][precision_of(label)]["multiplications"]
             for label, own in result["engines"].items()
             for sums in own["kinds"].values()
         ),
@@ -177,8 +173,8 @@ def page(result: Result) -> str:
         profiled=PROFILED_RUNS,
         kinds="\n\n".join(_kinds_table(label, own, result) for label, own in result["engines"].items()),
         benchmark_machine=compared["machine"],
-        targets=_targets_table(result, compared),
-        verdict=_verdict(result, compared),
+        targets=targets_table(result, compared),
+        verdict=verdict(result, compared),
         tried=_tried_table(result),
         rewrites=_rewrites_table(_committed("rewrites")),
         stem=stem,
@@ -191,39 +187,17 @@ def _committed(name: str) -> Result:
     return result
 
 
-def _layers_seconds(own: Result) -> float:
-    """Of an engine's layers, by the profile."""
-    return float(sum(kind["seconds"] for kind in own["kinds"].values()))
-
-
-def _seconds(own: Result) -> tuple[float, float]:
-    """Of an engine, and at the limits."""
-    limit = sum(min(kind["seconds"], kind["limit"]) for kind in own["kinds"].values())
-    return statistics.median(own["seconds"]), limit
-
-
-def _times_the_limit(own: Result) -> tuple[float, float]:
-    """By the time of the engine, and by that of its layers if it is longer."""
-    taken, limit = _seconds(own)
-    return taken / limit, max(taken, _layers_seconds(own)) / limit
-
-
-def _range(own: Result, digits: int = 2) -> str:
-    low, high = (f"{times:.{digits}f}" for times in _times_the_limit(own))
-    return low if low == high else f"{low} to {high}"
-
-
 def _headline(result: Result) -> str:
     parts = []
     for label, own in result["engines"].items():
-        layers = _layers_seconds(own)
+        layers = layers_seconds(own)
         convolved = sum(kind["seconds"] for name, kind in own["kinds"].items() if name.endswith(CONVOLUTION_ENDINGS))
-        parts.append(f"{label}: {_range(own, 1)} times the limit, {convolved / layers:.0%} of it in convolutions")
+        parts.append(f"{label}: {limit_range(own, 1)} times the limit, {convolved / layers:.0%} of it in convolutions")
     return f"{'; '.join(parts)}."
 
 
 def _missing(result: Result) -> str:
-    missing = [name for name in ("bf16", "int8") if not any(_precision(own) == name for own in result["engines"])]
+    missing = [name for name in ("bf16", "int8") if not any(precision_of(own) == name for own in result["engines"])]
     reasons = {"bf16": "this processor does not multiply bfloat16", "int8": "no engine in int8 was given"}
     return " ".join(f"There are no rows in {name}: {reasons[name]}." for name in missing)
 
@@ -231,16 +205,16 @@ def _missing(result: Result) -> str:
 def _engines_table(result: Result) -> str:
     rows = []
     for label, own in result["engines"].items():
-        (taken, limit), peaks = _seconds(own), result["peaks"][_precision(label)]
-        times = (taken, _layers_seconds(own), limit)
+        (taken, limit), peaks = engine_and_limit(own), result["peaks"][precision_of(label)]
+        times = (taken, layers_seconds(own), limit)
         rates = f"{peaks['multiplications'] / 1e9:.0f} G/s", f"{peaks['bandwidth'] / 1e9:.1f} GB/s"
-        rows.append((label, *(f"{1000 * value:.0f}" for value in times), _range(own), *rates))
+        rows.append((label, *(f"{1000 * value:.0f}" for value in times), limit_range(own), *rates))
     columns = ("engine", "ms per X-ray", "ms of its layers", "ms at the limits", "times the limit")
     return markdown_table((*columns, "reached by a matrix product", "by a copy"), rows)
 
 
 def _kinds_table(label: str, own: Result, result: Result) -> str:
-    peaks, taken = result["peaks"][_precision(label)], _layers_seconds(own)
+    peaks, taken = result["peaks"][precision_of(label)], layers_seconds(own)
     rows = []
     for kind, sums in own["kinds"].items():
         if sums["multiplications"]:
@@ -251,44 +225,6 @@ def _kinds_table(label: str, own: Result, result: Result) -> str:
         limit = min(sums["seconds"], sums["limit"])
         rows.append((kind, str(int(sums["layers"])), *cells, f"{rate / most:.0%}", f"{1000 * limit:.1f}"))
     return markdown_table((label, "layers", "ms", "share", "rate", "reached", "ms at the limit"), rows)
-
-
-def _reached(compared: Result) -> list[float]:
-    """How many times faster than their peers the engines of TARGETS were."""
-    own = benchmark.own_precision_ratios(compared)
-    rows = compared["rows"]
-    return [
-        own[label] if peer == OWN_PRECISION else rows[f"cxr-trt openvino, {label}"]["engine"]["times_faster"]
-        for label, peer, _ in TARGETS
-    ]
-
-
-def _targets_table(result: Result, compared: Result) -> str:
-    rows = []
-    for (label, peer, target), reached in zip(TARGETS, _reached(compared), strict=True):
-        own = result["engines"].get(label)
-        could = _range(own) if own else "not measured"
-        verdict = "reached" if reached >= target else f"{target / reached:.2f} times too slow"
-        rows.append((label, peer, f"{target:g}", f"{reached:.2f}", verdict, could))
-    return markdown_table(("engine", "beside", "times faster, aimed at", "reached", "", "could be"), rows)
-
-
-def _verdict(result: Result, compared: Result) -> str:
-    sentences = []
-    for (label, peer, target), reached in zip(TARGETS, _reached(compared), strict=True):
-        if reached >= target:
-            continue
-        lacking, own = target / reached, result["engines"].get(label)
-        missed = f"- **{label}** misses {target:g} times {peer} by a factor of {lacking:.2f}."
-        if own is None:
-            sentences.append(f"{missed} Its limit is not known: this page was measured without {_precision(label)}.")
-            continue
-        low, high = _times_the_limit(own)
-        room = "they leave room for that" if low >= lacking else "they leave no room for that"
-        if low < lacking <= high:
-            room = "whether they leave room for that cannot be told"
-        sentences.append(f"{missed} At the limits it would be {_range(own)} times faster on this processor: {room}.")
-    return "\n".join(sentences)
 
 
 def _tried_table(result: Result) -> str:

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import cpu_limits
 from benchmarks.study import PAPER_MODEL, RESULTS
 from benchmarks.tools import profiled_engines
+from benchmarks.tools.cpu_targets import TARGETS, reached, verdict
 from benchmarks.tools.int8_features import keep_features_in_int8
 from benchmarks.tools.layer_work import CONVOLUTIONS, LayerWork
 from benchmarks.tools.profiled_engines import BACKEND, by_kind, profile, shipped_engines
@@ -119,6 +120,21 @@ def test_a_small_study_from_engines_to_page(result):
 def test_the_page_says_what_was_missed_by_the_committed_benchmark(result):
     compared = json.loads((RESULTS / "benchmark.json").read_text())
     text = cpu_limits.page(result)
-    for (label, peer, target), own in zip(cpu_limits.TARGETS, cpu_limits._reached(compared), strict=True):
+    for (label, peer, target), own in zip(TARGETS, reached(compared), strict=True):
         assert (f"- **{label}** misses {target:g} times {peer}" in text) == (own < target)
         assert f"| {label} | {peer} | {target:g} | {own:.2f} |" in text
+
+
+def test_a_miss_that_was_not_measured_here_is_held_against_float32():
+    """Ten times PyTorch, 4 times float32 at its limit; aimed at 12."""
+    rows = {"PyTorch eager": 12.0, "OpenVINO, plain export, own precision": 1.0, "cxr-trt openvino, ten-crop": 4.8}
+    rows |= {f"cxr-trt openvino, {label}": 0.1 for label in ("dense, int8", "ten-crop, int8")}
+    seconds = {**rows, "cxr-trt openvino, ten-crop, bf16": 1.2}
+    compared = {
+        "rows": {name: {"engine": {"seconds": [own], "times_faster": 12 / own}} for name, own in seconds.items()}
+    }
+    engine = {"seconds": [4.0], "kinds": {"1x1 convolutions": {"seconds": 4.0, "limit": 4.0}}}
+    text = verdict({"engines": {"ten-crop, fp32": engine}}, compared)
+    assert "**ten-crop, bf16** misses 12 times PyTorch eager by a factor of 1.20." in text
+    assert "it was 4.00 times as fast, and would have to be 4.80 times as fast" in text
+    assert "takes 1.00 times the limit" in text

@@ -11,7 +11,7 @@ from cxr_trt.model.scorer import Scorer  # noqa: E402
 from cxr_trt.spec import Specification  # noqa: E402
 from cxr_trt.views import Size  # noqa: E402
 
-SIZES = {"image_size": Size.square(256), "crop_size": Size.square(192)}
+SIZES = {"image_size": Size.square(160), "crop_size": Size.square(96)}
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_differences_are_to_ten_crops_image_by_image():
 
 @pytest.mark.slow
 def test_a_few_images_from_files_to_page(cxr14, tmp_path):
-    arguments = ["views", "--data", cxr14, "--limit", 12, "--resamples", 20, "--output", tmp_path]
+    arguments = ["views", "--network", "edge", "--data", cxr14, "--limit", 12, "--resamples", 20, "--output", tmp_path]
     done = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "views.json").read_text())

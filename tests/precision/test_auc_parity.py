@@ -14,7 +14,9 @@ MAX_AUC_DIFFERENCES = {"fp32": 1e-9, "fp16": 0.004, "int8": 0.02}
 """Of the mean AUC. On so few images a single exchange of two neighbours moves a finding by up to 0.001."""
 
 
-@pytest.fixture(scope="module", params=[(288, 224), pytest.param((512, 448), marks=pytest.mark.slow)], ids=str)
+@pytest.fixture(
+    scope="module", params=[(288, 224), pytest.param((512, 448), marks=(pytest.mark.slow, pytest.mark.long))], ids=str
+)
 def engines(bundles_of_size, request):
     opened = {precision: Engine(bundle) for precision, bundle in bundles_of_size(*request.param).items()}
     yield opened

@@ -1,0 +1,106 @@
+"""What was aimed at with the engines on a CPU, what the committed benchmark reached, and how much the limits leave."""
+
+import statistics
+
+from benchmarks.benchmark import own_precision_ratios
+from benchmarks.study import Result
+from benchmarks.tools.contest import BASELINE, OWN_PRECISION
+from cxr_trt.markdown import markdown_table
+
+TARGETS = (
+    ("ten-crop, bf16", OWN_PRECISION, 1.5),
+    ("ten-crop, bf16", BASELINE, 12.0),
+    ("ten-crop, int8", OWN_PRECISION, 1.8),
+    ("dense, int8", OWN_PRECISION, 6.0),
+)
+"""On a processor with bfloat16: an engine, a peer, and how many times faster than it."""
+BF16_MULTIPLICATIONS = 2
+"""How many times as many multiplications as in float32 an instruction does: VDPBF16PS against VFMADD231PS, both of 512
+bits (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2)."""
+
+
+def precision_of(label: str) -> str:
+    """The precision in an engine's label."""
+    return label.rpartition(", ")[2]
+
+
+def layers_seconds(own: Result) -> float:
+    """Of an engine's layers, by the profile."""
+    return float(sum(kind["seconds"] for kind in own["kinds"].values()))
+
+
+def engine_and_limit(own: Result) -> tuple[float, float]:
+    """Seconds of an engine, and at the limits."""
+    limit = sum(min(kind["seconds"], kind["limit"]) for kind in own["kinds"].values())
+    return statistics.median(own["seconds"]), limit
+
+
+def times_the_limit(own: Result) -> tuple[float, float]:
+    """By the time of the engine, and by that of its layers if it is longer."""
+    taken, limit = engine_and_limit(own)
+    return taken / limit, max(taken, layers_seconds(own)) / limit
+
+
+def limit_range(own: Result, digits: int = 2) -> str:
+    """`times_the_limit` in words."""
+    low, high = (f"{times:.{digits}f}" for times in times_the_limit(own))
+    return low if low == high else f"{low} to {high}"
+
+
+def reached(compared: Result) -> list[float]:
+    """How many times faster than their peers the engines of TARGETS were, in a result of the benchmark."""
+    own = own_precision_ratios(compared)
+    rows = compared["rows"]
+    return [
+        own[label] if peer == OWN_PRECISION else rows[f"cxr-trt openvino, {label}"]["engine"]["times_faster"]
+        for label, peer, _ in TARGETS
+    ]
+
+
+def targets_table(result: Result, compared: Result) -> str:
+    """Every target, and whether the benchmark reached it."""
+    rows = []
+    for (label, peer, target), found in zip(TARGETS, reached(compared), strict=True):
+        own = result["engines"].get(label)
+        could = limit_range(own) if own else "not measured"
+        judged = "reached" if found >= target else f"{target / found:.2f} times too slow"
+        rows.append((label, peer, f"{target:g}", f"{found:.2f}", judged, could))
+    return markdown_table(("engine", "beside", "times faster, aimed at", "reached", "", "could be"), rows)
+
+
+def verdict(result: Result, compared: Result) -> str:
+    """Of every target that was missed, whether the limits leave room for it."""
+    sentences = []
+    for (label, peer, target), found in zip(TARGETS, reached(compared), strict=True):
+        if found >= target:
+            continue
+        lacking, own = target / found, result["engines"].get(label)
+        missed = f"- **{label}** misses {target:g} times {peer} by a factor of {lacking:.2f}."
+        if own is None:
+            is_bf16 = precision_of(label) == "bf16"
+            known = _bf16_beside_float32(label, lacking, result, compared) if is_bf16 else "Its limit is not known."
+            sentences.append(f"{missed} Its layers are not measured on this page. {known}")
+            continue
+        low, high = times_the_limit(own)
+        room = "they leave room for that" if low >= lacking else "they leave no room for that"
+        if low < lacking <= high:
+            room = "whether they leave room for that cannot be told"
+        sentences.append(
+            f"{missed} At the limits it would be {limit_range(own)} times faster on this processor: {room}."
+        )
+    return "\n".join(sentences)
+
+
+def _bf16_beside_float32(label: str, lacking: float, result: Result, compared: Result) -> str:
+    """How many times as fast as in float32 an engine was, would have to be, and can be by its instructions."""
+    views = label.partition(", ")[0]
+    rows = compared["rows"]
+    float32, own = (rows[f"cxr-trt openvino, {name}"]["engine"]["seconds"] for name in (views, label))
+    times = statistics.median(a / b for a, b in zip(float32, own, strict=True))
+    near = limit_range(result["engines"][f"{views}, fp32"])
+    return (
+        f"Beside the same engine in float32 it was {times:.2f} times as fast, and would have to be "
+        f"{times * lacking:.2f} times as fast. Without AMX, an instruction does {BF16_MULTIPLICATIONS} times as many "
+        f"multiplications in bf16 as in float32, and in float32 the engine of this page takes {near} times the limit: "
+        "so multiplying alone does not bring more than that, and the rest must come from moving less."
+    )
