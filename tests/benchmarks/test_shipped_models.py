@@ -30,6 +30,7 @@ def test_a_slower_edge_is_a_problem():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_study_times_both(tmp_path):
     arguments = ["shipped-models", "--rounds", "1", "--output", str(tmp_path)]
     result = CliRunner().invoke(__main__.main, arguments, catch_exceptions=False)

@@ -39,6 +39,7 @@ def test_the_headline_says_which_learned_and_which_were_not_measured():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_few_images_from_training_to_page(cxr14, tmp_path, monkeypatch):
     def run(*names):
         only = [part for name in names for part in ("--only", name)]

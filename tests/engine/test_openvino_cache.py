@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from cheap_engine import cheap_graph
 
 from cxr_trt.engine.cpu import openvino, openvino_cache
 from cxr_trt.score.engine import Engine
@@ -17,8 +18,8 @@ def caches(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def bundle(small_graph, build):
-    return build(small_graph)
+def bundle(build):
+    return build(cheap_graph())
 
 
 @pytest.fixture
@@ -71,9 +72,9 @@ def test_what_openvino_refuses_is_made_again(bundle, caches, compilations):
     assert len(compilations) == 2
 
 
-def test_other_engines_and_other_instructions_have_files_of_their_own(bundle, small_graph, build, caches, monkeypatch):
+def test_other_engines_and_other_instructions_have_files_of_their_own(bundle, build, caches, monkeypatch):
     scores(bundle)
-    scores(build(small_graph, max_batch=2))
+    scores(build(cheap_graph(), max_batch=2))
     assert len(files(caches)) == 2
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     scores(bundle)
@@ -101,6 +102,6 @@ def test_the_least_recently_used_go(bundle, caches, monkeypatch):
     assert caches / "openvino-1.blob" in files(caches)
 
 
-def test_building_keeps_nothing(small_graph, build, caches):
-    build(small_graph)
+def test_building_keeps_nothing(build, caches):
+    build(cheap_graph())
     assert not files(caches)

@@ -28,18 +28,18 @@ pytest.importorskip("onnxscript", reason="needs pip install onnxscript")
 
 SOFTMAX = 'output = "softmax-logits"\n'
 NETWORKS = {
-    "convnext": ("convnext_atto", (3, 64, 64), None, {}),
-    "vit": ("vit_tiny_patch16_224", (3, 64, 64), None, {"img_size": 64}),
-    "vit for one crop": ("vit_tiny_patch16_224", (3, 64, 64), 1, {"img_size": 64}),
+    "convnext": ("convnext_atto", (3, 64, 64), None, {"depths": (1, 1, 2, 1)}),
+    "vit": ("vit_tiny_patch16_224", (3, 64, 64), None, {"img_size": 64, "depth": 3}),
+    "vit for one crop": ("vit_tiny_patch16_224", (3, 64, 64), 1, {"img_size": 64, "depth": 2}),
     "swin": (
         "swin_tiny_patch4_window7_224",
         (3, 56, 56),
         None,
         {"img_size": 56, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)},
     ),
-    "resnet, tall and grey": ("resnet10t", (1, 1024, 768), None, {"in_chans": 1}),
+    "resnet, tall and grey": ("resnet10t", (1, 384, 256), None, {"in_chans": 1}),
     "resnet for sixteen crops": ("resnet10t", (3, 64, 64), 16, {}),
-    "densenet": ("densenet121", (3, 64, 64), None, {}),
+    "densenet": ("densenet121", (3, 64, 64), None, {"block_config": (2, 2, 3, 2)}),
 }
 
 
