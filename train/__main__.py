@@ -17,6 +17,7 @@ from cxr_trt.outputs import check_folder
 from train.data import read_data
 from train.recipe import read_recipe
 from train.run import Device, train_recipe
+from train.teacher import read_teachers
 
 path_option = click.Path(path_type=Path)
 
@@ -35,6 +36,12 @@ path_option = click.Path(path_type=Path)
 @click.option("--imagenet", type=path_option, help="torchvision's file of the backbone. Default: random weights.")
 @click.option("--start", type=path_option, help="A checkpoint or scoring graph (.onnx) to start from.")
 @click.option("--boxes", type=path_option, help="Radiologists' boxes, for a recipe with box_weight.")
+@click.option(
+    "--teacher",
+    type=path_option,
+    multiple=True,
+    help="Table of scores of the training images, for a recipe with teacher. Several are averaged.",
+)
 @click.option("--device", type=click.Choice(("cpu", "cuda")), help="Default: a GPU if there is one.")
 def main(
     recipe: str,
@@ -46,6 +53,7 @@ def main(
     imagenet: Path | None,
     start: Path | None,
     boxes: Path | None,
+    teacher: tuple[Path, ...],
     device: Device | None,
 ) -> None:
     """Train with RECIPE: a name in train/recipes or a .toml file."""
@@ -56,7 +64,24 @@ def main(
             raise UsageError("--imagenet and --start exclude each other; give one of them")
         check_folder(out)
         data = read_data(labels, lists, chosen.seed, chosen.split)
-        train_recipe(chosen, data, images, out, cache=cache, imagenet=imagenet, start=start, boxes=boxes, device=device)
+        if bool(teacher) != bool(chosen.teacher):
+            raise UsageError(
+                "--teacher and a recipe with teacher go together: the scores, and their share in the targets"
+            )
+        learned = [data.names[row] for row in data.rows("train")]
+        taught = read_teachers(teacher, learned, labels) if teacher else None
+        train_recipe(
+            chosen,
+            data,
+            images,
+            out,
+            cache=cache,
+            imagenet=imagenet,
+            start=start,
+            boxes=boxes,
+            taught=taught,
+            device=device,
+        )
     except CxrTrtError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -41,6 +41,7 @@ def known_labels(labels: npt.NDArray[np.uint8]) -> Tensor:
 class LabelledImages:
     """Decoded images uint8 [N, size, size] with labels [N, 14] and traits [N, 3], to be cut to `crop_size` pixels.
 
+    targets: float32 [N, 14], what is learned: the labels, NaN where unknown.
     further: more X-rays of the same studies, alike; each is cut as the first one, and below it in the crops.
     grids: the boxes of some images, by row, if boxes are learned; crops must then be whole images.
     """
@@ -58,6 +59,17 @@ class LabelledImages:
         self.planes = (pixels, *further)
         self.pixels, self.labels, self.traits, self.crop_size = pixels, labels, traits, crop_size
         self._margin = pixels.shape[1] - crop_size
+        self.targets = known_labels(labels)
+
+    def teach(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32], share: float) -> None:
+        """Mix a teacher's probabilities [n, 14] of these images into what is learned; alone where that is unknown.
+
+        Cross-entropy is linear in its targets, so learning the mixture is learning both, weighted with their shares.
+        """
+        taught = torch.from_numpy(probabilities)
+        self.targets[rows] = torch.where(
+            self.targets[rows].isnan(), taught, (1 - share) * self.targets[rows] + share * taught
+        )
 
     def training(
         self,
@@ -99,10 +111,6 @@ class LabelledImages:
         crops = center_crops(rows, self._margin)
         return self._ahead((crops[start : start + batch], self.crop_size) for start in range(0, len(rows), batch))
 
-    def known_labels(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """float32 [n, 14] of these images, NaN where unknown."""
-        return known_labels(self.labels[rows])
-
     def _ahead(self, parts: Iterable[tuple[Crops, int]]) -> Iterator[Batch]:
         """Read the next batch while the current one is used."""
         with ThreadPoolExecutor(1) as pool:
@@ -120,7 +128,7 @@ class LabelledImages:
             margin = self.pixels.shape[1] - side
             crops = dataclasses.replace(crops, offsets=crops.offsets * margin // self._margin)
         pixels = torch.from_numpy(np.concatenate([cut_crops(plane, crops, side) for plane in self.planes], 1))
-        labels, traits = self.known_labels(crops.rows), torch.from_numpy(self.traits[crops.rows])
+        labels, traits = self.targets[crops.rows], torch.from_numpy(self.traits[crops.rows])
         return Batch(pixels, labels, traits, self._inside(crops) if self.grids else None)
 
     def _inside(self, crops: Crops) -> Tensor:

@@ -79,7 +79,7 @@ class Trainer:
         if recipe.select == "auc" and not (_has(images.labels[val], 0) & _has(images.labels[val], 1)).any():
             raise UsageError("the validation images have no finding with both classes, so there is no AUC to select by")
         device = group.device
-        known = b"".join((images.labels.tobytes(), images.traits.tobytes(), *grid_bytes(images.grids)))
+        known = b"".join((images.targets.numpy().tobytes(), images.traits.tobytes(), *grid_bytes(images.grids)))
         labels = hashlib.sha256(known).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
         network.part = recipe.part

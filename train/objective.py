@@ -75,7 +75,7 @@ class Objective:
         The mean AUC is None if there is no such finding, or the loss is not finite.
         """
         total, scores, labels = 0.0, [], []
-        weights = self.class_weights(images.known_labels(rows), shared=False)
+        weights = self.class_weights(images.targets[rows], shared=False)
         for batch in images.validation(rows, self.recipe.batch // self.recipe.accumulate):
             part = self.scores(network, batch.crops)
             total += float(cross_entropy(part, batch.labels.to(self.device), weights)) * len(part)

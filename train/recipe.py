@@ -27,7 +27,7 @@ Optimizer = Literal["adam", "sgd"]
 Selection = Literal["loss", "auc"]
 NOT_NEGATIVE = (
     *("weight_decay", "momentum", "average", "anneal", "auxiliary", "scale", "rotation", "contrast", "translation"),
-    *("min_area", "rate_factor", "stop_after", "box_weight"),
+    *("min_area", "rate_factor", "stop_after", "box_weight", "teacher"),
 )
 FOR_POOLED_MAPS = ("anneal", "prior_bias", "auxiliary")  # fields, which work with the networks of these systems:
 WITH_POOLED_MAPS = (YAN2018, EDGE)
@@ -53,6 +53,8 @@ class Recipe:
     stop_after: epochs without better weights until the training ends; 0 for never.
     box_weight: weight of the loss of boxes (lambda in Li et al. 2018, `train.losses.box_cross_entropy`), which a
         training with --boxes learns; 0 for none. For networks of `li2018`, which see whole images.
+    teacher: share of a teacher's probabilities in the targets of a training with --teacher (`train.teacher`), beside
+        that of the labels; 0 for none.
     split: how X-rays are divided (`train.data.read_data`): "official", "random by patient", or "random by image", with
         which X-rays of a patient are on both sides and every AUC is too high.
     part: the part of the network that is trained, while the others stay as they are; empty for the whole network.
@@ -96,6 +98,7 @@ class Recipe:
     select: Selection = "loss"
     stop_after: int = 0
     box_weight: float = 0.0
+    teacher: float = 0.0
     split: Split = "official"
     part: str = ""
     stages: tuple["Recipe", ...] = ()
@@ -142,6 +145,8 @@ class Recipe:
             raise UsageError(f"anneal is {self.anneal}; it must be less than the {self.epochs} epochs")
         self._check_system()
         self._check_boxes()
+        if self.teacher and (self.loss != "bce" or self.teacher > 1):
+            raise UsageError(f"teacher is {self.teacher}; it must be 1 or less, and the loss bce")
         self._check_optimizer()
         self._check_schedule()
         margin = self.image_size - self.crop_size

@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from cxr_trt.errors import UsageError
@@ -38,6 +39,7 @@ def train_recipe(
     imagenet: Path | None = None,
     start: Path | None = None,
     boxes: Path | None = None,
+    taught: npt.NDArray[np.float32] | None = None,
     device: Device | None = None,
 ) -> Path:
     """Train a network, or continue a training that was stopped.
@@ -51,6 +53,7 @@ def train_recipe(
         imagenet: torchvision's file of the backbone; None for random weights.
         start: a checkpoint or scoring graph to start from.
         boxes: radiologists' boxes, for a recipe that learns them; those on other than training images do not matter.
+        taught: a teacher's probabilities [training images, 14], for a recipe that learns them.
         device: None for a GPU if there is one.
 
     Returns:
@@ -71,7 +74,7 @@ def train_recipe(
             )
         for stage in recipe.stages or (recipe,):
             check_folder(out / stage.part)
-            _train(stage, data, images, out / stage.part, cache or out / "cache", imagenet, start, boxes, group)
+            _train(stage, data, images, out / stage.part, cache or out / "cache", imagenet, start, boxes, taught, group)
             group.wait()
             start, imagenet = out / stage.part / "best.safetensors", None
     return out / stage.part / "best.safetensors"
@@ -86,6 +89,7 @@ def _train(
     imagenet: Path | None,
     start: Path | None,
     boxes: Path | None,
+    taught: npt.NDArray[np.float32] | None,
     group: Group,
 ) -> None:
     def say(sentence: str) -> None:
@@ -119,6 +123,8 @@ def _train(
         say(f"learning the boxes of {quantity(len(grids), 'training image')}")
     first, second = np.arange(sizes["train"]), np.arange(sizes["train"], len(rows))
     source = LabelledImages(pixels[0], data.labels[rows], data.traits[rows], recipe.crop_size, pixels[1:], grids)
+    if taught is not None:
+        source.teach(first, taught, recipe.teacher)
     with locked(out / "lock") if group.first else nullcontext():
         Trainer(recipe, network, source, first, second, data.split_hash, out, group).run()
     best = {"loss": "the least validation loss", "auc": "the highest validation AUC"}[recipe.select]

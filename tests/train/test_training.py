@@ -169,7 +169,7 @@ def test_the_weighted_loss_counts_over_the_whole_batch(tmp_path, parts):
     run = trainer(
         tmp_path, size=64, setting="alexnet-max", loss="w-cel", optimizer="sgd", momentum=0.9, accumulate=parts
     )
-    run.images.labels[run.train[8:]] = 0  # the second half has no ones
+    run.images.targets[run.train[8:]] = 0  # the second half has no ones
     run.network.eval()
     examples = batch(run)
     with torch.no_grad():
@@ -187,9 +187,9 @@ def test_the_weighted_loss_counts_over_the_whole_batch(tmp_path, parts):
 def test_the_weighted_validation_loss_counts_over_all_validation_images(tmp_path):
     run = trainer(tmp_path, size=64, setting="alexnet-max", loss="w-cel", images=40, batch=32, accumulate=16)
     run.val = np.arange(34, 40)  # in parts of two
-    run.images.labels[34:38] = 0
+    run.images.targets[34:38] = 0
     loss, _ = run.objective.validate(run.averaged.module.eval(), run.images, run.val)
-    crops, y = torch.from_numpy(run.images.pixels[34:]), run.images.labels[34:].astype(float)
+    crops, y = torch.from_numpy(run.images.pixels[34:]), run.images.targets[34:].double().numpy()
     with torch.no_grad():
         p = torch.sigmoid(run.objective.scores(run.network.eval(), crops)).double().numpy()
     expected = -(y * np.log(p) / y.mean() + (1 - y) * np.log(1 - p) / (1 - y).mean()).mean()
