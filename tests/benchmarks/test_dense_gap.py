@@ -16,7 +16,7 @@ SIZES = {"image_size": Size.square(160), "crop_size": Size.square(96)}
 
 @pytest.mark.slow
 def test_the_ends_are_ten_crops_and_dense(network):
-    picture = check_pictures(256)[:1]
+    picture = check_pictures(SIZES["image_size"])[:1]
     found = mixtures(network, Specification(**SIZES), picture[0])
     for own, view_set in ((found[0], "ten-crop"), (found[3], "dense")):
         expected, _ = Scorer(network, Specification(views=view_set, **SIZES))(torch.from_numpy(picture))
