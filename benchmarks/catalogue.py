@@ -104,6 +104,12 @@ _ALL = (
         "hours; it continues where it was stopped",
     ),
     Study(
+        "parity-edge",
+        "The AUC of every precision and CPU backend with the network `edge`, beside its float32.",
+        "PyTorch, ChestX-ray14",
+        "half an hour; it continues where it was stopped",
+    ),
+    Study(
         "parity-cpu",
         "The AUC of the precisions that CPUs have to themselves: bfloat16, and int8 in its variants.",
         "PyTorch, ChestX-ray14, a processor with bfloat16",

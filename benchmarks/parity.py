@@ -71,19 +71,26 @@ nothing about the method.
 @click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
 def measure(data: Path, folder: Path, images: int | None) -> Result:
     """Score the test images with every engine, and compare."""
-    return compare_engines(_engines(folder, data), folder, data, images)
+    engines: dict[str, Callable[[], ScoringEngine]] = {REFERENCE: partial(pytorch, folder)}
+    engines |= cpu_engines(ScoringGraph.load(PAPER_MODEL), folder, data)
+    return compare_engines(engines, folder, data, images)
 
 
 def compare_engines(
-    engines: Mapping[str, Callable[[], ScoringEngine]], folder: Path, data: Path, images: int | None
+    engines: Mapping[str, Callable[[], ScoringEngine]],
+    folder: Path,
+    data: Path,
+    images: int | None,
+    reference: str = REFERENCE,
 ) -> Result:
-    """Score the test images with each engine, and compare with the one called REFERENCE.
+    """Score the test images with each engine, and compare with one of them.
 
     Args:
         engines: opened one after the other.
         folder: keeps the test images' links and the scores, so that a study that was stopped continues.
         data: ChestX-ray14.
         images: how many of the test images to take; None means all.
+        reference: the name of the engine that the others are compared with.
     """
     test = folder / "test"
     write_split(read_data(data / "labels.csv", None), "test", data / "images", test)
@@ -96,7 +103,7 @@ def compare_engines(
         click.echo(name, err=True)
         found[name] = _scores(opened(), sources, folder / f"{name.replace(' ', '-')}.journal")
     labels = read_labels(test / "labels.csv", FINDINGS)
-    rows = {name: compare_with_reference(found[REFERENCE], values, sources, labels) for name, values in found.items()}
+    rows = {name: compare_with_reference(found[reference], values, sources, labels) for name, values in found.items()}
     return {"images": len(sources), "engines": rows}
 
 
@@ -107,9 +114,8 @@ def pytorch(folder: Path) -> ScoringEngine:
     return Reference(weights, "paper", "ten-crop")
 
 
-def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
-    """What is compared, each to be opened when its turn comes; bundles are built at their first turn."""
-    graph = ScoringGraph.load(PAPER_MODEL)
+def cpu_engines(graph: ScoringGraph, folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
+    """Engines of every precision, each to be opened when its turn comes; bundles are built at their first turn."""
 
     def bundle(name: str, backend: str, plan: Callable[[], PrecisionPlan]) -> ScoringEngine:
         target = folder / f"{name}.cxr"
@@ -128,7 +134,6 @@ def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]
         return plan_int8(graph, calibration_images(256), method, ignore_progress)
 
     chosen: dict[str, Callable[[], ScoringEngine]] = {
-        REFERENCE: partial(pytorch, folder),
         "openvino fp32": partial(bundle, "openvino-fp32", "openvino", lambda: FLOAT32),
         "onnxruntime fp32": partial(bundle, "onnxruntime-fp32", "onnxruntime", lambda: FLOAT32),
         "onnxruntime fp16": partial(bundle, "onnxruntime-fp16", "onnxruntime", float16),
@@ -155,7 +160,7 @@ def _scores(engine: ScoringEngine, sources: list[Source], journal: Path) -> Floa
 
 
 def compare_with_reference(reference: Floats, values: Floats, sources: list[Source], labels: Labels) -> Result:
-    """How the probabilities of one engine compare with PyTorch's."""
+    """How the probabilities of one engine compare with those of another."""
     paths = [source.name for source in sources]
     partners = [partner for partner in labels.rows(paths, "the test images") if partner is not None]
     if labels.patients is None or len(partners) < len(paths):

@@ -1,0 +1,60 @@
+"""The AUC of every precision and CPU backend with the shipped network `edge`, beside its float32.
+
+Its float32 is not held against PyTorch here: every export is, before it is written.
+"""
+
+from pathlib import Path
+
+import click
+
+from benchmarks.parity import COLUMNS, MIN_POSITIVES, compare_engines, comparison_cells, cpu_engines, headline
+from benchmarks.study import ROOT, Result, cxr14_option
+from cxr_trt.commands.sources import SHIPPED
+from cxr_trt.export.scoring_graph import ScoringGraph
+from cxr_trt.markdown import markdown_table
+
+PACKAGES = ("onnxruntime", "openvino")
+REFERENCE = "onnxruntime fp32"
+TEXT = """\
+# AUC of each precision, with the network edge
+
+**{headline}**
+
+{images} test images of a subset of ChestX-ray14, ten crops, with the shipped network `edge`, whose AUC says nothing
+about the method. Calibration is on 256 training images of other patients. float16 is computed by ONNX Runtime as a GPU
+would round it.
+
+{table}
+
+- **less float32's**: the difference of the mean AUC from ONNX Runtime's float32, paired, with its interval over
+  resampled patients.
+- **largest per finding**: the largest difference in the AUC of a finding with more than {positives} positives.
+- **largest of a probability**: the largest difference over all images and findings.
+"""
+
+
+@click.command()
+@cxr14_option
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=ROOT / "build" / "parity-edge",
+    help="Where engines and scores are kept, so that a study that was stopped continues.",
+)
+@click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
+def measure(data: Path, folder: Path, images: int | None) -> Result:
+    """Score the test images with every engine, and compare."""
+    engines = cpu_engines(ScoringGraph.load(SHIPPED["edge"]), folder, data)
+    return compare_engines(engines, folder, data, images, REFERENCE)
+
+
+def page(result: Result) -> str:
+    """The page of a result."""
+    engines = result["engines"]
+    columns = tuple(column.replace("PyTorch", "float32") for column in COLUMNS)
+    return TEXT.format(
+        headline=headline(engines).replace("PyTorch", "float32"),
+        images=result["images"],
+        positives=MIN_POSITIVES,
+        table=markdown_table(columns, [comparison_cells(*item) for item in engines.items()]),
+    )
