@@ -38,10 +38,9 @@ TEXT = """\
 **{headline}**
 
 A student learns a mixture of the labels and of what other networks, its teachers, say of the same X-rays
-(`python -m train --teacher`, [training](../guide/training.md#learning-from-other-networks)). Its teachers here are
-networks `edge` that were trained before, and the student of the first row for that of the second. Each is held against
-the network that is shipped, on the {val} validation X-rays, which decided on the epoch that is kept, and on the {test}
-test X-rays, which decided nothing.
+(`python -m train --teacher`, [training](../guide/training.md#learning-from-other-networks)). The teachers here: {teachers}.
+Each student is held against the network that is shipped, on the {val} validation X-rays, which decided on the epoch
+that is kept, and on the {test} test X-rays, which decided nothing.
 
 {table}
 
@@ -54,9 +53,10 @@ patients. All are demonstrations, trained on {train} X-rays.
 @click.command()
 @cxr14_option
 @click.option("--student", type=click.Path(path_type=Path), multiple=True, required=True, help="A checkpoint.")
+@click.option("--teachers", required=True, help="What they were, for the page.")
 @click.option("--limit", type=click.IntRange(2), help="For a trial: only the first N images of each split.")
 @click.option("--resamples", type=click.IntRange(1), default=1000, help="For the intervals.")
-def measure(data: Path, student: tuple[Path, ...], limit: int | None, resamples: int) -> Result:
+def measure(data: Path, student: tuple[Path, ...], teachers: str, limit: int | None, resamples: int) -> Result:
     """Score validation and test images with each student and with the shipped network of its setting."""
     images = read_data(data / "labels.csv")
     rows = {split: images.rows(split)[:limit] for split in SPLITS}
@@ -71,7 +71,12 @@ def measure(data: Path, student: tuple[Path, ...], limit: int | None, resamples:
         }
         measured.append({"training": training, **areas})
     sizes = {split: len(own) for split, own in rows.items()}
-    return {"images": {**sizes, "train": len(images.rows("train"))}, "resamples": resamples, "students": measured}
+    return {
+        "teachers": teachers,
+        "images": {**sizes, "train": len(images.rows("train"))},
+        "resamples": resamples,
+        "students": measured,
+    }
 
 
 def _training(path: Path) -> dict[str, Any]:
@@ -129,6 +134,7 @@ def page(result: Result) -> str:
     return TEXT.format(
         headline=_headline(result),
         table=markdown_table((*columns, *of_splits), rows),
+        teachers=result["teachers"],
         resamples=result["resamples"],
         **{split: f"{count:,}" for split, count in result["images"].items()},
     )

@@ -18,12 +18,13 @@ def test_the_page_says_whether_a_difference_is_more_than_chance():
 
     students = [student("edge", 0.01), student("paper", -0.01)]
     images = {"train": 1868, "val": 319, "test": 870}
-    text = distillation.page({"images": images, "resamples": 5, "students": students})
+    text = distillation.page({"teachers": "two of edge", "images": images, "resamples": 5, "students": students})
     assert "Teaching edge changes its AUC on the test X-rays by +0.020, which is more than chance." in text
     assert "Teaching paper changes its AUC on the test X-rays by +0.020, which cannot be told from none." in text
     row = "| 0.7000 | 0.7200 | +0.0200 (+0.0100 to +0.0300) "
     assert f"| `edge` | 0.5 | 256 of 288 | 2 of 3 {2 * row}|" in text
     assert "trained on 1,868 X-rays" in text
+    assert "The teachers here: two of edge." in text
 
 
 @pytest.fixture
@@ -49,7 +50,20 @@ def test_a_checkpoint_without_a_teacher_is_refused(checkpoint):
 
 @pytest.mark.slow
 def test_a_student_is_held_against_what_is_shipped(checkpoint, cxr14, tmp_path):
-    trial = ["--student", checkpoint(), "--data", cxr14, "--limit", 24, "--resamples", 20, "--output", tmp_path]
+    trial = [
+        "--student",
+        checkpoint(),
+        "--teachers",
+        "edge",
+        "--data",
+        cxr14,
+        "--limit",
+        24,
+        "--resamples",
+        20,
+        "--output",
+        tmp_path,
+    ]
     done = CliRunner().invoke(__main__.main, ["distillation", *map(str, trial)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "distillation.json").read_text())
