@@ -38,7 +38,8 @@ TEXT = """\
 **{headline}**
 
 A student learns a mixture of the labels and of what other networks, its teachers, say of the same X-rays
-(`python -m train --teacher`, [training](../guide/training.md#learning-from-other-networks)). The teachers here: {teachers}.
+(`python -m train --teacher`, [training](../guide/training.md#learning-from-other-networks)). The teachers here:
+{teachers}.
 Each student is held against the network that is shipped, on the {val} validation X-rays, which decided on the epoch
 that is kept, and on the {test} test X-rays, which decided nothing.
 

@@ -24,7 +24,7 @@ def test_the_page_says_whether_a_difference_is_more_than_chance():
     row = "| 0.7000 | 0.7200 | +0.0200 (+0.0100 to +0.0300) "
     assert f"| `edge` | 0.5 | 256 of 288 | 2 of 3 {2 * row}|" in text
     assert "trained on 1,868 X-rays" in text
-    assert "The teachers here: two of edge." in text
+    assert "The teachers here:\ntwo of edge." in text
 
 
 @pytest.fixture
