@@ -4,7 +4,7 @@ Calibration is on training images of other patients. float16 is ONNX Runtime's f
 a GPU's float16 does to the scores, if its convolutions sum in float32.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -114,7 +114,9 @@ def pytorch(folder: Path) -> ScoringEngine:
     return Reference(weights, "paper", "ten-crop")
 
 
-def cpu_engines(graph: ScoringGraph, folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
+def cpu_engines(
+    graph: ScoringGraph, folder: Path, data: Path, methods: Sequence[CalibrationMethod] = CALIBRATION_METHODS
+) -> dict[str, Callable[[], ScoringEngine]]:
     """Engines of every precision, each to be opened when its turn comes; bundles are built at their first turn."""
 
     def bundle(name: str, backend: str, plan: Callable[[], PrecisionPlan]) -> ScoringEngine:
@@ -138,7 +140,7 @@ def cpu_engines(graph: ScoringGraph, folder: Path, data: Path) -> dict[str, Call
         "onnxruntime fp32": partial(bundle, "onnxruntime-fp32", "onnxruntime", lambda: FLOAT32),
         "onnxruntime fp16": partial(bundle, "onnxruntime-fp16", "onnxruntime", float16),
     }
-    for method in CALIBRATION_METHODS:
+    for method in methods:
         name = f"openvino-int8-{method}"
         chosen[f"openvino int8, {method}"] = partial(bundle, name, "openvino", partial(int8, method))
     return chosen

@@ -44,7 +44,7 @@ would round it.
 @click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
 def measure(data: Path, folder: Path, images: int | None) -> Result:
     """Score the test images with every engine, and compare."""
-    engines = cpu_engines(ScoringGraph.load(SHIPPED["edge"]), folder, data)
+    engines = cpu_engines(ScoringGraph.load(SHIPPED["edge"]), folder, data, ["max"])
     return compare_engines(engines, folder, data, images, REFERENCE)
 
 
