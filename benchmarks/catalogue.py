@@ -105,7 +105,7 @@ _ALL = (
     ),
     Study(
         "parity-edge",
-        "The AUC of every precision and CPU backend with the network `edge`, beside its float32.",
+        "The AUC of fp32, fp16 and int8 on the CPU backends with the network `edge`, beside its float32.",
         "PyTorch, ChestX-ray14",
         "half an hour; it continues where it was stopped",
     ),
@@ -147,7 +147,7 @@ _ALL = (
     ),
     Study(
         "distillation",
-        "Whether the shipped networks become better when others teach them.",
+        "Networks that others taught, beside those that are shipped.",
         "PyTorch, timm, ChestX-ray14, checkpoints of trainings with --teacher",
         "10 minutes",
     ),

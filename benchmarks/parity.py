@@ -117,7 +117,7 @@ def pytorch(folder: Path) -> ScoringEngine:
 def cpu_engines(
     graph: ScoringGraph, folder: Path, data: Path, methods: Sequence[CalibrationMethod] = CALIBRATION_METHODS
 ) -> dict[str, Callable[[], ScoringEngine]]:
-    """Engines of every precision, each to be opened when its turn comes; bundles are built at their first turn."""
+    """Engines of fp32, fp16, and int8 by these methods; each is built and opened when its turn comes."""
 
     def bundle(name: str, backend: str, plan: Callable[[], PrecisionPlan]) -> ScoringEngine:
         target = folder / f"{name}.cxr"
@@ -205,8 +205,8 @@ def comparison_cells(name: str, values: Result) -> tuple[str, ...]:
     )
 
 
-def headline(engines: dict[str, Result]) -> str:
-    """By how much each precision moves the mean AUC, at most."""
+def headline(engines: dict[str, Result], reference: str = "PyTorch's") -> str:
+    """By how much each precision moves the mean AUC from that of the reference, at most."""
     largest: dict[str, float] = {}
     for name, values in engines.items():
         precision = name.partition(",")[0].split()[-1]
@@ -215,7 +215,7 @@ def headline(engines: dict[str, Result]) -> str:
         f"{value:.5f} in {precision}" if value >= SMALLEST_SHOWN else f"less than {SMALLEST_SHOWN:.5f} in {precision}"
         for precision, value in largest.items()
     )
-    return f"The mean AUC differs from PyTorch's by at most: {', '.join(found)}."
+    return f"The mean AUC differs from {reference} by at most: {', '.join(found)}."
 
 
 def page(result: Result) -> str:

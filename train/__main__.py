@@ -64,10 +64,6 @@ def main(
             raise UsageError("--imagenet and --start exclude each other; give one of them")
         check_folder(out)
         data = read_data(labels, lists, chosen.seed, chosen.split)
-        if bool(teacher) != bool(chosen.teacher):
-            raise UsageError(
-                "--teacher and a recipe with teacher go together: the scores, and their share in the targets"
-            )
         learned = [data.names[row] for row in data.rows("train")]
         taught = read_teachers(teacher, learned, labels) if teacher else None
         train_recipe(

@@ -41,7 +41,7 @@ def known_labels(labels: npt.NDArray[np.uint8]) -> Tensor:
 class LabelledImages:
     """Decoded images uint8 [N, size, size] with labels [N, 14] and traits [N, 3], to be cut to `crop_size` pixels.
 
-    targets: float32 [N, 14], what is learned: the labels, NaN where unknown.
+    targets: float32 [N, 14], what is learned: the labels, or what `teach` made of them; NaN where unknown.
     further: more X-rays of the same studies, alike; each is cut as the first one, and below it in the crops.
     grids: the boxes of some images, by row, if boxes are learned; crops must then be whole images.
     """
@@ -62,7 +62,7 @@ class LabelledImages:
         self.targets = known_labels(labels)
 
     def teach(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32], share: float) -> None:
-        """Mix a teacher's probabilities [n, 14] of these images into what is learned; alone where that is unknown.
+        """Mix a teacher's probabilities [n, 14] of these images into what is learned; they stand for unknown labels.
 
         Cross-entropy is linear in its targets, so learning the mixture is learning both, weighted with their shares.
         """

@@ -60,11 +60,15 @@ def train_recipe(
         The checkpoint with the best weights.
 
     Raises:
-        UsageError: boxes are missing or not wanted, there is no GPU, `out` cannot be written, or the training fails.
+        UsageError: boxes or teachers are missing or not wanted, there is no GPU, `out` cannot be written, or the
+            training fails.
         DataError: images are missing.
     """
     if bool(boxes) != bool(recipe.box_weight):
         raise UsageError("--boxes and a recipe with box_weight go together: the boxes, and a recipe that learns them")
+    stages = recipe.stages or (recipe,)
+    if {taught is not None} != {bool(stage.teacher) for stage in stages}:
+        raise UsageError("--teacher and a recipe with teacher go together: the scores, and their share in the targets")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch finds no GPU here; leave the option out to train on the CPU")
     with Group(device or ("cuda" if torch.cuda.is_available() else "cpu")) as group:
@@ -72,7 +76,7 @@ def train_recipe(
             click.echo(
                 "warning: split by image: X-rays of a patient are on both sides, so each AUC is too high", err=True
             )
-        for stage in recipe.stages or (recipe,):
+        for stage in stages:
             check_folder(out / stage.part)
             _train(stage, data, images, out / stage.part, cache or out / "cache", imagenet, start, boxes, taught, group)
             group.wait()

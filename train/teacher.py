@@ -1,4 +1,4 @@
-"""What a teacher thinks of the training images: the targets of distillation (Hinton et al. 2015, arXiv 1503.02531).
+"""A teacher's scores of the training images: the targets of distillation (Hinton et al. 2015, arXiv 1503.02531).
 
 A teacher is any engine, of whatever network and with all its views: what counts is its table of scores. Several
 teachers are averaged, which makes an ensemble of them.

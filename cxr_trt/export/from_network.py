@@ -29,7 +29,7 @@ from cxr_trt.spec import MapKind, Specification
 from cxr_trt.views import Size, ViewSet
 
 MAX_DIFFERENCE = 1e-5  # of a probability
-MAX_ROUNDING = 2.0**-22  # of a probability, for each unit of the largest output: what float32 rounds of large logits
+MAX_ROUNDING = 2.0**-22  # times the largest output: two last places of float32, a part of which reaches a probability
 MAX_ROUNDED_DIFFERENCE = 1e-3  # of networks that round their input, so that its last bit can become a larger step
 
 

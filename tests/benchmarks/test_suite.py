@@ -64,7 +64,7 @@ def test_growth_counts_rows_and_memory(cheap_bundle, tmp_path):
 @pytest.mark.slow
 def test_contestants_agree_and_take_turns(tmp_path):
     pytest.importorskip("torchvision")
-    rows = ("ONNX", "cxr-trt openvino, center-mirror")
+    rows = ("ONNX", "cxr-trt openvino, ten-crop", "cxr-trt openvino, center-mirror")
     arguments = [part for name in rows for part in ("--only", name)]
     arguments += ["--files", 1, "--rounds", 1, "--output", tmp_path]
     command = [sys.executable, "-m", "benchmarks", "benchmark", *map(str, arguments)]
@@ -73,7 +73,7 @@ def test_contestants_agree_and_take_turns(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
     exact = [own["difference"] for own in rows.values() if own["exact"]]
-    assert len(exact) == 2
+    assert len(exact) == 3
     assert max(exact) < 1e-4
     assert rows["cxr-trt openvino, center-mirror"]["difference"] > 1e-4
     assert not any("GPU" in name for name in rows)

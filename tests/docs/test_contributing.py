@@ -92,7 +92,7 @@ def test_the_additions_keep_the_order_of_the_packages(tree):
 def test_the_additions_are_typed(tree):
     """And what implements a protocol does so for mypy: it is held against it where it is registered."""
     pytest.importorskip("mypy", reason="needs pip install 'cxr-trt[dev]'")
-    if (ROOT / ".mypy_cache").exists():  # of the check of the whole project, which takes most of the time
+    if (ROOT / ".mypy_cache").exists():  # what `make lint` kept: the types of all that is imported
         shutil.copytree(ROOT / ".mypy_cache", tree / "mypy")
     run(tree, "mypy", f"--cache-dir={tree / 'mypy'}", *PACKAGE_FILES)
 
