@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import BackendError, GraphError
+from cxr_trt.export import from_network
 from cxr_trt.export.from_network import export_onnx
 from cxr_trt.export.pictures import check_pictures
 from cxr_trt.export.scoring_graph import ScoringGraph
@@ -290,6 +291,22 @@ def test_bad_input_is_one_sentence(small, card, change, sentence):
     with pytest.raises(GraphError, match=sentence) as caught:
         export_onnx(path, card_path)
     assert str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(("scale", "off", "is_refused"), [(1, 5e-5, True), (1e4, 5e-5, False), (1e4, 1e-2, True)])
+def test_what_float32_rounds_of_large_logits_is_allowed_and_no_more(small, monkeypatch, scale, off, is_refused):
+    def scaled(model):
+        for tensor in model.graph.initializer:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(scale), tensor.name))
+
+    reference = from_network.reference_probabilities
+    monkeypatch.setattr(from_network, "reference_probabilities", lambda *args: reference(*args) + off)
+    files = small(change=scaled)
+    if is_refused:
+        with pytest.raises(GraphError, match="nothing was written"):
+            export_onnx(*files)
+    else:
+        assert export_onnx(*files).difference == pytest.approx(off, rel=0.1)
 
 
 def test_probabilities_that_are_no_softmax_are_noticed(small):
