@@ -38,7 +38,8 @@ new MutationObserver(() => {{
     const text = document.body ? document.body.innerText : "";
     if (text.includes("{FAILURE}")) window.failures.push(text);
 }}).observe(document, {{subtree: true, childList: true, characterData: true}});"""
-SECONDS = 60
+SECONDS = 120
+REDRAW_SECONDS = 15
 SETTLING_SECONDS = 8  # OHIF fails on a click while it makes its first picture, whatever the study holds
 
 
@@ -127,9 +128,26 @@ class Viewer:
         self.page.wait_for_timeout(1000 * SETTLING_SECONDS)
 
     def open(self, series, shows):
-        """Open a series by its description, and wait for words in the picture."""
+        """Open a series by its description, and wait for words in the picture.
+
+        On a busy machine OHIF can draw a picture before it has the words, and does not draw it again by itself. So the
+        window is changed a little from time to time, which draws it.
+        """
         self.page.get_by_text(series).first.dblclick()
-        self.page.get_by_text(shows).first.wait_for(state="attached")
+        for second in range(SECONDS):
+            if self.page.get_by_text(shows).count():
+                return
+            self.page.wait_for_timeout(1000)
+            if second % REDRAW_SECONDS == REDRAW_SECONDS - 1:
+                self._drag_over_the_picture()
+        pytest.fail(f"{shows!r} did not appear in {SECONDS} seconds after opening {series!r}")
+
+    def _drag_over_the_picture(self):
+        mouse = self.page.mouse
+        mouse.move(800, 600)
+        mouse.down()
+        mouse.move(810, 600)
+        mouse.up()
 
     @property
     def failures(self):
