@@ -62,6 +62,7 @@ def test_growth_counts_rows_and_memory(cheap_bundle, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_contestants_agree_and_take_turns(tmp_path):
     pytest.importorskip("torchvision")
     rows = ("ONNX", "cxr-trt openvino, ten-crop", "cxr-trt openvino, center-mirror")

@@ -22,7 +22,8 @@ from benchmarks.plugin_budget import (
     over_budget,
 )
 
-FAST = (75, 120)  # the oldest and the newest; all of them take a minute
+FAST = (75, 120)  # the oldest and the newest; each takes a minute of a processor
+LONG = (pytest.mark.slow, pytest.mark.long)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +45,7 @@ def compiled(request):
     pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize(
-    "arch", [arch if arch in FAST else pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHITECTURES]
-)
+@pytest.mark.parametrize("arch", [arch if arch in FAST else pytest.param(arch, marks=LONG) for arch in ARCHITECTURES])
 def test_no_kernel_is_over_the_budget(arch, compiled, occupancy):
     kernels = compiled[arch].result()
     assert len(kernels) == 12
