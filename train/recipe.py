@@ -27,9 +27,14 @@ Optimizer = Literal["adam", "sgd"]
 Selection = Literal["loss", "auc"]
 NOT_NEGATIVE = (
     *("weight_decay", "momentum", "average", "anneal", "auxiliary", "scale", "rotation", "contrast", "translation"),
-    *("min_area", "rate_factor", "stop_after", "box_weight", "teacher"),
+    *("min_area", "rate_factor", "stop_after", "box_weight", "teacher", "equivariance"),
 )
-FOR_POOLED_MAPS = ("anneal", "prior_bias", "auxiliary")  # fields, which work with the networks of these systems:
+FOR_POOLED_MAPS = (
+    "anneal",
+    "prior_bias",
+    "auxiliary",
+    "equivariance",
+)  # fields, which work with the networks of these systems:
 WITH_POOLED_MAPS = (YAN2018, EDGE)
 MOVING_CROPS = ("scale", "rotation", "translation", "min_area", "crop_spread")  # fields
 
@@ -69,13 +74,14 @@ class Recipe:
     seed: random seed for the weights, the order, the crops and the validation set.
 
     The following are in no publication, and help if there are few images; 0, 1, false or nothing switches them off.
-    The pooling, the bias and the auxiliary targets are those of networks that pool their class maps.
+    The pooling, the bias, the auxiliary targets and the equivariance are those of networks that pool their class maps.
 
     one_cycle: whether the rate rises to `learning_rate` and falls to zero over all epochs, instead of the plateau rule.
     average: decay per step of a moving average of the weights, which is then validated and kept.
     anneal: epochs over which k of the pooling falls from all cells, which is an average, to the network's own k.
     prior_bias: whether the first scores are the frequencies of the findings.
     auxiliary: weight of the loss of `train.auxiliary`.
+    equivariance: weight of `train.objective.equivariance_loss`: class maps must not depend on where a crop is cut.
     scale, rotation, contrast, translation, min_area: see `train.augment.Augmentation`.
     backbone_rate: factor of `learning_rate` for the backbone, whose weights are a good start already.
     frozen: names of modules that stay as they start, batch statistics included; the first ones of the backbone, whose
@@ -113,6 +119,7 @@ class Recipe:
     anneal: int = 0
     prior_bias: bool = False
     auxiliary: float = 0.0
+    equivariance: float = 0.0
     scale: float = 0.0
     rotation: float = 0.0
     contrast: float = 0.0

