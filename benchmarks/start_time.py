@@ -1,5 +1,6 @@
 """How long a user waits for one X-ray, and for the help: medians of fresh processes, and of the inference alone."""
 
+import json
 import statistics
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from pathlib import Path
 import click
 
 from benchmarks.study import ROOT, Result
+from benchmarks.tools.one_xray import PARTS
 from benchmarks.tools.pictures import radiograph_file
 from cxr_trt.commands.sources import SHIPPED
 from cxr_trt.images import decode
 from cxr_trt.images.preprocess import preprocess
 from cxr_trt.markdown import markdown_table
+from cxr_trt.processors import processors
 from cxr_trt.score.engine import Engine
+from cxr_trt.words import quantity
 
 PACKAGES = ("openvino", "onnxruntime")
 TEXT = """\
@@ -32,6 +36,14 @@ Medians of {rounds} fresh processes in turn, in seconds. `cxr-trt --help` takes 
 - **command**: `cxr-trt score` on one X-ray (DICOM), from command to table.
 - **inference**: in it, ten crops in float32.
 - **rest**: starting Python, checking and opening the engine, reading the file; the median of the differences.
+
+## Where the time goes
+
+{parts}
+
+Medians of as many processes that do one after the other what the command does in part at the same time: there, the
+decoder starts while the engine is opened. On {processors} that both keep busy, this saves less than the shorter of the
+two. The first inference is slower than those after it, above, because OpenVINO still allocates its memory.
 """
 
 
@@ -54,13 +66,20 @@ def measure(rounds: int) -> Result:
             for name, engine in engines.items():
                 command = ("score", radiograph_file(), "-e", folder / f"{name}.cxr", "-o", folder / "scores.csv")
                 times.setdefault(f"{name}, command", []).append(_seconds(*command, "--overwrite", "--fresh"))
+                for part, value in zip(PARTS, _part_seconds(folder / f"{name}.cxr"), strict=True):
+                    times.setdefault(f"{name}, {part}", []).append(value)
                 started = time.perf_counter()
                 engine.run(pictures[name])
                 times.setdefault(f"{name}, inference", []).append(time.perf_counter() - started)
     for name in SHIPPED:
         pairs = zip(times[f"{name}, command"], times[f"{name}, inference"], strict=True)
         times[f"{name}, rest"] = [command - inference for command, inference in pairs]
-    return {"rounds": rounds, "seconds": {what: statistics.median(own) for what, own in times.items()}, "all": times}
+    return {
+        "rounds": rounds,
+        "processors": processors(),
+        "seconds": {what: statistics.median(own) for what, own in times.items()},
+        "all": times,
+    }
 
 
 def _seconds(*arguments: object) -> float:
@@ -71,15 +90,26 @@ def _seconds(*arguments: object) -> float:
     return time.perf_counter() - started
 
 
+def _part_seconds(bundle: Path) -> list[float]:
+    """Of each of PARTS."""
+    command = [sys.executable, "-m", "benchmarks.tools.one_xray", str(time.monotonic()), bundle, radiograph_file()]
+    done = subprocess.run(list(map(str, command)), check=True, cwd=ROOT, capture_output=True, text=True)
+    seconds: list[float] = json.loads(done.stdout)
+    return seconds
+
+
 def page(result: Result) -> str:
     """The page of a result."""
     seconds: dict[str, float] = result["seconds"]
     parts = ("command", "inference", "rest")
     rows = [(f"`{name}`", *(f"{seconds[f'{name}, {part}']:.2f}" for part in parts)) for name in SHIPPED]
+    part_rows = [(part, *(f"{seconds[f'{name}, {part}']:.2f}" for name in SHIPPED)) for part in PARTS]
     return TEXT.format(
         **{name: f"{seconds[f'{name}, rest']:.1f}" for name in SHIPPED},
         **{f"{name}_inference": f"{seconds[f'{name}, inference']:.1f}" for name in SHIPPED},
         rounds=result["rounds"],
         help=seconds["help"],
         table=markdown_table(("network", *parts), rows),
+        parts=markdown_table(("part", *(f"`{name}`" for name in SHIPPED)), part_rows),
+        processors=quantity(result["processors"], "processor"),
     )
