@@ -43,7 +43,7 @@ Medians of {rounds} fresh processes in turn, in seconds. `cxr-trt --help` takes 
 
 Medians of as many processes that do one after the other what the command does in part at the same time: there, the
 decoder starts while the engine is opened. On {processors} that both keep busy, this saves less than the shorter of the
-two. The first inference is slower than those after it, above, because OpenVINO still allocates its memory.
+two. The first inference is slower than those after it, above, because the backend still allocates its memory.
 """
 
 

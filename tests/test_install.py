@@ -27,6 +27,12 @@ print(sorted({"torch", "torchvision", "tensorrt", "tensorrt_rtx", "cuda", "pycud
     assert subprocess.run(arguments, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_the_score_command_starts_decoders_before_it_imports_what_opens_engines():
+    """Decoders take as long to start as an engine takes to open, so neither should wait for the other's imports."""
+    code = "import sys, cxr_trt.commands.score\nprint(sorted({'onnx', 'onnxruntime', 'openvino'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_importing_the_package_imports_nothing_heavy():
     code = """
 import sys, cxr_trt

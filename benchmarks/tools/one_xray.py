@@ -11,8 +11,8 @@ import time
 PARTS = (
     "starting Python",
     "importing the command",
-    "checking the engine and loading OpenVINO",
-    "loading the compiled network",
+    "checking the engine and importing its backend",
+    "loading the network",
     "starting a decoder and reading the X-ray",
     "the first inference",
 )

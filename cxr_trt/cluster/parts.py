@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_trt.cluster.listing import FileList
-from cxr_trt.engine.manifest import describe_model
 from cxr_trt.errors import UsageError
 from cxr_trt.score.engine import Engine
 from cxr_trt.spec import Specification
@@ -37,7 +36,7 @@ def write_part(
         LIST_KEY: files.sha256,
         SHARD_KEY: str(shard),
         FINGERPRINT_KEY: engine.fingerprint,
-        ENGINE_KEY: describe_model(engine.manifest),
+        ENGINE_KEY: engine.manifest.describe_model(),
         SKIPPED_KEY: str(skipped),
     }
     with writing(part_path(folder, shard)) as partial:

@@ -9,7 +9,6 @@ from platformdirs import user_cache_path
 
 from cxr_trt.commands.messages import say
 from cxr_trt.commands.run import Run
-from cxr_trt.engine.manifest import describe_model
 from cxr_trt.errors import UsageError
 from cxr_trt.hashing import hash_file
 from cxr_trt.images.files import Selection
@@ -142,7 +141,7 @@ def write_kept_rows(journal: Journal, run: Run, engine: Engine, output: Location
             root=run.root,
             bom=bom,
             uids=uids is not None,
-            facts={ENGINE_KEY: describe_model(engine.manifest)},
+            facts={ENGINE_KEY: engine.manifest.describe_model()},
         )
         journal.note_table(run.root, paths)
         journal.note_made(hash_file(partial))

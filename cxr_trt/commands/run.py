@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from cxr_trt.commands.progress import FileProgress
-from cxr_trt.engine.manifest import describe_model
 from cxr_trt.images.files import Selection
 from cxr_trt.results.writer import ResultWriter
 from cxr_trt.score.engine import Engine
@@ -65,7 +64,7 @@ class Run:
         if journal:
             journal.note_fact("findings", json.dumps(engine.spec.findings))
             journal.note_fact("fingerprint", engine.fingerprint)
-            journal.note_fact(ENGINE_KEY, describe_model(engine.manifest))
+            journal.note_fact(ENGINE_KEY, engine.manifest.describe_model())
             for writer in writers:
                 journal.note_made(str(writer.folder.resolve()))
 

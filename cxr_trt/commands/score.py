@@ -39,7 +39,6 @@ from cxr_trt.commands.result_files import (
 from cxr_trt.commands.run import Run
 from cxr_trt.commands.selection import choose_files, selection_options
 from cxr_trt.commands.terminal import show_rows
-from cxr_trt.engine.manifest import describe
 from cxr_trt.errors import UsageError
 from cxr_trt.images.decoders import Limits, Spares
 from cxr_trt.images.files import Selection, Source, counted
@@ -264,7 +263,7 @@ def _say_row(row: Row) -> None:
 
 def _announce(engine: Engine, selection: Selection, writers: Sequence[ResultWriter]) -> None:
     say(
-        f"scoring {quantity(len(selection.sources), 'file')}: {describe(engine.manifest)}, engine {engine.fingerprint}"
+        f"scoring {quantity(len(selection.sources), 'file')}: {engine.manifest.describe()}, engine {engine.fingerprint}"
         + (f", calibration {engine.calibration.fingerprint}" if engine.calibration else "")
     )
     for warning in engine.warnings:

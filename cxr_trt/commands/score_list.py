@@ -14,7 +14,7 @@ from cxr_trt.commands.list_options import ListOptions, Part
 from cxr_trt.commands.messages import say
 from cxr_trt.commands.options import finish
 from cxr_trt.commands.progress import FileProgress
-from cxr_trt.engine.manifest import describe, read_manifest
+from cxr_trt.engine.manifest import read_manifest
 from cxr_trt.errors import BackendError, UsageError
 from cxr_trt.model.settings import CAUTIONS
 from cxr_trt.outputs import check_folder
@@ -40,7 +40,7 @@ def score_list(
         return
     with open_engine(bundles) as engine:
         plan = _plan(folder, output, part, [engine.fingerprint], overwrite=overwrite)
-        say(f"scoring {plan}: {describe(engine.manifest)}, {engine.fingerprint}")
+        say(f"scoring {plan}: {engine.manifest.describe()}, {engine.fingerprint}")
         for warning in engine.warnings:
             say(warning, "warning")
         with FileProgress(plan.total) as progress:
@@ -74,7 +74,7 @@ def _score_on_ray(
     if options.gpus and not any(bundle.on_gpu for bundle in bundles):
         raise UsageError(f"--gpus: {paths[0]} is an engine for CPUs; leave the option out, or name another engine")
     plan = _plan(folder, output, part, [bundle.fingerprint for bundle in bundles], overwrite=overwrite)
-    say(f"scoring {plan}: " + "; or ".join(f"{describe(one)}, {one.fingerprint}" for one in manifests))
+    say(f"scoring {plan}: " + "; or ".join(f"{one.describe()}, {one.fingerprint}" for one in manifests))
     for warning in CAUTIONS[manifests[0].graph.weights]:
         say(warning, "warning")
     actors = ActorOptions(options.actors, options.cpus, options.gpus or 1.0, workers, options.decoders)

@@ -66,6 +66,14 @@ class Manifest:
             return Version(version) >= Version(self.backend_version)
         return version == self.backend_version
 
+    def describe(self) -> str:
+        """Software, precision and views of the engine."""
+        return f"{self.backend} {self.backend_version}, {self.precision}, {self.graph.spec.views}"
+
+    def describe_model(self) -> str:
+        """Software, precision and views of the engine, and which weights it has."""
+        return f"{self.describe()}, {self.graph.weights} weights of checkpoint {self.graph.checkpoint_sha256[:16]}"
+
     def check_types(self) -> None:
         """Raise TypeError or ValueError for values that no backend should have to expect."""
         texts = (self.precision, self.backend, self.backend_version, self.graph.checkpoint_sha256)
@@ -86,17 +94,6 @@ class Manifest:
         fields = dataclasses.asdict(self)
         fields["graph"]["spec"] = self.graph.spec.to_mapping()
         return {**_derived(self.graph), "format": self.format, **fields}
-
-
-def describe(manifest: Manifest) -> str:
-    """Software, precision and views of an engine."""
-    return f"{manifest.backend} {manifest.backend_version}, {manifest.precision}, {manifest.graph.spec.views}"
-
-
-def describe_model(manifest: Manifest) -> str:
-    """Software, precision and views of an engine, and which weights it has."""
-    graph = manifest.graph
-    return f"{describe(manifest)}, {graph.weights} weights of checkpoint {graph.checkpoint_sha256[:16]}"
 
 
 def read_manifest(bundle: Path) -> Manifest:

@@ -104,6 +104,7 @@ def result(graph, image, plan8):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_small_study_from_engines_to_page(result):
     assert result["precisions"] == list(BACKEND.precisions)
     assert len(result["tried"]) == 5
@@ -117,6 +118,7 @@ def test_a_small_study_from_engines_to_page(result):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_page_says_what_was_missed_by_the_committed_benchmark(result):
     compared = json.loads((RESULTS / "benchmark.json").read_text())
     text = cpu_limits.page(result)
