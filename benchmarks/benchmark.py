@@ -9,6 +9,7 @@ import os
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
@@ -76,7 +77,7 @@ BFLOAT16 = """\
   have bfloat16 around int8."""
 RATIOS = """\
 - Compared with plain OpenVINO in its own precision, medians of the ratios of each round, engine alone: {}."""
-INT8 = "- **int8**: calibrated on 256 images of ChestX-ray14. What it does to the AUC: [parity](parity.md)."
+INT8 = "- **int8**: calibrated on 256 images of ChestX-ray14. What it does to the AUC: [parity](parity-cpu.md)."
 NO_INT8 = "- **int8** was not measured: there were no images to calibrate on."
 AVX2 = """\
 - PyTorch and OpenVINO were held to AVX2, by `{}`. ONNX Runtime has no such limit: its rows used all instructions of
@@ -184,13 +185,13 @@ def _headline(result: Result) -> str:
     return f"**From files to table, ten crops: {seconds(BASELINE, 'files'):.2f} s per X-ray with PyTorch, {found}.**"
 
 
-def own_precision_ratios(result: Result) -> dict[str, float]:
+def own_precision_ratios(result: Result, part: Literal["engine", "files"] = "engine") -> dict[str, float]:
     """How many times as fast as plain OpenVINO in its own precision our engines are that are not float32."""
     rows = result["rows"]
-    peer = rows[OWN_PRECISION]["engine"]["seconds"]
+    peer = rows[OWN_PRECISION][part]["seconds"]
     return {
         name.removeprefix("cxr-trt openvino, "): statistics.median(
-            b / a for a, b in zip(own["engine"]["seconds"], peer, strict=True)
+            b / a for a, b in zip(own[part]["seconds"], peer, strict=True)
         )
         for name, own in rows.items()
         if name.startswith("cxr-trt") and name.endswith(("bf16", "int8"))

@@ -40,8 +40,9 @@ TEXT = """\
 A student learns a mixture of the labels and of what other networks, its teachers, say of the same X-rays
 (`python -m train --teacher`, [training](../guide/training.md#learning-from-other-networks)). The teachers here:
 {teachers}.
-Each student is held against the shipped network of its kind, on the {val} validation X-rays, which decided on the epoch
-that is kept, and on the {test} test X-rays.
+Each student is held against the shipped network of its kind, on the {val} validation X-rays, which decide which epoch
+is kept and whether the student is shipped, and on the {test} test X-rays, which decide nothing. A student is shipped if
+its AUC on the validation X-rays is higher by more than chance can explain, as is that of {shipped}.
 
 {table}
 
@@ -138,6 +139,7 @@ def page(result: Result) -> str:
     of_splits = ("validation: shipped", "student", "difference", "test: shipped", "student", "difference")
     return TEXT.format(
         headline=_headline(result),
+        shipped=f"{sum(own['val']['low'] > 0 for own in result['students'])} of these {len(result['students'])}",
         table=markdown_table((*columns, *of_splits), rows),
         teachers=result["teachers"],
         resamples=result["resamples"],
@@ -154,10 +156,10 @@ def _cells(own: Result, split: str) -> tuple[str, str, str]:
 def _headline(result: Result) -> str:
     sentences = []
     for own in result["students"]:
-        area, recipe = own["test"], own["training"]["recipe"]
+        area, recipe = own["val"], own["training"]["recipe"]
         verdict = "more than chance" if area["low"] > 0 or area["high"] < 0 else "which chance can explain"
         sentences.append(
-            f"{recipe['setting']} at {recipe['image_size']} pixels differs by {area['difference']:+.3f} on the test "
-            f"X-rays, {verdict}"
+            f"{recipe['setting']} at {recipe['image_size']} pixels differs by {area['difference']:+.3f} on the "
+            f"validation X-rays, {verdict}"
         )
     return f"The AUC of a student less that of the shipped network: {'; '.join(sentences)}."

@@ -47,8 +47,10 @@ the {val} validation X-rays. Fewer patients were drawn {draws} times.
 {table}
 
 The mean is over the {findings} findings that {fewest} or more of the {test} test X-rays have. The straight line through
-these points has a slope of {slope:+.3f} per doubling. **What lies beyond the last point is an extrapolation**: it says
-in which order of magnitude the missing images are, and no more.
+these points has a slope of {slope:+.3f} per doubling, the last doubling one of {last_slope:+.3f}. **What lies beyond
+the last point is an extrapolation**: far more images are missing than small changes would make up for, and no more
+than that can be read from it. The shipped networks train all their layers and start from a higher AUC ([the shipped
+models](shipped-models.md)).
 
 The subset is richer in findings than usual, and the sources of its images have different findings, so no AUC here can
 be compared with one on the whole official test set.
@@ -149,10 +151,9 @@ def page(result: Result) -> str:
     images = result["images"]
     counts, aucs = np.array([pair for point in points for pair in zip(point["images"], point["aucs"], strict=True)]).T
     slope, at_one = np.polyfit(np.log2(counts), aucs, 1)
-    doublings = (TARGET - at_one) / slope - np.log2(images["train"])
-    needed = (
-        f"about {2**doublings:.0f} times as many as there are" if 0 < doublings < MAX_DOUBLINGS else "no such number"
-    )
+    (x, y), (x_last, y_last) = ((np.log2(np.mean(point["images"])), np.mean(point["aucs"])) for point in points[-2:])
+    last_slope = (y_last - y) / (x_last - x)
+    by_line, by_last = (TARGET - at_one) / slope - np.log2(images["train"]), (TARGET - y_last) / last_slope
     rows = [
         (
             _percent(point["share"]),
@@ -163,8 +164,9 @@ def page(result: Result) -> str:
         for point in points
     ]
     return TEXT.format(
-        headline=f"Twice as many training images bring about {slope:+.3f} of AUC; at that pace, a mean AUC of "
-        f"{TARGET:.2f} would take {needed}.",
+        headline=f"Twice as many training images bring a linear layer on ImageNet's features about {slope:+.3f} of "
+        f"AUC; at that pace, a mean AUC of {TARGET:.2f} would take {_times(by_line)}, at that of the last doubling "
+        f"{_times(by_last)}.",
         shares=", ".join(_percent(share) for share in SHARES),
         side=SIDE,
         images=f"{images['train']:,}",
@@ -174,8 +176,16 @@ def page(result: Result) -> str:
         findings=result["findings"],
         fewest=FEWEST_POSITIVES,
         slope=slope,
+        last_slope=last_slope,
         table=markdown_table(("of the patients", "images", "mean AUC", "lowest and highest draw"), rows),
     )
+
+
+def _times(doublings: float) -> str:
+    """How many times as many images so many doublings are."""
+    if not 0 < doublings < MAX_DOUBLINGS:
+        return "no number of images"
+    return f"about {2**doublings:.0f} times as many images"
 
 
 def _percent(share: float) -> str:

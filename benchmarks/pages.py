@@ -64,7 +64,8 @@ def speed_table() -> str:
     rows = [(title, f"{own['median'] / result['files']:.2f}", f"{own['times_faster']:.1f}") for title, own in measured]
     table = markdown_table(("", "seconds per X-ray", "times faster than PyTorch"), rows)
     return (
-        f"{table}\n\nFrom PNG files to a table of scores: medians of {result['rounds']} rounds, measured on "
-        f"{result['date'][:10]} at commit {result['commit']}, on\n{result['machine']}.\n"
+        f"{table}\n\nFrom PNG files to a table of scores with the network `paper`: medians of {result['rounds']} "
+        f"rounds, and of the ratios of each.\nMeasured on {result['date'][:10]} at commit {result['commit']}, on "
+        f"{result['machine']}.\n"
         "[More rows, and how it was measured](docs/studies/benchmark.md)."
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from benchmarks.study import RESULTS, Result
+from benchmarks.tools.demonstration_targets import targets_table
 from benchmarks.tools.pictures import radiograph
 from cxr_trt.commands.sources import DEFAULT_NETWORK, MODELS, SHIPPED
 from cxr_trt.engine.build import BuildRequest, build_bundle
@@ -53,6 +54,24 @@ Milliseconds per X-ray from memory to probabilities, medians of {rounds} rounds,
 "times faster" is the median of the ratios of each round.
 
 {speeds}
+
+## What was aimed at
+
+{targets}
+
+**Why the AUC is missed.** There are too few X-rays: [each doubling of them brings little, and many doublings are
+missing](learning-curve.md). **Why the maps are no better than the centre.** They learn from labels alone, and from as
+few X-rays.
+
+What was tried:
+
+- ImageNet's weights, more pixels, augmentation, averaged weights, auxiliary targets, a pooling of more cells: these are
+  in the [recipes](../guide/training.md) of the shipped networks.
+- [Learning from other networks](distillation.md), and from several of them.
+- [Other pooling, smaller cells, equivariance](map-training.md), for the maps.
+- [Other views](views-edge.md), and [crops of varying size](views-dense.md).
+
+Not tried: self-supervision on the X-rays, distillation of features or maps, `edge-lite2` beside `edge`.
 """
 
 
@@ -133,6 +152,7 @@ def page(result: Result) -> str:
         centre_pointing=_share(maps["image centre"], "pointing"),
         centre_overlap=_share(maps["image centre"], "IoU 0.1"),
         rounds=result["rounds"],
+        targets=targets_table(evaluations, maps, times_faster(result["seconds"][fastest]), MIN_TIMES_FASTER),
         speeds=markdown_table(("backend, views, precision", "edge", "paper", "times faster"), rows),
     )
 

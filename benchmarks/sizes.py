@@ -1,6 +1,6 @@
-"""Megabytes of an engine of the paper's network by precision, for those backends that can build here.
+"""Megabytes of an engine of each shipped network by precision, for those backends that can build here.
 
-In int8 every dense layer and transition is quantized. A calibration may leave some out, and each of those adds a
+In int8 every layer but the first and the last is quantized. A calibration may leave some out, and each of those adds a
 little.
 """
 
@@ -9,11 +9,15 @@ from pathlib import Path
 
 import click
 
-from benchmarks.study import PAPER_MODEL, Result
+from benchmarks.study import Result
+from cxr_trt.commands.sources import SHIPPED
 from cxr_trt.engine.backend import Backend, BuildOptions
 from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.markdown import markdown_table
+from cxr_trt.precision.float16 import layer_of
+from cxr_trt.precision.int8 import quantizable
 from cxr_trt.precision.int8_calibration import Int8Calibration
 from cxr_trt.precision.plan import FLOAT32, PrecisionPlan
 
@@ -25,9 +29,9 @@ TEXT = """\
 
 **{headline}**
 
-Megabytes of the engine alone, for ten crops of the shipped network `paper`. A bundle also holds the scoring graph,
-{graph:.1f} MB ({shipped:.1f} MB in the file that is shipped, whose weights are float16). In int8 all layers that
-can be are int8; a layer that a calibration leaves out adds a little.
+Megabytes of the engine alone, for ten crops. A bundle also holds the scoring graph: {graphs}; the weights in the files
+that are shipped are float16. In int8 all layers but the first and the last are int8; a layer that a calibration leaves
+out adds a little.
 
 {table}
 
@@ -38,13 +42,14 @@ Empty: the backend has no such engine of its own. On a CPU, float16 is computed 
 @click.command()
 def measure() -> Result:
     """Build an engine of each precision with each backend that can build here, and weigh it."""
-    graph = ScoringGraph.load(PAPER_MODEL)
-    layers = [
-        node.name
-        for node in graph.model.graph.node
-        if node.op_type == "Conv" and ("block" in node.name or "transition" in node.name)
-    ]
-    calibration = Int8Calibration("", 0, "", 0, "max", dict.fromkeys(layers, 1.0), {})
+    return {"max_batch": MAX_BATCH, "megabytes": {name: _of_network(path) for name, path in SHIPPED.items()}}
+
+
+def _of_network(path: Path) -> Result:
+    """Of one network, the megabytes of its graph, of its file and of its engines."""
+    graph = ScoringGraph.load(path).with_views("ten-crop")
+    inner = quantizable(graph.rewritten(Rewrites(share_crops=False)))[1:-1]
+    calibration = Int8Calibration("", 0, "", 0, "max", {layer_of(node.name): 1.0 for node in inner}, {})
     plans = (FLOAT32, PrecisionPlan("fp16"), PrecisionPlan("int8", calibration=calibration))
     engines = {
         name: {
@@ -56,13 +61,9 @@ def measure() -> Result:
         if not backend.why_not_build()
     }
     return {
-        "views": graph.spec.views,
-        "max_batch": MAX_BATCH,
-        "megabytes": {
-            "scoring graph": round(graph.model.ByteSize() / 1e6, 1),
-            "as shipped": PAPER_MODEL.stat().st_size / 1e6,
-            "engines": engines,
-        },
+        "scoring graph": round(graph.model.ByteSize() / 1e6, 1),
+        "as shipped": path.stat().st_size / 1e6,
+        "engines": engines,
     }
 
 
@@ -75,16 +76,27 @@ def _megabytes(graph: ScoringGraph, backend: Backend, plan: PrecisionPlan) -> fl
 
 def page(result: Result) -> str:
     """The page of a result."""
-    megabytes = result["megabytes"]
-    engines: dict[str, dict[str, float]] = megabytes["engines"]
+    megabytes: dict[str, Result] = result["megabytes"]
     rows = [
-        (f"`{name}`", *(f"{own[precision]:.1f}" if precision in own else "" for precision in PRECISIONS))
-        for name, own in engines.items()
+        (
+            f"`{name}`",
+            f"`{backend}`",
+            *(f"{sizes[precision]:.1f}" if precision in sizes else "" for precision in PRECISIONS),
+        )
+        for name, own in megabytes.items()
+        for backend, sizes in own["engines"].items()
     ]
-    found = (f"{own['fp32']:.0f} MB in float32 and {own['int8']:.0f} MB in int8 ({n})" for n, own in engines.items())
+    largest = {
+        name: {precision: max(sizes[precision] for sizes in own["engines"].values()) for precision in ("fp32", "int8")}
+        for name, own in megabytes.items()
+    }
+    found = (f"{own['fp32']:.0f} MB in float32 and {own['int8']:.0f} MB in int8 with {n}" for n, own in largest.items())
+    graphs = (
+        f"{own['scoring graph']:.1f} MB with `{name}` ({own['as shipped']:.1f} MB in the file that is shipped)"
+        for name, own in megabytes.items()
+    )
     return TEXT.format(
-        headline=f"An engine has {', '.join(found)}.",
-        graph=megabytes["scoring graph"],
-        shipped=megabytes["as shipped"],
-        table=markdown_table(("backend", *PRECISIONS), rows),
+        headline=f"An engine has at most {'; '.join(found)}.",
+        graphs=", ".join(graphs),
+        table=markdown_table(("network", "backend", *PRECISIONS), rows),
     )

@@ -52,6 +52,8 @@ cannot be compared with an AUC on the whole official test set, where the paper's
 - In these data many findings go along with the view position, which the network sees easily, and with the source of
   the image. A good part of the AUC can come from that rather than from pathology.
 - The images are from one hospital and mostly of adults; nothing is known about others.
+- The class maps learn where a finding is from labels that do not say it: [how often they are
+  right](../../docs/studies/localization.md), beside the image's centre.
 
 ## Training
 
@@ -116,7 +118,13 @@ def _recipes(stretches: list[dict[str, Any]]) -> str:
         sizes = f"{recipe['crop_size']} of {recipe['image_size']}"
         results = f"{stretch['val_loss']:.4f}", f"{stretch['val_mean_auc']:.3f}"
         rows.append((sizes, str(stretch["epoch"]), f"{stretch['hours']:.1f}", *results))
-    columns = ("crop of image, pixels", "epochs", "hours", "validation loss", "validation AUC, centre crop")
+    columns = (
+        "crop of image, pixels",
+        "epochs in the weights",
+        "hours of them",
+        "validation loss",
+        "validation AUC, centre crop",
+    )
     return markdown_table(columns, rows)
 
 

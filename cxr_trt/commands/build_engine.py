@@ -18,6 +18,7 @@ from cxr_trt.engine.gpu.tensorrt import TensorRTBackend
 from cxr_trt.engine.precision_choice import build_fastest, offered_precisions
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.errors import UsageError
+from cxr_trt.findings import listed
 from cxr_trt.outputs import check_output
 from cxr_trt.precision import CALIBRATION_METHODS, PRECISIONS, CalibrationMethod, Precision
 from cxr_trt.precision.calibration_images import MIN_CALIBRATION_IMAGES, choose_images
@@ -228,6 +229,9 @@ def build_engine(
     backend, plan = request.backend, request.plan
     engine = f"{backend.name} {manifest.backend_version}, {plan.precision}, {graph.spec.views}"
     say(f"{output}: {engine}{graph.info.caution()}")
+    if backend.on_cpu and plan.precision == "fp32" and not has_fixed_precision(graph):
+        others = [name for name in backend.precisions if name != "fp32" and (name != "fp16" or backend.sets_float16)]
+        say(f"on this processor {backend.name} also runs {listed(others)}: see --precision and --calibrate")
     if trtexec and isinstance(backend, TensorRTBackend):
         model, options = request.for_backend()
         say(f"the same with NVIDIA's program: {backend.write_for_trtexec(model, trtexec, options)}")
