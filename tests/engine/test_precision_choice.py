@@ -102,3 +102,18 @@ def test_an_engine_that_disagrees_is_left_out_with_the_reason(graph, tmp_path):
     with pytest.raises(BackendError, match="fp32, wrong: nothing was written"):
         build_fastest(requests[:1], tmp_path / "b.cxr", said.append)
     assert not (tmp_path / "b.cxr").exists()
+
+
+@pytest.mark.parametrize("name", CPU_BACKENDS)
+def test_a_float32_engine_says_which_other_precisions_run_here(cli, center_bundle, tmp_path, name):
+    done = cli("build-engine", center_bundle, "-o", tmp_path / "a.cxr", "--backend", name, "--no-tune")
+    assert done.exit_code == 0, done.stderr
+    others = {"openvino": [p for p in BACKENDS["openvino"].precisions if p != "fp32"], "onnxruntime": ["int8"]}[name]
+    assert f"on this processor {name} also runs {', '.join(others)}: see --precision" in done.stderr
+
+
+def test_an_engine_in_another_precision_does_not(cli, center_bundle, tmp_path):
+    options = ("--backend", "onnxruntime", "--no-tune", "--precision", "fp16")
+    done = cli("build-engine", center_bundle, "-o", tmp_path / "a.cxr", *options)
+    assert done.exit_code == 0, done.stderr
+    assert "also runs" not in done.stderr
