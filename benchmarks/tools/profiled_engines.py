@@ -33,6 +33,7 @@ INT8_VIEWS: tuple[ViewSet, ...] = ("ten-crop", "dense")
 SUMS = ("layers", "seconds", "multiplications", "bytes", "limit")
 INT8_FEATURES = "features of dense blocks kept in int8, a scale per channel"
 CHUNKS = "features joined after every four dense layers"
+SIGNED = "activations in 127 levels with a sign, as TensorRT has them"
 
 Engine = tuple[onnx.ModelProto, BuildOptions]
 """What an engine is built from."""
@@ -63,6 +64,7 @@ def tried_engines(
         own = graph.with_views(views)
         options = options_for(plan8, BACKEND, BuildOptions(), own)
         thresholds = plan8.calibration.thresholds
+        engines[f"{views}, int8", SIGNED] = (quantize(own.rewritten(Rewrites()), thresholds), options)
         shared = quantize(own.rewritten(Rewrites()), thresholds, unsigned=True)
         engines[f"{views}, int8", INT8_FEATURES] = (keep_features_in_int8(shared, image), options)
         chunked = own.rewritten(Rewrites(chunk_concats=True))

@@ -107,7 +107,7 @@ def result(graph, image, plan8):
 @pytest.mark.long
 def test_a_small_study_from_engines_to_page(result):
     assert result["precisions"] == list(BACKEND.precisions)
-    assert len(result["tried"]) == 5
+    assert len(result["tried"]) == 7
     assert all(0 <= own["moved"] < 1 and own["times_faster"] > 0 for own in result["tried"])
     text = cpu_limits.page(result)
     for label, own in result["engines"].items():
