@@ -6,6 +6,7 @@ for, and the one that all are held against, are then compared with the boxes.
 
 import csv
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,16 +107,31 @@ The image centre is the same for every X-ray. The rule for regions is that of [w
     default=ROOT / "build" / "map-training",
     help="Where trainings are kept, so that a study that was stopped continues.",
 )
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(list(VARIANTS)),
+    help="Train only these; the others if they are finished.",
+)
 @click.option("--epochs", type=click.IntRange(2), default=EPOCHS, help="For a trial: train for fewer.")
 @click.option("--limit", type=click.IntRange(BATCH), help="For a trial: only the first N images of each split.")
 @click.option("--resamples", type=click.IntRange(1), default=1000, help="For the intervals.")
-def measure(data: Path, imagenet: Path | None, folder: Path, epochs: int, limit: int | None, resamples: int) -> Result:
+def measure(
+    data: Path,
+    imagenet: Path | None,
+    folder: Path,
+    only: Sequence[str],
+    epochs: int,
+    limit: int | None,
+    resamples: int,
+) -> Result:
     """Train each variant that is not finished, judge all by the validation X-rays, and compare two with the boxes."""
     images = read_data(data / "labels.csv")
     rows = {split: images.rows(split)[:limit] for split in ("train", "val")}
     networks = {
         name: _trained(variant, images, rows, data / "images", folder, name, imagenet or lite_weights(), epochs)
         for name, variant in VARIANTS.items()
+        if name in (BASE, *(only or VARIANTS)) or _is_finished(_folder_of(name, folder), epochs)
     }
     judged = {name: _judged(network, images, rows["val"], data / "images") for name, network in networks.items()}
     patients = [images.patients[row] for row in rows["val"]]
@@ -162,6 +178,15 @@ def _network(variant: Variant) -> EdgeNetwork:
     return network
 
 
+def _folder_of(name: str, kept: Path) -> Path:
+    return kept / name.replace(" ", "-")
+
+
+def _is_finished(out: Path, epochs: int) -> bool:
+    last = out / "last.safetensors"
+    return last.exists() and bool(read_weights(last)[0]["training"]["epoch"] == epochs)
+
+
 def _trained(
     variant: Variant,
     images: DataSet,
@@ -173,7 +198,7 @@ def _trained(
     epochs: int,
 ) -> EdgeNetwork:
     """Train, or continue; the weights with the highest validation AUC."""
-    recipe, out = recipe_of(variant, epochs), kept / name.replace(" ", "-")
+    recipe, out = recipe_of(variant, epochs), _folder_of(name, kept)
     both = np.concatenate([rows["train"], rows["val"]])
     paths = find_images(folder, [images.names[row] for row in both])
     pixels = cached_images(paths, recipe.image_size, kept / "cache", lambda *_: None)
@@ -252,10 +277,7 @@ def _localized(
 def page(result: Result) -> str:
     """The page of a result."""
     recipe, judged, chosen = read_recipe("edge"), result["variants"], result["chosen"]
-    rows = [
-        (name, f"{own['auc']['b']:.4f}", _difference(own["auc"]), f"{own['steady']:.0%}", f"{own['at_edge']:.0%}")
-        for name, own in judged.items()
-    ]
+    rows = [(name, *_cells(judged.get(name))) for name in VARIANTS]
     located = [
         (name, *(shown(Accuracy(**own["mean"][measure])) for measure in MEASURES))
         for name, own in result["localization"].items()
@@ -274,6 +296,12 @@ def page(result: Result) -> str:
         base=BASE,
         **{what: f"{count:,}" for what, count in (result["images"] | result["boxes"]).items()},
     )
+
+
+def _cells(own: Result | None) -> tuple[str, str, str, str]:
+    if own is None:
+        return "not measured", "", "", ""
+    return f"{own['auc']['b']:.4f}", _difference(own["auc"]), f"{own['steady']:.0%}", f"{own['at_edge']:.0%}"
 
 
 def _difference(area: Result) -> str:
