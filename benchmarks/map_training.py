@@ -4,7 +4,6 @@ All boxes at hand are on test X-rays, so what decides is measured on validation 
 for, and the one that all are held against, are then compared with the boxes.
 """
 
-import csv
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,18 +17,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.study import ROOT, Result, cxr14_option
-from benchmarks.tools.edge_maps import maps_of_crop, maps_on_files, read_picture
+from benchmarks.tools.edge_maps import boxes_of_test_images, localized, maps_of_crop, read_picture
 from benchmarks.tools.networks import lite_weights
 from cxr_trt.evaluate.comparison import compare_areas
-from cxr_trt.evaluate.localization import Accuracy, hits, localize, shown, to_json
+from cxr_trt.evaluate.localization import Accuracy, shown
 from cxr_trt.findings import FINDINGS
-from cxr_trt.geometry import Rectangle, strongest_region
 from cxr_trt.markdown import markdown_table
 from cxr_trt.model.edge import EdgeNetwork
 from cxr_trt.model.weights_file import read_weights
 from cxr_trt.spec import Pooling
 from cxr_trt.systems.edge import MAPS_PER_FINDING, POOLING, TIMM_NAMES
-from cxr_trt.tables.boxes import read_boxes
 from cxr_trt.views import NETWORK_STRIDE
 from train.batches import LabelledImages
 from train.cache import cached_images
@@ -140,9 +137,9 @@ def measure(
     for name, own in judged.items():
         own["auc"] = vars(compare_areas(FINDINGS, scores[BASE], scores[name], labels, patients, resamples, 0).mean)
     chosen = choose(judged)
-    boxes = _boxes(data, limit)
+    boxes = boxes_of_test_images(data, limit)
     localization = {
-        name: _localized(networks[name], data / "images", boxes, images, resamples)
+        name: localized(networks[name], data / "images", boxes, images, resamples)
         for name in dict.fromkeys((BASE, chosen))
     }
     return {
@@ -152,7 +149,7 @@ def measure(
         "variants": judged,
         "chosen": chosen,
         "boxes": {"boxes": sum(map(len, boxes.values())), "boxed": len(boxes)},
-        "localization": {**localization, "image centre": _localized(None, data / "images", boxes, images, resamples)},
+        "localization": {**localization, "image centre": localized(None, data / "images", boxes, images, resamples)},
     }
 
 
@@ -239,39 +236,6 @@ def _judged(network: EdgeNetwork, images: DataSet, rows: npt.NDArray[np.int64], 
 def _highest(class_map: Tensor) -> tuple[int, int]:
     y, x = divmod(int(class_map.argmax()), class_map.shape[1])
     return y, x
-
-
-def _boxes(data: Path, limit: int | None) -> dict[str, list[tuple[int, Rectangle]]]:
-    """The boxes of each test X-ray that has some: finding and place."""
-    with (data / "labels.csv").open(newline="", encoding="utf-8") as stream:
-        splits = {row["image"]: row["split"] for row in csv.DictReader(stream)}
-    found: dict[str, list[tuple[int, Rectangle]]] = {}
-    for box in read_boxes(data / "boxes.csv"):
-        if splits[box.image] != "test":
-            raise click.ClickException(f"a box is on {box.image}, which is no test image")
-        if box.image in found or limit is None or len(found) < limit:
-            found.setdefault(box.image, []).append((FINDINGS.index(box.finding), box.rectangle))
-    return found
-
-
-def _localized(
-    network: EdgeNetwork | None,
-    folder: Path,
-    boxes: dict[str, list[tuple[int, Rectangle]]],
-    images: DataSet,
-    resamples: int,
-) -> Result:
-    """How well maps of the centre crop agree with the boxes; without a network, those of the image centre."""
-    patients = dict(zip(images.names, images.patients, strict=True))
-    recipe = read_recipe("edge")
-    maps = maps_on_files(network, [folder / name for name in boxes], recipe.image_size, recipe.crop_size)
-    found = [
-        (hits(strongest_region(class_maps[finding], rectangle), box), finding, patients[name])
-        for (name, own), (class_maps, rectangle) in zip(boxes.items(), maps, strict=True)
-        for finding, box in own
-    ]
-    agreed, findings, whose = zip(*found, strict=True)
-    return to_json(localize(FINDINGS, np.array(agreed), np.array(findings), whose, resamples=resamples))
 
 
 def page(result: Result) -> str:
