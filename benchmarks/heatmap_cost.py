@@ -36,8 +36,7 @@ TEXT = """\
 **Three heat maps per X-ray add {headline}.**
 
 {content}: {files} files in each of {rounds} rounds ({backend}, float32). Seconds per X-ray are medians; what is
-added is the median of the ratios of each round. The pictures take the same time with each network, so they add a
-larger part to a lighter one.
+added is the median of the ratios of each round. Pictures add a larger part where the network takes less.
 
 {table}
 """

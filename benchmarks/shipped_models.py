@@ -68,10 +68,11 @@ What was tried:
 - ImageNet's weights, more pixels, augmentation, averaged weights, auxiliary targets, a pooling of more cells: these are
   in the [recipes](../guide/training.md) of the shipped networks.
 - [Learning from other networks](distillation.md), and from several of them.
-- [Other pooling, smaller cells, equivariance](map-training.md), for the maps.
+- [Other pooling, and equivariance](map-training.md), for the maps.
 - [Other views](views-edge.md), and [crops of varying size](views-dense.md).
 
-Not tried: self-supervision on the X-rays, distillation of features or maps, `edge-lite2` beside `edge`.
+Not tried: self-supervision on the X-rays, distillation of features or maps, maps of smaller cells, `edge-lite2` beside
+`edge`.
 """
 
 
