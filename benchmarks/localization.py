@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.study import PAPER_MODEL, RESULTS, Result, cxr14_option
+from benchmarks.tools.edge_maps import centre_maps
 from benchmarks.tools.networks import load_network
 from cxr_trt.commands.progress import FileProgress
 from cxr_trt.commands.sources import SHIPPED
@@ -177,8 +178,6 @@ def _measured(
 ) -> Iterator[tuple[str, Maps]]:
     """For each image the maps [14, h, w] of the chosen methods and what they cover, in pixels of the file."""
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[-7.5:8, -7.5:8]
-    centre = np.broadcast_to(-np.hypot(y, x).astype(np.float32), (len(FINDINGS), 16, 16))
     network = load_network(PAPER_MODEL) if PAPER_MAPS in chosen else None
     with ExitStack() as opened:
         engines = {}
@@ -202,7 +201,7 @@ def _measured(
                     own, cam = centre_crop_maps(network, result.image, crop)
                     maps["paper, centre crop"] = (own, map_rectangle(crop, height, width))
                     maps["paper, centre crop, Grad-CAM"] = (cam, map_rectangle(crop, height, width))
-            maps["image centre"] = (centre, Rectangle(0, 0, height, width))
+            maps["image centre"] = (centre_maps(), Rectangle(0, 0, height, width))
             maps["random map"] = (rng.random((len(FINDINGS), 16, 16), np.float32), Rectangle(0, 0, height, width))
             yield image, maps
             progress.advance(error=False)

