@@ -26,7 +26,7 @@ from cxr_trt.export.rewrites import Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.images.decoders import Decoders, Limits, Request
 from cxr_trt.images.files import Source, find_files
-from cxr_trt.measure.cpu_peaks import measure_cpu_peaks
+from cxr_trt.measure.cpu_peaks import measure_cpu_peaks, multiplied_in
 from cxr_trt.measure.gpu_peaks import find_gpu
 from cxr_trt.measure.gpu_state import GpuState
 from cxr_trt.measure.machine import describe_machine, peak_memory
@@ -163,12 +163,11 @@ def against_the_gpu(engine: Engine, bundle: Path, measured: float) -> dict[str, 
 def against_the_processors(engine: Engine, bundle: Path, measured: float) -> dict[str, Any]:
     """How many times as long as the roofline's least time the engine takes, with what these processors reach here."""
     precision = engine.manifest.precision
-    if precision == "fp16":
-        return {}  # most processors compute it in float32, and no product of float16 matrices is measured
     peaks = measure_cpu_peaks(precision)
     limit = seconds(layers(_computed_graph(engine, bundle)), peaks, precision, engine.max_batch)
     return {
         "reached_here": {
+            "multiplied_in": multiplied_in(precision),
             "multiplications_per_second": peaks.operations[precision] / 2,
             "bytes_per_second": peaks.bandwidth,
         },

@@ -1,7 +1,8 @@
 """What this machine's processors do at most, measured: multiplications in a precision, and bytes to and from memory.
 
 A processor's data sheet says little about a virtual machine, which may get any part of one. The multiplications are
-those of a large 1x1 convolution, a matrix product, by OpenVINO; the bytes are those of a copy by NumPy.
+those of a large 1x1 convolution, a matrix product, by OpenVINO; the bytes are those of a copy by NumPy. Where the
+processor does not multiply in the precision itself, they are those of the type that it multiplies in instead.
 """
 
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from cxr_trt.engine.cpu.openvino import core, has_bfloat16
+from cxr_trt.engine.cpu.openvino import core, has_bfloat16, has_float16
 from cxr_trt.precision.int8 import quantize
 from cxr_trt.processors import processors
 
@@ -21,6 +22,7 @@ CHANNELS, SIDE = 1024, 64  # of the convolution: 4.3 billion multiplications
 COPIED_BYTES = 256 << 20  # more than a processor's cache holds
 REPETITIONS = 5  # the fastest counts
 LAYER = "features.conv"
+TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,18 @@ class CpuPeaks:
 def measure_cpu_peaks(precision: str) -> CpuPeaks:
     """Measure, in a few seconds, with all processors that this process may use."""
     return CpuPeaks({precision: 2 * _multiplications_per_second(precision)}, _bytes_per_second())
+
+
+def multiplied_in(precision: str) -> str:
+    """The type that this processor multiplies in: float32 for a floating-point precision that it does not have."""
+    return "int8" if precision == "int8" else TYPES[_hint(precision)]
+
+
+def _hint(precision: str) -> str:
+    """The floating-point type, for int8 that of what is not quantised, as OpenVINO calls it."""
+    if precision == "fp16":
+        return "f16" if has_float16() else "f32"
+    return "bf16" if precision != "fp32" and has_bfloat16() else "f32"
 
 
 def _multiplications_per_second(precision: str) -> float:
@@ -51,10 +65,7 @@ def _multiplications_per_second(precision: str) -> float:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
     if precision == "int8":
         model = quantize(model, {LAYER: 4.0}, unsigned=True)
-    properties = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision != "fp32" and has_bfloat16() else "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-    }
+    properties = {"INFERENCE_PRECISION_HINT": _hint(precision), "PERFORMANCE_HINT": "LATENCY"}
     compiled = core().compile_model(core().read_model(model.SerializeToString()), "CPU", properties)
     pixels = rng.standard_normal(shape, np.float32)
     return CHANNELS**2 * SIDE**2 / _least_seconds(lambda: compiled([pixels], share_inputs=True))

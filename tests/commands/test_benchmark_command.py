@@ -2,6 +2,12 @@ import json
 
 import pytest
 
+from cxr_trt.engine.backend import BuildOptions
+from cxr_trt.engine.build import BuildRequest, build_bundle
+from cxr_trt.engine.cpu.openvino import has_float16
+from cxr_trt.engine.registry import BACKENDS
+from cxr_trt.precision.plan import PrecisionPlan
+
 
 def test_engine_and_files_are_timed(cli, cheap_bundle, radiographs, tmp_path):
     (tmp_path / "xrays").mkdir()
@@ -30,6 +36,18 @@ def test_an_engine_is_compared_with_what_the_processors_reach(cli, center_bundle
     assert result["times_the_limit"] == result["seconds_per_xray"]["median"] / result["limit_not_measured"]
     assert result["limit_not_measured"] >= 5e8 / reached  # a DenseNet-121 multiplies more often than that
     assert "times the limit" in done.stdout
+
+
+def test_a_float16_engine_is_compared_too(cli, center_graph, tmp_path):
+    """Also where the processor multiplies in float32 instead; then the output says so."""
+    bundle, backend = tmp_path / "half.cxr", BACKENDS["onnxruntime"]
+    build_bundle(BuildRequest(center_graph, backend, PrecisionPlan("fp16"), BuildOptions(max_batch=1)), bundle)
+    done = cli("benchmark", bundle, "--runs", 2, "--json", tmp_path / "b.json")
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "b.json").read_text())
+    assert result["precision"] == "fp16"
+    assert result["reached_here"]["multiplied_in"] == ("float16" if has_float16() else "float32")
+    assert result["times_the_limit"] == result["seconds_per_xray"]["median"] / result["limit_not_measured"]
 
 
 def test_without_files_the_engine_alone_is_timed(cli, cheap_bundle):

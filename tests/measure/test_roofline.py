@@ -2,9 +2,11 @@
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 
-from cxr_trt.measure.cpu_peaks import measure_cpu_peaks
+from cxr_trt.measure import cpu_peaks
+from cxr_trt.measure.cpu_peaks import measure_cpu_peaks, multiplied_in
 from cxr_trt.measure.gpu_peaks import GPU_PEAKS, GpuPeaks, find_gpu
 from cxr_trt.measure.roofline import arithmetic_seconds, layers, seconds
 
@@ -164,6 +166,35 @@ def test_orins_do_the_same_per_core_and_cycle():
     ratios = [gpu.operations["int8"] / gpu.operations["fp32"] for gpu in orins]
     assert len(orins) == 4
     assert ratios == pytest.approx([16] * 4, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("precision", "bfloat16", "float16", "expected", "hint"),
+    [
+        ("fp32", True, True, "float32", "f32"),
+        ("bf16", True, False, "bfloat16", "bf16"),
+        ("fp16", True, True, "float16", "f16"),
+        ("fp16", True, False, "float32", "f32"),
+        ("int8", True, True, "int8", "bf16"),
+        ("int8", False, False, "int8", "f32"),
+    ],
+)
+def test_peaks_are_of_the_type_that_the_processor_multiplies_in(
+    precision, bfloat16, float16, expected, hint, monkeypatch
+):
+    """OpenVINO takes each type's name on any processor, and does what it can."""
+    monkeypatch.setattr(cpu_peaks, "has_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr(cpu_peaks, "has_float16", lambda: float16)
+    hints, compile_model = [], openvino.Core.compile_model
+
+    def watched(self, model, device, properties):
+        hints.append(properties["INFERENCE_PRECISION_HINT"])
+        return compile_model(self, model, device, properties)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", watched)
+    assert measure_cpu_peaks(precision).operations[precision] > 1e9
+    assert multiplied_in(precision) == expected
+    assert hints == [hint]
 
 
 def test_int8_multiplies_faster_here_than_float32_and_nothing_is_beyond_belief():
