@@ -22,7 +22,7 @@ from train.recipe import read_recipe
 
 def judged(difference, steady):
     area = {"a": 0.70, "b": 0.70 + difference, "difference": difference, "low": difference - 0.01, "high": 0.02}
-    return {"auc": area, "steady": steady, "at_edge": 0.4}
+    return {"auc": area, "auc_of_found": {**area, "b": area["b"] - 0.1}, "steady": steady, "at_edge": 0.4}
 
 
 def test_the_steadiest_is_chosen_unless_its_auc_is_much_lower():
@@ -39,6 +39,7 @@ def test_the_page_says_what_was_chosen_and_what_the_boxes_say():
     text = map_training.page(
         {
             "images": {"train": 1868, "val": 319},
+            "found": {"train": 0.37, "val": 0.31, "test": 0.87},
             "epochs": 6,
             "resamples": 10,
             "variants": {BASE: judged(0.0, 0.5), "equivariance": judged(-0.009, 0.6)},
@@ -49,7 +50,8 @@ def test_the_page_says_what_was_chosen_and_what_the_boxes_say():
     )
     assert "stays in place in 60% with equivariance, in 50% with edge; it lies in the boxes in 20% with edge" in text
     assert "25% with equivariance; the image centre does in 21%." in text
-    assert "| equivariance | 0.6910 | -0.0090 (-0.0190 to +0.0200) | 60% | 40% |" in text
+    assert "| equivariance | 0.6910 | -0.0090 (-0.0190 to +0.0200) | 0.5910 | 60% | 40% |" in text
+    assert "87% of those have a finding, 31% of the validation X-rays" in " ".join(text.split())
     assert "is 44% of its area" in text
     assert "| small cells | not measured |" in text
 
@@ -101,6 +103,8 @@ def test_a_few_images_from_training_to_page(cxr14, variant, tmp_path):
     base, other = result["variants"][BASE], result["variants"][variant]
     assert base["auc"]["b"] != other["auc"]["b"]
     assert 0 <= base["steady"] <= 1
+    assert 0 < other["auc_of_found"]["b"] < 1
+    assert result["found"]["test"] > result["found"]["val"]
     assert result["boxes"]["boxed"] == 32
     centre = result["localization"]["image centre"]["mean"]["IoU 0.1"]["value"]
     assert 0 < centre < 1
