@@ -57,6 +57,7 @@ def test_other_checkpoints_are_refused(checkpoint, fields, sentence):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_students_are_held_against_what_is_shipped(checkpoint, cxr14, tmp_path):
     students = [part for seed in (0, 1) for part in ("--student", checkpoint(seed))]
     trial = [*students, "--teachers", "edge", "--data", cxr14, "--limit", 24, "--resamples", 20, "--output", tmp_path]

