@@ -18,6 +18,7 @@ from benchmarks.tools.cpu_targets import (
     engine_and_limit,
     layers_seconds,
     limit_range,
+    on_avx2,
     precision_of,
     targets_table,
     verdict,
@@ -86,6 +87,7 @@ the limits on the processor of this page.
 {targets}
 
 {verdict}
+{on_avx2}
 
 ## What was tried
 
@@ -178,6 +180,7 @@ def page(result: Result) -> str:
         benchmark_machine=compared["machine"],
         targets=targets_table(result, compared),
         verdict=verdict(result, compared),
+        on_avx2=on_avx2(_committed("benchmark-avx2")),
         tried=_tried_table(result),
         rewrites=_rewrites_table(_committed("rewrites")),
         stem=stem,

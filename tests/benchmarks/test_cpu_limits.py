@@ -10,7 +10,7 @@ import pytest
 from benchmarks import cpu_limits
 from benchmarks.study import PAPER_MODEL, RESULTS
 from benchmarks.tools import profiled_engines
-from benchmarks.tools.cpu_targets import TARGETS, reached, verdict
+from benchmarks.tools.cpu_targets import TARGETS, on_avx2, reached, verdict
 from benchmarks.tools.int8_features import keep_features_in_int8
 from benchmarks.tools.layer_work import CONVOLUTIONS, LayerWork
 from benchmarks.tools.profiled_engines import BACKEND, by_kind, profile, shipped_engines
@@ -62,6 +62,15 @@ def test_the_multiplications_of_all_layers_are_those_of_the_graph(graph, image, 
         assert {*CONVOLUTIONS.values(), "pooling"} <= kinds.keys()
         found = sum(own["multiplications"] for own in kinds.values())
         assert found == pytest.approx(expected, rel=0.02), label  # the gates' matrix products are no convolutions
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [(4.5, "Now it is 4.50 and 4.50 (1.04 times too slow)."), (5.0, "Now it is 5.00 and 5.00.")],
+)
+def test_what_became_of_float32_with_avx2_alone(times, words):
+    part = {"times_faster": times}
+    assert words in on_avx2({"rows": {"cxr-trt openvino, ten-crop": {"engine": part, "files": part}}})
 
 
 def test_a_layer_is_limited_by_what_takes_longer():
