@@ -9,6 +9,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEMO := build/demo
 RADIOGRAPHS := $(DEMO)/radiographs
+# Tests run side by side: PyTorch's threads, while they wait for each other, must leave the processors to the others.
+TEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 SCORE := $(BIN)/cxr-trt score --engine build/demo.cxr --table --overwrite
 REPORT := $(BIN)/cxr-trt report --overwrite
 
@@ -26,17 +28,17 @@ endif
 
 ifdef T
 test: .venv/test
-	$(BIN)/python -m pytest $(T)
+	$(TEST) $(T)
 else
 test: lint
-	$(BIN)/python -m pytest -m "not slow" --durations 15 -n 2 --dist loadfile
+	$(TEST) -m "not slow" --durations 15 -n 2 --dist loadfile
 endif
 
 test-slow: .venv/dev
-	$(BIN)/python -m pytest -m "slow and not long" --durations 15 -n 2 --dist loadfile
+	$(TEST) -m "slow and not long" --durations 15 -n 2 --dist loadfile
 
 test-long: .venv/dev
-	$(BIN)/python -m pytest -m long --durations 15
+	$(TEST) -m long --durations 15
 
 # The oldest supported Python and dependencies, without PyTorch; needs python3.10.
 test-oldest:
