@@ -21,6 +21,7 @@ from cxr_trt.evaluate.comparison import compare_areas
 from cxr_trt.evaluate.localization import Accuracy, shown
 from cxr_trt.findings import FINDINGS
 from cxr_trt.markdown import markdown_table
+from cxr_trt.memory import keep_freed_memory
 from cxr_trt.model.edge import EdgeNetwork
 from cxr_trt.views import NETWORK_STRIDE
 from train.data import DataSet, read_data
@@ -97,6 +98,7 @@ def measure(
     resamples: int,
 ) -> Result:
     """Train each variant that is not finished, judge all by the validation X-rays, and compare two with the boxes."""
+    keep_freed_memory()
     images = read_data(data / "labels.csv")
     study = Study(images, data / "images", folder, imagenet or lite_weights(), epochs, limit)
     rows = {split: study.rows(split) for split in ("train", "val")}
