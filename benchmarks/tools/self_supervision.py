@@ -40,7 +40,7 @@ def self_supervise(
         epochs: passes over the images.
     """
     torch.manual_seed(recipe.seed)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     network.requires_grad_(False).features.requires_grad_()
     frozen = frozen_modules(network, recipe.frozen)
     width = network.transfer.conv.in_channels
