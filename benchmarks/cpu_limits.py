@@ -97,7 +97,7 @@ the largest difference of a probability from that engine's on one X-ray.
 {tried}
 
 - The scales of features in int8 are the largest magnitudes in the same X-ray, so they move it as little as they can. An
-  engine would have to be calibrated for them, and its AUC measured, before they could be used.
+  engine would have to be calibrated for them, and its AUC measured, before they could be used: not done so far.
 
 From [the rewrites of the graph](rewrites.md), float32 with OpenVINO, each added to what precedes it there:
 
