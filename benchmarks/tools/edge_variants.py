@@ -143,7 +143,13 @@ class Study:
 
 def recipe_of(variant: Variant, epochs: int) -> Recipe:
     """The recipe `edge`, shortened, with what the variant changes in it."""
-    return dataclasses.replace(read_recipe(BASE), epochs=epochs, anneal=epochs // 2, equivariance=variant.equivariance)
+    return dataclasses.replace(
+        read_recipe(BASE),
+        setting=variant.setting,
+        epochs=epochs,
+        anneal=epochs // 2,
+        equivariance=variant.equivariance,
+    )
 
 
 def network_of(variant: Variant) -> EdgeNetwork:

@@ -14,10 +14,11 @@ import torch
 
 from benchmarks import map_training
 from benchmarks.__main__ import main
-from benchmarks.tools.edge_variants import BASE, VARIANTS, network_of
+from benchmarks.tools.edge_variants import BASE, VARIANTS, network_of, recipe_of
 from benchmarks.tools.inner_teachers import inner_distance
 from benchmarks.tools.networks import LITE_PACKAGES
 from benchmarks.tools.self_supervision import self_supervise, siamese_loss
+from cxr_trt.systems import find_system
 from train.recipe import read_recipe
 
 
@@ -66,6 +67,14 @@ def test_the_page_says_what_was_chosen_and_what_the_boxes_say():
 def test_the_page_says_whether_chance_can_explain_what_the_choice_brings():
     assert "**Equivariance** is better by more than chance can explain." in page_of(0.25)
     assert "is not better than `edge` by more than chance can explain" in " ".join(page_of(0.215).split())
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values())
+def test_a_checkpoint_of_a_variant_says_its_setting(variant):
+    recipe = recipe_of(variant, 6)
+    shapes = {name: value.shape for name, value in network_of(variant).state_dict().items()}
+    network = find_system(recipe.setting).build(recipe.setting)
+    assert shapes == {name: value.shape for name, value in network.state_dict().items()}
 
 
 def test_two_crops_agree_where_each_is_predicted_from_the_other():
