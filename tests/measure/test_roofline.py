@@ -192,7 +192,9 @@ def test_peaks_are_of_the_type_that_the_processor_multiplies_in(
         return compile_model(self, model, device, properties)
 
     monkeypatch.setattr(openvino.Core, "compile_model", watched)
-    assert measure_cpu_peaks(precision).operations[precision] > 1e9
+    for name, small in (("CHANNELS", 32), ("SIDE", 8), ("COPIED_BYTES", 1 << 20)):
+        monkeypatch.setattr(cpu_peaks, name, small)
+    assert measure_cpu_peaks(precision).operations[precision] > 0
     assert multiplied_in(precision) == expected
     assert hints == [hint]
 

@@ -51,18 +51,20 @@ def test_the_card_states_the_measured_areas_and_the_hours(network, tmp_path):
 def test_a_published_network_of_another_system_keeps_its_sizes(tmp_path):
     pytest.importorskip("timm", reason="needs pip install timm")
     torch.manual_seed(0)
-    save_checkpoint(EDGE.build("edge"), tmp_path / "best.safetensors", weights="trained", setting="edge")
-    arguments = [str(tmp_path / name) for name in ("best.safetensors", "edge.onnx")]
+    sizes = 192, 160
+    checkpoint = tmp_path / "best.safetensors"
+    save_checkpoint(EDGE.build("edge"), checkpoint, weights="trained", setting="edge", sizes=sizes)
+    arguments = [str(checkpoint), str(tmp_path / "edge.onnx")]
     CliRunner().invoke(publish.main, arguments, catch_exceptions=False)
     assert (tmp_path / "edge.onnx").stat().st_size < 8e6
     graph = ScoringGraph.load(tmp_path / "edge.onnx")
     assert (graph.info.weights, graph.spec.views) == ("demonstration", "ten-crop")
-    assert (graph.spec.image_size.height, graph.spec.crop_size.height) == (EDGE.image_size, EDGE.crop_size)
+    assert (graph.spec.image_size.height, graph.spec.crop_size.height) == sizes
 
 
 @pytest.mark.slow
 def test_the_published_model_has_the_weights_of_the_checkpoint_rounded(network, tmp_path):
-    save_checkpoint(network, tmp_path / "last.safetensors", weights="trained")
+    save_checkpoint(network, tmp_path / "last.safetensors", weights="trained", sizes=(160, 96))
     arguments = [str(tmp_path / name) for name in ("last.safetensors", "paper.onnx")]
     result = CliRunner().invoke(publish.main, arguments, catch_exceptions=False)
     assert "agreed with PyTorch" in result.output
