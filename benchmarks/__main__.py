@@ -17,8 +17,13 @@ class StudyGroup(click.Group):
         return [*STUDIES, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in STUDIES:
-            return study_command(STUDIES[cmd_name])
+        if study := STUDIES.get(cmd_name):
+            try:
+                return study_command(study)
+            except ModuleNotFoundError as error:
+                raise click.ClickException(
+                    f"{cmd_name} needs {study.needs}, and {error.name} is not installed: pip install -e '.[dev]'"
+                ) from error
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

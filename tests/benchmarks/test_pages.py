@@ -107,3 +107,13 @@ def test_a_study_that_needs_chestxray14_says_where_it_was_looked_for(tmp_path):
     done = CliRunner().invoke(main, ["views", "--data", str(tmp_path / "none"), "--output", str(tmp_path)])
     assert done.exit_code == 2
     assert f"{tmp_path / 'none'} is not there" in done.output
+
+
+def test_a_study_says_what_it_lacks(monkeypatch):
+    """As where only the base dependencies are installed."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.map_training", raising=False)
+    done = CliRunner().invoke(main, ["map-training"])
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: map-training needs PyTorch, timm, ")
+    assert done.output.endswith("and torch is not installed: pip install -e '.[dev]'\n")
