@@ -202,7 +202,9 @@ def page(result: Result) -> str:
 def _cells(own: Result | None) -> tuple[str, ...]:
     if own is None:
         return "not measured", "", "", "", ""
-    areas = f"{own['auc']['b']:.4f}", _difference(own["auc"]), f"{own['auc_of_found']['b']:.4f}"
+    of_found = own["auc_of_found"]["b"]  # None if too few X-rays have a finding, in a trial
+    found = "undefined" if of_found is None else f"{of_found:.4f}"
+    areas = f"{own['auc']['b']:.4f}", _difference(own["auc"]), found
     return *areas, f"{own['steady']:.0%}", f"{own['at_edge']:.0%}"
 
 
