@@ -28,7 +28,6 @@ from cxr_trt.model.crop_network import CropNetwork
 from cxr_trt.model.network import PooledMapsNetwork
 from cxr_trt.outputs import replacing
 from cxr_trt.views import NETWORK_STRIDE
-from train.augment import Augmentation
 from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, LabelledImages
 from train.boxes import grid_bytes
@@ -87,9 +86,6 @@ class Trainer:
         self.trained = network.requires_grad_(False).get_submodule(recipe.part).requires_grad_()
         self.frozen = frozen_modules(network, recipe.frozen)
         self.head = AuxiliaryHead(self._pooled.transfer.conv.in_channels).to(device) if recipe.auxiliary else None
-        self.augmentation = Augmentation(
-            recipe.scale, recipe.rotation, recipe.contrast, recipe.translation, recipe.min_area
-        )
         if recipe.prior_bias and not (out / STATE_FILE).exists():
             set_prior_bias(self._pooled, images.labels[train])
         average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]  # with 0 a copy
@@ -148,7 +144,7 @@ class Trainer:
         batches = self.images.training(
             self.train,
             recipe.batch,
-            augmentation=self.augmentation,
+            augmentation=recipe.augmentation,
             seed=recipe.seed,
             epoch=self.epoch,
             start=self.step,

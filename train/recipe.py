@@ -19,6 +19,7 @@ from cxr_trt.systems.li2018 import LI2018
 from cxr_trt.systems.system import Split
 from cxr_trt.systems.yan2018 import YAN2018
 from cxr_trt.views import NETWORK_STRIDE
+from train.augment import Augmentation
 from train.losses import Loss
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -127,6 +128,11 @@ class Recipe:
     min_area: float = 0.0
     backbone_rate: float = 1.0
     frozen: tuple[str, ...] = ()
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The random changes of the training images, besides cropping and mirroring."""
+        return Augmentation(self.scale, self.rotation, self.contrast, self.translation, self.min_area)
 
     def __post_init__(self) -> None:
         positive = (

@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity
 
 from cxr_trt.model.edge import EdgeNetwork
 from cxr_trt.systems.edge import EDGE
-from train.augment import Augmentation, cut_crops, random_crops
+from train.augment import cut_crops, random_crops
 from train.optimizer import frozen_modules
 from train.recipe import Recipe
 
@@ -69,11 +69,15 @@ def self_supervise(
             optimizer.step()
             schedule.step()
             if step % REPORTED_STEPS == 0:
-                spread = (
-                    nn.functional.normalize(projected.detach()).std(0).mean() * PROJECTED**0.5
-                )  # 0 if all are alike
+                spread = _spread(projected.detach())
                 click.echo(f"without labels, epoch {epoch + 1}, step {step}: {loss:.4f}, spread {spread:.2f}", err=True)
     network.requires_grad_()
+
+
+def _spread(projected: Tensor) -> float:
+    """How far projections [N, width] point apart: about 1 for random ones, 0 if the network has made all alike."""
+    spread: float = nn.functional.normalize(projected).std(0).mean().item() * projected.shape[1] ** 0.5
+    return spread
 
 
 def siamese_loss(projected: Tensor, predicted: Tensor) -> Tensor:
@@ -89,7 +93,6 @@ def siamese_loss(projected: Tensor, predicted: Tensor) -> Tensor:
 
 def _pairs(pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], recipe: Recipe, epoch: int) -> Iterator[Tensor]:
     """Batches of normalised crops [2 batch, 3, crop, crop]: one crop of each X-ray, then another of each."""
-    changes = Augmentation(recipe.scale, recipe.rotation, recipe.contrast, recipe.translation, recipe.min_area)
     margin = recipe.image_size - recipe.crop_size
     order = np.random.default_rng((recipe.seed, epoch)).permutation(rows)
     for start in range(0, len(rows) // recipe.batch * recipe.batch, recipe.batch):
@@ -97,7 +100,7 @@ def _pairs(pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], recipe: R
         views = []
         for view in range(2):
             rng = np.random.default_rng((recipe.seed, epoch, start, view))
-            crops = random_crops(np.arange(len(chosen)), recipe.crop_size, margin, changes, rng)
+            crops = random_crops(np.arange(len(chosen)), recipe.crop_size, margin, recipe.augmentation, rng)
             back = np.argsort(crops.rows)  # random_crops shuffles; the two views must be of the same X-rays in order
             views.append(cut_crops(pixels[chosen], crops, recipe.crop_size)[back])
         shown = torch.from_numpy(np.concatenate(views))[:, None].float() / 255
