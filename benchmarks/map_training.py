@@ -53,8 +53,8 @@ by the highest point of the map of each finding that an X-ray has:
   patients.
 - **of those with findings**: the same, only of the validation X-rays that have a finding. It is lower, and nearer to an
   AUC of the test X-rays: {found_test:.0%} of those have a finding, {found_val:.0%} of the validation X-rays and
-  {found_train:.0%} of the training X-rays. To tell X-rays with findings from those without is easier, all the more as
-  many of either kind come from another source.
+  {found_train:.0%} of the training X-rays. To tell X-rays with findings from those without is easier, the more so as
+  the two kinds come largely from different sources.
 - **steady**: how often the highest point stays within {same} pixels of its place on the X-ray when the crop moves by
   {stride} pixels down and across; only what both crops show counts.
 - **at the edge**: how often the highest point of the centre crop lies within {stride} pixels of the crop's edge, which
@@ -229,11 +229,13 @@ def _verdict(judged: dict[str, Result], chosen: str, located: dict[str, Result])
 
 
 def _headline(judged: dict[str, Result], chosen: str, located: dict[str, Result]) -> str:
-    base = f"{judged[BASE]['steady']:.0%} with {BASE}"
+    base = f"{judged[BASE]['steady']:.0%} with `{BASE}`"
     if chosen == BASE:
         steady = f"None of the changes is steadier without a lower AUC: the highest point stays in place in {base}"
     else:
-        steady = f"The highest point of a map stays in place in {judged[chosen]['steady']:.0%} with {chosen}, in {base}"
+        steady = (
+            f"The highest point of a map stays in place in {judged[chosen]['steady']:.0%} with `{chosen}`, in {base}"
+        )
     pointing = {name: own["mean"]["pointing"]["value"] for name, own in located.items()}
-    inside = ", ".join(f"{value:.0%} with {name}" for name, value in pointing.items() if name in judged)
+    inside = ", ".join(f"{value:.0%} with `{name}`" for name, value in pointing.items() if name in judged)
     return f"{steady}; it lies in the boxes in {inside}; the image centre does in {pointing['image centre']:.0%}."
