@@ -75,7 +75,8 @@ def map_distance(maps: Tensor, taught: Tensor) -> Tensor:
     """
     own, other = (_centred(values) for values in (maps, taught))
     spread = (own.norm(dim=1) * other.norm(dim=1)).clamp_min(SMALLEST_SPREAD)
-    return (1 - (own * other).sum(1) / spread).mean()
+    distances: Tensor = 1 - (own * other).sum(1) / spread
+    return distances.mean()
 
 
 def _centred(maps: Tensor) -> Tensor:

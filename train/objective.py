@@ -48,7 +48,7 @@ class Objective:
         self.finding_weights = class_weights(*(torch.tensor(count, device=self.device).double() for count in counts))
 
     def losses(self, batch: Batch, weights: ClassWeights | None) -> tuple[Tensor, Tensor]:
-        """The loss of a batch; and those of auxiliary targets, equivariance and taught maps times their weights, or 0."""
+        """The loss of a batch; and those of auxiliary targets, equivariance and maps times their weights, or 0."""
         nothing = torch.zeros((), device=self.device)
         if batch.inside is not None:
             return self._box_loss(batch, batch.inside), nothing
