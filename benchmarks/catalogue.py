@@ -116,6 +116,12 @@ _ALL = (
         "an hour; it continues where it was stopped",
     ),
     Study(
+        "parity-features",
+        "The AUC of int8 engines that keep the features of dense blocks in int8.",
+        "ChestX-ray14",
+        "an hour; it continues where it was stopped",
+    ),
+    Study(
         "parity-gpu",
         "The AUC of every precision on a GPU, by ONNX Runtime.",
         "PyTorch, onnxruntime-gpu, ChestX-ray14, an NVIDIA GPU",

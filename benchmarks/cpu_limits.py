@@ -27,12 +27,14 @@ from benchmarks.tools.layer_work import CONVOLUTIONS
 from benchmarks.tools.pictures import radiograph
 from benchmarks.tools.profiled_engines import (
     BACKEND,
+    FLOAT_FEATURES,
+    INT8_FEATURES,
     PROFILED_RUNS,
     by_kind,
+    changed_engines,
     profile,
     shipped_engines,
     time_in_turn,
-    tried_engines,
 )
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.images.preprocess import preprocess
@@ -89,15 +91,16 @@ the limits on the processor of this page.
 {verdict}
 {on_avx2}
 
+## What is kept
+
+{kept}
+
 ## What was tried
 
 Measured in turn with the engines above, which do without it. What brings less than a twentieth does not pay; "moves" is
 the largest difference of a probability from that engine's on one X-ray.
 
 {tried}
-
-- The scales of features in int8 are the largest magnitudes in the same X-ray, so they move it as little as they can. An
-  engine would have to be calibrated for them, and its AUC measured, before they could be used: not done so far.
 
 From [the rewrites of the graph](rewrites.md), float32 with OpenVINO, each added to what precedes it there:
 
@@ -109,6 +112,16 @@ From [the rewrites of the graph](rewrites.md), float32 with OpenVINO, each added
 - **Reading grey in the first convolution**, which sees three channels that differ by constants: it takes {stem:.1%} of
   the time in float32, so with a third of its multiplications the engine would be at most {grey:.2f} times faster.
 """
+
+KEPT = """\
+Measured in turn with the engines above, which have it; "moves" is the largest difference of a probability on one X-ray.
+It is a pass over an int8 graph, `cxr_trt/precision/int8_features.py`, for several views and without bfloat16 alone.
+[What it does to the AUC](parity-features.md).
+
+{table}"""
+NOTHING_KEPT = """\
+Int8 engines of several views keep the features of dense blocks in int8 where the layers around them compute in float32
+(`cxr_trt/precision/int8_features.py`): so none on this page has them."""
 
 
 @click.command()
@@ -127,8 +140,8 @@ def measure(rounds: int, int8: Path | None) -> Result:
 
 def study(graph: ScoringGraph, plan8: PrecisionPlan | None, image: npt.NDArray[np.uint8], rounds: int) -> Result:
     """What `measure` returns, for a graph with ten crops, and an X-ray uint8 [1, 1, height, width]."""
-    shipped, tried = shipped_engines(graph, plan8), tried_engines(graph, plan8, image)
-    seconds, probabilities = time_in_turn({**shipped, **tried}, graph, image, rounds)
+    shipped, changed = shipped_engines(graph, plan8), changed_engines(graph, plan8)
+    seconds, probabilities = time_in_turn({**shipped, **changed}, graph, image, rounds)
     peaks = {precision: measure_cpu_peaks(precision) for precision in dict.fromkeys(map(precision_of, shipped))}
     return {
         "rounds": rounds,
@@ -144,7 +157,7 @@ def study(graph: ScoringGraph, plan8: PrecisionPlan | None, image: npt.NDArray[n
             }
             for label, engine in shipped.items()
         },
-        "tried": [
+        "changed": [
             {
                 "engine": label,
                 "change": change,
@@ -154,7 +167,7 @@ def study(graph: ScoringGraph, plan8: PrecisionPlan | None, image: npt.NDArray[n
                 ),
                 "moved": float(np.abs(probabilities[label, change] - probabilities[label]).max()),
             }
-            for label, change in tried
+            for label, change in changed
         ],
     }
 
@@ -181,6 +194,7 @@ def page(result: Result) -> str:
         targets=targets_table(result, compared),
         verdict=verdict(result, compared),
         on_avx2=on_avx2(_committed("benchmark-avx2")),
+        kept=_kept(result),
         tried=_tried_table(result),
         rewrites=_rewrites_table(_committed("rewrites")),
         stem=stem,
@@ -233,9 +247,25 @@ def _kinds_table(label: str, own: Result, result: Result) -> str:
     return markdown_table((label, "layers", "ms", "share", "rate", "reached", "ms at the limit"), rows)
 
 
+def _kept(result: Result) -> str:
+    """What int8 features bring where engines have them."""
+    without = [own for own in result["changed"] if own["change"] == FLOAT_FEATURES]
+    rows = []
+    for own in without:
+        shipped = result["engines"][own["engine"]]["seconds"]
+        gain = statistics.median(a / b for a, b in zip(own["seconds"], shipped, strict=True))
+        pays = "pays" if gain >= MIN_GAIN else "does not pay"
+        cells = (f"{1000 * statistics.median(own['seconds']):.0f}", f"{gain:.2f}", pays, f"{own['moved']:.1e}")
+        rows.append((own["engine"], INT8_FEATURES, *cells))
+    columns = ("engine", "rewrite", "ms without it", "times faster with it", "", "moves")
+    return KEPT.format(table=markdown_table(columns, rows)) if rows else NOTHING_KEPT
+
+
 def _tried_table(result: Result) -> str:
     rows = []
-    for own in result["tried"]:
+    for own in result["changed"]:
+        if own["change"] == FLOAT_FEATURES:
+            continue
         pays = "pays" if own["times_faster"] >= MIN_GAIN else "does not pay"
         numbers = (f"{1000 * statistics.median(own['seconds']):.0f}", f"{own['times_faster']:.2f}", pays)
         rows.append((own["engine"], own["change"], *numbers, f"{own['moved']:.1e}"))

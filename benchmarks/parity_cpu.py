@@ -50,7 +50,8 @@ nothing about the method. All engines are OpenVINO's; int8 is calibrated once, o
 - **signed, unsigned**: activations that are never negative have a sign in int8 as on a GPU, which halves their levels,
   or none. `build-engine` leaves it out for CPUs.
 - **with float32, with bfloat16**: what the layers that are not int8 compute in. `build-engine` takes bfloat16 on
-  processors that have it.
+  processors that have it. On others it also keeps the features of dense blocks in int8, which is not part of this page:
+  [what that does to the AUC](parity-features.md).
 - **less PyTorch's**: the difference of the mean AUC, paired, with its interval over resampled patients.
 - **largest per finding**: the largest difference in the AUC of a finding with more than {positives} positives.
 - **largest of a probability**: the largest difference over all images and findings.

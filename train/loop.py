@@ -84,7 +84,7 @@ class Trainer:
         labels = hashlib.sha256(known).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
         if map_teachers:
-            self.identity["map teachers"] = map_teachers.sha256
+            self.identity["map teacher"] = map_teachers.sha256
         network.part = recipe.part
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trained = network.requires_grad_(False).get_submodule(recipe.part).requires_grad_()

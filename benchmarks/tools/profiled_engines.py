@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from benchmarks.tools.int8_features import keep_features_in_int8
 from benchmarks.tools.layer_work import REST, LayerWork, layer_work
 from cxr_trt.engine.backend import BuildOptions, LayerTime
 from cxr_trt.engine.build import options_for
-from cxr_trt.engine.cpu.openvino import ENGINE_FILE
+from cxr_trt.engine.cpu.openvino import ENGINE_FILE, OpenVinoBackend
 from cxr_trt.engine.registry import BACKENDS
 from cxr_trt.export.rewrites import JOINED, NEW, Rewrites
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.measure.cpu_peaks import CpuPeaks
 from cxr_trt.precision.float16 import layer_of
 from cxr_trt.precision.int8 import quantize
+from cxr_trt.precision.int8_features import keep_features_in_int8
 from cxr_trt.precision.plan import PrecisionPlan
 from cxr_trt.views import ViewSet
 
@@ -32,11 +32,32 @@ MAX_UNKNOWN_SHARE = 0.05  # of the time, in layers that OpenVINO's profile and i
 INT8_VIEWS: tuple[ViewSet, ...] = ("ten-crop", "dense")
 SUMS = ("layers", "seconds", "multiplications", "bytes", "limit")
 INT8_FEATURES = "features of dense blocks kept in int8, a scale per channel"
+FLOAT_FEATURES = "features of dense blocks in floating point"
 CHUNKS = "features joined after every four dense layers"
 SIGNED = "activations in 127 levels with a sign, as TensorRT has them"
 
 Engine = tuple[onnx.ModelProto, BuildOptions]
 """What an engine is built from."""
+
+
+class FeaturesInInt8(OpenVinoBackend):
+    """OpenVINO as on a processor without bfloat16."""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("fp32", "int8")
+
+    @property
+    def int8_features(self) -> bool:
+        return True
+
+
+class FeaturesInFloat(FeaturesInInt8):
+    """The same, without int8 features."""
+
+    @property
+    def int8_features(self) -> bool:
+        return False
 
 
 def shipped_engines(graph: ScoringGraph, plan8: PrecisionPlan | None) -> dict[str, Engine]:
@@ -52,23 +73,24 @@ def _engine(graph: ScoringGraph, plan: PrecisionPlan) -> Engine:
     return plan.engine_graph(graph, BACKEND), options_for(plan, BACKEND, BuildOptions(), graph)
 
 
-def tried_engines(
-    graph: ScoringGraph, plan8: PrecisionPlan | None, image: npt.NDArray[np.uint8]
-) -> dict[tuple[str, str], Engine]:
+def changed_engines(graph: ScoringGraph, plan8: PrecisionPlan | None) -> dict[tuple[str, str], Engine]:
     """The same with a change, by the label of the engine that is changed and the name of the change."""
-    model = graph.rewritten(Rewrites())
-    engines = {("ten-crop, fp32", INT8_FEATURES): (keep_features_in_int8(model, image), BuildOptions())}
-    for views in INT8_VIEWS if plan8 else ():
-        assert plan8
-        assert plan8.calibration
+    if plan8 is None or plan8.calibration is None:
+        return {}
+    thresholds, features = plan8.calibration.thresholds, plan8.calibration.features
+    model = keep_features_in_int8(graph.rewritten(Rewrites()), features)
+    engines = {("ten-crop, fp32", INT8_FEATURES): (model, BuildOptions())}
+    for views in INT8_VIEWS:
         own = graph.with_views(views)
-        options = options_for(plan8, BACKEND, BuildOptions(), own)
-        thresholds = plan8.calibration.thresholds
-        engines[f"{views}, int8", SIGNED] = (quantize(own.rewritten(Rewrites()), thresholds), options)
-        shared = quantize(own.rewritten(Rewrites()), thresholds, unsigned=True)
-        engines[f"{views}, int8", INT8_FEATURES] = (keep_features_in_int8(shared, image), options)
+        label, options = f"{views}, int8", options_for(plan8, BACKEND, BuildOptions(), own)
+        is_kept = BACKEND.int8_features and len(own.spec.view_list()) > 1
+        signed, unsigned = (quantize(own.rewritten(Rewrites()), thresholds, unsigned=value) for value in (False, True))
+        with_features = keep_features_in_int8(unsigned, features)
+        change, changed = (FLOAT_FEATURES, unsigned) if is_kept else (INT8_FEATURES, with_features)
+        engines[label, change] = (changed, options)
+        engines[label, SIGNED] = (keep_features_in_int8(signed, features) if is_kept else signed, options)
         chunked = own.rewritten(Rewrites(chunk_concats=True))
-        engines[f"{views}, int8", CHUNKS] = (quantize(chunked, _split(thresholds, chunked), unsigned=True), options)
+        engines[label, CHUNKS] = (quantize(chunked, _split(thresholds, chunked), unsigned=True), options)
     return engines
 
 

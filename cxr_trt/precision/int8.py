@@ -52,7 +52,7 @@ def quantize(model: onnx.ModelProto, thresholds: Mapping[str, float], *, unsigne
         levels, zero = (UINT8_LEVELS, "zero.unsigned") if activation in positive else (INT8_LEVELS, "zero")
         if f"{kernel}.int8" not in weights:
             _add_kernel(weights, kernel, output_axis(node))
-            scale = _scale(np.float64(thresholds[layer]), levels)
+            scale = symmetric_scale(np.float64(thresholds[layer]), levels)
             weights[f"{layer}.scale"] = numpy_helper.from_array(scale, f"{layer}.scale")
         scaled = [f"{layer}.scale", zero]
         axis = output_axis(node)
@@ -107,13 +107,13 @@ def _add_kernel(weights: dict[str, onnx.TensorProto], name: str, axis: int) -> N
     """Add a kernel in int8, with its scales [outputs] and zero points [outputs]; `axis` counts the outputs."""
     values = numpy_helper.to_array(weights[name]).astype(np.float64)
     others = tuple(i for i in range(values.ndim) if i != axis)
-    scales = _scale(np.abs(values).max(others), INT8_LEVELS)
+    scales = symmetric_scale(np.abs(values).max(others), INT8_LEVELS)
     per_output = np.expand_dims(scales.astype(np.float64), others)
     levels = np.round(values / per_output).clip(-INT8_LEVELS, INT8_LEVELS).astype(np.int8)
     for part, array in (("int8", levels), ("scale", scales), ("zero", np.zeros(len(scales), np.int8))):
         weights[f"{name}.{part}"] = numpy_helper.from_array(array, f"{name}.{part}")
 
 
-def _scale(largest: npt.NDArray[np.float64] | np.float64, levels: int) -> npt.NDArray[np.float32]:
+def symmetric_scale(largest: npt.NDArray[np.float64] | np.float64, levels: int) -> npt.NDArray[np.float32]:
     """The scale for magnitudes up to `largest`, rounded to float16 so that it is the same in every precision."""
     return np.asarray(np.maximum(largest / levels, MIN_SCALE).astype(np.float16).astype(np.float32))

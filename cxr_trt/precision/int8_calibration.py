@@ -1,8 +1,9 @@
 """Choosing, from histograms of activations, the magnitudes that become the highest level of int8, and their record."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class Int8Calibration:
     images: the number of calibration images. images_sha256: hash of the hashes of their files.
     thresholds: for each int8 layer, the magnitude of its input that becomes the highest level.
     sensitivity: for each unit, the error of the scores if it alone is int8 (`cxr_trt.precision.sensitivity`).
+    features: for each layer whose result a dense block joins, the magnitude of each channel that becomes the highest
+        level, if features are kept in int8 (`cxr_trt.precision.int8_features`). Earlier versions had none.
     """
 
     weights_sha256: str
@@ -34,12 +37,14 @@ class Int8Calibration:
     method: CalibrationMethod
     thresholds: Mapping[str, float]
     sensitivity: Mapping[str, float]
+    features: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, Any]) -> "Int8Calibration":
         """From parsed JSON. Raises TypeError, ValueError or AttributeError if it is not a calibration."""
         calibration = cls(**fields)
         numbers = [*calibration.thresholds.values(), *calibration.sensitivity.values()]
+        numbers += chain.from_iterable(calibration.features.values())
         if not all(0 <= value < np.inf for value in numbers) or calibration.method not in CALIBRATION_METHODS:
             raise ValueError("unknown method, or a number that is negative or not finite")
         return calibration
@@ -47,7 +52,7 @@ class Int8Calibration:
     def origin(self) -> dict[str, Any]:
         """The fields that say what the calibration was made from."""
         fields = dataclasses.asdict(self)
-        return {name: value for name, value in fields.items() if name not in ("thresholds", "sensitivity")}
+        return {name: value for name, value in fields.items() if name not in ("thresholds", "sensitivity", "features")}
 
 
 def unit_of(layer: str) -> str:

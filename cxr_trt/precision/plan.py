@@ -18,6 +18,7 @@ from cxr_trt.precision import PRECISIONS, Precision
 from cxr_trt.precision.float16 import to_float16
 from cxr_trt.precision.int8 import quantize
 from cxr_trt.precision.int8_calibration import Int8Calibration, unit_of
+from cxr_trt.precision.int8_features import keep_features_in_int8
 
 PRECISION_FILE = "precision.json"  # in every bundle that is not float32
 
@@ -30,6 +31,8 @@ class GraphForm(Protocol):
         `cxr_trt.export.pool_first`).
     crops_in_turn: whether the network sees the crops one after the other (`cxr_trt.export.crops_in_turn`).
     sets_float16: whether float16 is a setting of the backend, so that the graph stays float32.
+    int8_features: whether the features that dense blocks join stay in int8 where several views are scored, if the
+        calibration measured them (`cxr_trt.precision.int8_features`).
     on_cpu: whether activations of int8 layers that are never negative have no sign, and what is not int8 stays float32.
         On a GPU it is float16.
     """
@@ -42,6 +45,8 @@ class GraphForm(Protocol):
     def rewrite_networks(self) -> bool: ...
     @property
     def crops_in_turn(self) -> bool: ...
+    @property
+    def int8_features(self) -> bool: ...
     @property
     def sets_float16(self) -> bool: ...
     @property
@@ -110,13 +115,16 @@ class PrecisionPlan:
             affine_norms=typed,
             chunk_concats=form.chunk_concats and self.calibration is None,
         )
+        several = len(graph.spec.view_list()) > 1
         model = graph.rewritten(rewrites)
         if self.calibration:
             model = quantize(model, self.calibration.thresholds, unsigned=form.on_cpu)
+            if form.int8_features and several:
+                model = keep_features_in_int8(model, self.calibration.features)
         if form.rewrite_networks:
             model = read_grey(model)
             model = model if self.calibration else pool_before_convolutions(model)
-        if form.crops_in_turn and not typed and len(graph.spec.view_list()) > 1:
+        if form.crops_in_turn and not typed and several:
             model = score_crops_in_turn(model)
         return to_float16(model, self.float32) if typed else model
 

@@ -17,6 +17,7 @@ from cxr_trt.precision.calibration_images import CalibrationImages
 from cxr_trt.precision.float16 import in_network, layer_of, with_graph
 from cxr_trt.precision.int8 import quantizable, quantize
 from cxr_trt.precision.int8_calibration import Int8Calibration, choose_clipping, unit_of
+from cxr_trt.precision.int8_features import joined_features
 from cxr_trt.precision.plan import PrecisionPlan
 from cxr_trt.precision.ranges import Images, measure_ranges
 from cxr_trt.precision.sensitivity import scan_kinds, scan_sensitivity
@@ -113,8 +114,15 @@ def plan_int8(
         raise GraphError("the network has no convolutions or matrix products between its first and its last; use fp32")
     inputs = {layer_of(node.name): node.input[0] for node in inner}
     ranges = measure_ranges(
-        model, images.pixels, tuple(inputs.values()), lambda fraction: on_progress("measure ranges", fraction)
+        model,
+        images.pixels,
+        tuple(inputs.values()),
+        lambda fraction: on_progress("measure ranges", fraction),
+        joined_features(model),
     )
+    features = {
+        layer_of(name): largest.tolist() for name, largest in ranges.channels.items() if np.isfinite(largest).all()
+    }
     thresholds = {layer: choose_clipping(ranges.histograms[name], method) for layer, name in inputs.items()}
     if second := _layers_after_float32(model, inputs):  # they see what the quantized layers before them choose
         names = {layer: inputs[layer] for layer in second}
@@ -129,7 +137,7 @@ def plan_int8(
     sensitivity = scan_sensitivity(model, thresholds, scanned, lambda fraction: on_progress("scan layers", fraction))
     kept = {layer: value for layer, value in thresholds.items() if sensitivity[unit_of(layer)] <= MAX_UNIT_ERROR}
     calibration = Int8Calibration(
-        graph.weights_sha256, len(images.pixels), images.sha256, images.seed, method, kept, sensitivity
+        graph.weights_sha256, len(images.pixels), images.sha256, images.seed, method, kept, sensitivity, features
     )
     return replace(plan_float16(graph, scanned, on_progress), precision="int8", calibration=calibration)
 

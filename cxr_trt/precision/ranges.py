@@ -1,6 +1,6 @@
 """How large the network's activations get on images: float16 must be able to hold them, and int8 is scaled to them."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,14 +45,23 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Ranges:
-    """What was measured, by tensor name: the largest magnitude of every tensor, and histograms of some tensors."""
+    """What was measured, by tensor name.
+
+    largest: the largest magnitude of every tensor. histograms: of some tensors. channels: the largest magnitude of each
+    channel of some tensors, float32 [C].
+    """
 
     largest: dict[str, float]
     histograms: dict[str, Histogram]
+    channels: dict[str, npt.NDArray[np.float32]]
 
 
 def measure_ranges(
-    model: onnx.ModelProto, images: Images, counted: Collection[str], on_progress: Callable[[float], None]
+    model: onnx.ModelProto,
+    images: Images,
+    counted: Collection[str],
+    on_progress: Callable[[float], None],
+    by_channel: Collection[str] = (),
 ) -> Ranges:
     """Run a float32 graph on images and measure every activation.
 
@@ -61,6 +70,7 @@ def measure_ranges(
         images: uint8 [N, 1, height, width].
         counted: tensors to make histograms of, from every SAMPLING_STEP-th of their values.
         on_progress: called with the fraction done.
+        by_channel: tensors [N, C, h, w] whose channels are measured, too.
 
     Returns:
         The ranges. A tensor that overflowed or is not a number has the largest magnitude infinity.
@@ -68,25 +78,33 @@ def measure_ranges(
     types = element_types(model)
     names = [name for node in model.graph.node for name in node.output]
     extremes = {f"{name}.largest": name for name in names if types.get(name) == TensorProto.FLOAT}
+    channels = {f"{name}.largest_of_channels": name for name in by_channel}
     import onnxruntime  # here: opening an engine imports this module
 
     session = onnxruntime.InferenceSession(
-        _instrumented(model, extremes, counted).SerializeToString(), providers=["CPUExecutionProvider"]
+        _instrumented(model, extremes, counted, channels).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     largest = dict.fromkeys(extremes.values(), 0.0)
     histograms = {name: Histogram.empty() for name in counted}
+    of_channels: dict[str, npt.NDArray[np.float32]] = {}
+    outputs = [*extremes, *channels, *counted]
     for i, image in enumerate(images):
-        results = session.run([*extremes, *counted], {"images": image[None]})
-        for name, value in zip(extremes.values(), results, strict=False):
-            largest[name] = max(largest[name], float(value) if np.isfinite(value) else np.inf)
-        for name, values in zip(counted, results[len(extremes) :], strict=True):
-            histograms[name].add(values.reshape(-1)[i % SAMPLING_STEP :: SAMPLING_STEP])
+        results = dict(zip(outputs, session.run(outputs, {"images": image[None]}), strict=True))
+        for output, name in extremes.items():
+            value = float(results[output])
+            largest[name] = max(largest[name], value if np.isfinite(value) else np.inf)
+        for output, name in channels.items():
+            of_channels[name] = np.maximum(of_channels.get(name, 0), results[output])
+        for name in counted:
+            histograms[name].add(results[name].reshape(-1)[i % SAMPLING_STEP :: SAMPLING_STEP])
         on_progress((i + 1) / len(images))
-    return Ranges(largest, histograms)
+    return Ranges(largest, histograms, of_channels)
 
 
-def _instrumented(model: onnx.ModelProto, extremes: dict[str, str], counted: Collection[str]) -> onnx.ModelProto:
-    """The graph with more outputs: the largest magnitude of every tensor, and the counted tensors."""
+def _instrumented(
+    model: onnx.ModelProto, extremes: Mapping[str, str], counted: Collection[str], by_channel: Mapping[str, str]
+) -> onnx.ModelProto:
+    """The graph with more outputs: the largest magnitudes of tensors and of channels, and the counted tensors."""
     instrumented = onnx.ModelProto()
     instrumented.CopyFrom(model)
     graph = instrumented.graph
@@ -95,5 +113,12 @@ def _instrumented(model: onnx.ModelProto, extremes: dict[str, str], counted: Col
         graph.node.append(helper.make_node("Abs", [name], [f"{name}.magnitude"]))
         graph.node.append(helper.make_node("ReduceMax", [f"{name}.magnitude", "all_axes"], [output], keepdims=0))
         graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
+    if by_channel:
+        graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), "all_but_channels"))
+    for output, name in by_channel.items():
+        graph.node.append(
+            helper.make_node("ReduceMax", [f"{name}.magnitude", "all_but_channels"], [output], keepdims=0)
+        )
+        graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
     graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in counted)
     return instrumented

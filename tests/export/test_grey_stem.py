@@ -119,6 +119,7 @@ def test_a_backend_says_whether_it_wants_it(wanted):
         chunk_concats=False,
         rewrite_networks=wanted,
         crops_in_turn=False,
+        int8_features=False,
         on_cpu=True,
         sets_float16=False,
     )

@@ -31,7 +31,8 @@ class CudaBackend:
     name = "cuda"
     provider = "CUDAExecutionProvider"
     default_max_batch = 8
-    share_crops = chunk_concats = rewrite_networks = crops_in_turn = False  # not yet measured to be faster on any GPU
+    # not yet measured to be faster on any GPU:
+    share_crops = chunk_concats = rewrite_networks = crops_in_turn = int8_features = False
     precisions: tuple[str, ...] = ("fp32", "tf32", "fp16")
     layouts: tuple[str, ...] = ()
     on_cpu = sets_float16 = False

@@ -57,7 +57,8 @@ SHOWN_ERRORS = 3  # how many of the parser's errors a message quotes
 class TensorRTBackend:
     """TensorRT or TensorRT-RTX; the package is imported only when it is needed."""
 
-    share_crops = chunk_concats = rewrite_networks = crops_in_turn = False  # not yet measured to be faster on any GPU
+    # not yet measured to be faster on any GPU:
+    share_crops = chunk_concats = rewrite_networks = crops_in_turn = int8_features = False
     default_max_batch = 8
     precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "int8")
     layouts: tuple[str, ...] = ()

@@ -1,0 +1,145 @@
+"""Learning from the class maps of other networks."""
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from training_data import write_noise
+
+from cxr_trt.errors import UsageError
+from cxr_trt.images.load import load_images
+from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint
+from cxr_trt.systems import find_system
+from cxr_trt.views import Size
+from train.__main__ import main
+from train.data import read_data
+from train.map_teacher import MapTeachers, map_distance
+from train.recipe import read_recipe
+
+RECIPE = """\
+setting = "paper"
+image_size = 96
+crop_size = 96
+batch = 4
+learning_rate = 1e-3
+betas = [0.9, 0.99]
+patience = 1
+epochs = 2
+"""
+
+
+def save(path, setting, seed=0):
+    torch.manual_seed(seed)
+    network = find_system(setting).build(setting).eval()
+    save_checkpoint(network, path, weights="untrained", setting=setting)
+    return path
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("teacher") / "t.safetensors", "paper", seed=1)
+
+
+def train(folder, recipe, *arguments):
+    (folder / "r.toml").write_text(recipe)
+    paths = ("--labels", folder / "labels.csv", "--images", folder, "--out", folder / "out")
+    return CliRunner().invoke(main, [*map(str, (folder / "r.toml", *paths, *arguments)), "--device", "cpu"])
+
+
+def test_only_the_pattern_counts():
+    maps = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert map_distance(5 * maps - 7, maps).item() == pytest.approx(0, abs=1e-5)
+    assert map_distance(-maps, maps).item() == pytest.approx(2, abs=1e-5)
+    half = torch.stack([maps[:, 0], -maps[:, 1]], 1)
+    assert map_distance(half, maps).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_in_which_xrays_a_finding_is_seen_counts_too():
+    """Each map alone is flat, so that all that there is to learn is which X-ray has it."""
+    seen = torch.tensor([0.0, 1.0, 0.0])[:, None, None, None].expand(3, 1, 4, 4)
+    assert map_distance(seen * 2 + 1, seen).item() == pytest.approx(0, abs=1e-5)
+    assert map_distance(seen.roll(1, 0), seen).item() == pytest.approx(1.5, abs=1e-5)
+
+
+def test_flat_maps_teach_nothing_and_break_nothing():
+    maps = torch.ones(2, 3, 4, 4, requires_grad=True)
+    distance = map_distance(maps, torch.zeros(2, 3, 4, 4))
+    distance.backward()
+    assert distance.item() == 1
+    assert not maps.grad.any()
+
+
+@pytest.mark.parametrize("setting", ["paper", "edge"])
+def test_a_teacher_sees_pixels_as_it_was_trained(setting, tmp_path):
+    """`edge` is normalised otherwise than `paper`."""
+    if setting == "edge":
+        pytest.importorskip("timm")
+    path, system = save(tmp_path / "t.safetensors", setting), find_system(setting)
+    crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 96, 96), np.uint8))
+    mean, std = (torch.tensor(own)[:, None, None] for own in (system.mean, system.std))
+    expected = load_checkpoint(path).network.class_maps((crops[:, None] / 255 - mean) / std)
+    torch.testing.assert_close(MapTeachers([path])(crops), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_several_teachers_are_averaged(teacher, tmp_path):
+    other = save(tmp_path / "o.safetensors", "paper", seed=2)
+    crops = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    one, two = (MapTeachers([path])(crops) for path in (teacher, other))
+    torch.testing.assert_close(MapTeachers([teacher, other])(crops), (one + two) / 2)
+    assert not torch.equal(one, two)
+
+
+def test_a_network_without_such_maps_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot teach maps; .*such as paper or edge"):
+        MapTeachers([save(tmp_path / "t.safetensors", "dnetloc")])
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_given", "message"),
+    [
+        ("map_teacher = 1", False, "--map-teacher and a recipe with map_teacher go together"),
+        ("", True, "--map-teacher and a recipe with map_teacher go together"),
+        ("map_teacher = -1", True, "map_teacher is -1.0; it must be 0 or more"),
+    ],
+)
+def test_what_does_not_go_together(fields, is_given, message, teacher, tmp_path):
+    write_noise(tmp_path)
+    result = train(tmp_path, RECIPE + fields, *(("--map-teacher", teacher) if is_given else ()))
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_student_without_such_maps_is_refused(tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE.replace('"paper"', '"dnetloc"') + "map_teacher = 1")
+    with pytest.raises(UsageError, match="map_teacher works with networks that pool their class maps only"):
+        read_recipe(str(tmp_path / "r.toml"))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_where_the_teacher_sees_findings_is_learned(teacher, tmp_path):
+    """From the same start: with a weight of 5 the maps of training images come nearer to the teacher's than with 0."""
+    distances = []
+    for weight in (0, 5):
+        folder = tmp_path / str(weight)
+        folder.mkdir()
+        write_noise(folder)
+        arguments = ("--start", save(folder / "start.safetensors", "paper"))
+        arguments += ("--map-teacher", teacher) if weight else ()
+        result = train(folder, RECIPE.replace("epochs = 2", "epochs = 6") + f"map_teacher = {weight}", *arguments)
+        assert result.exit_code == 0, result.output
+        student = MapTeachers([folder / "out" / "last.safetensors"])
+        data = read_data(folder / "labels.csv")
+        images = load_images([folder / data.names[row] for row in data.rows("train")], Size.square(96), "stretch")
+        crops = torch.from_numpy(images[:, 0])
+        distances.append(map_distance(student(crops), MapTeachers([teacher])(crops)).item())
+    assert distances[1] < distances[0] - 0.2, distances
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_another_teacher_is_another_run(teacher, tmp_path):
+    write_noise(tmp_path)
+    recipe = RECIPE + "map_teacher = 1"
+    assert train(tmp_path, recipe, "--map-teacher", teacher).exit_code == 0
+    result = train(tmp_path, recipe, "--map-teacher", save(tmp_path / "o.safetensors", "paper", seed=2))
+    assert result.exit_code == 2
+    assert "another map teacher;" in result.stderr
