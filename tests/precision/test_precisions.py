@@ -42,6 +42,7 @@ def test_an_int8_bundle_says_how_it_was_calibrated(int8_bundle):
     plan = PrecisionPlan.from_json((int8_bundle / PRECISION_FILE).read_text())
     units = set(plan.calibration.sensitivity)
     assert len(units) == 58 + 3  # dense layers and transitions
+    assert len(plan.calibration.features) == 58 + 4  # dense layers, and what enters the blocks
     assert set(calibration["floating_point_layers"]) < units
     assert 0 < manifest.settings["parity"]["mean"] < 0.03
     assert manifest.settings["parity"]["images"] == 4
