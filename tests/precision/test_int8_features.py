@@ -85,6 +85,7 @@ def test_each_channel_is_held_to_half_of_its_own_level(small_graph, plan, share_
     exact, rounded = run_model(changed, "the graph", [before, after], {"images": PICTURES})
     scales = {tensor.name: tensor for tensor in changed.graph.initializer}[f"{layer_of(name)}.channel_scales"]
     levels = numpy_helper.to_array(scales)[None, :, None, None]
+    np.testing.assert_allclose(levels.ravel(), np.divide(plan.calibration.features[layer_of(name)], 127), rtol=1e-3)
     inside = np.abs(exact) <= 127 * levels
     assert inside.mean() > 0.8  # other crops than the one that was measured are cut off a little
     assert (np.abs(rounded - exact) <= 0.501 * levels)[inside].all()
