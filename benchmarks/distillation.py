@@ -38,15 +38,16 @@ TEXT = """\
 **{headline}**
 
 A student learns a mixture of the labels and of what other networks, its teachers, say of the same X-rays
-(`python -m train --teacher`, [training](../guide/training.md#learning-from-other-networks)). The teachers here:
-{teachers}.
+(`python -m train --teacher`, [training](../guide/training.md#learning-from-other-networks)), and, where the table says
+so, the patterns of their class maps and features too (`--inner-teacher`). The teachers here: {teachers}.
 Each student is held against the shipped network of its kind, on the {val} validation X-rays, which decide which epoch
 is kept and whether the student is shipped, and on the {test} test X-rays, which decide nothing. A student is shipped if
 its AUC on the validation X-rays is higher by more than chance can explain, as is that of {shipped}.
 
 {table}
 
-Mean AUC over the findings with both classes, of the centre crop. "share" is the teachers' part in what is learned.
+Mean AUC over the findings with both classes, of the centre crop. "share" is the teachers' part in what is learned;
+"inside", the weights of the losses of class maps and of features.
 "difference" is the student's AUC less that of the shipped network, with its 95 % interval from {resamples} resamples of
 patients. **What differs is more than the teacher**: a student has another recipe too, and one of `paper` goes on from
 the shipped weights. All are demonstrations, trained on {train} X-rays.
@@ -86,7 +87,7 @@ def _training(path: Path) -> dict[str, Any]:
     """What the checkpoint says of its training."""
     training: dict[str, Any] = read_weights(path)[0].get("training", {})
     recipe = training.get("recipe", {})
-    if not recipe.get("teacher"):
+    if not any(recipe.get(kind) for kind in ("teacher", "map_teacher", "feature_teacher")):
         raise click.UsageError(f"{path}: was trained without a teacher; give a checkpoint of a training with --teacher")
     if recipe["setting"] not in SHIPPED:
         raise click.UsageError(f"{path}: no network {recipe['setting']} is shipped; give one of {', '.join(SHIPPED)}")
@@ -129,13 +130,14 @@ def page(result: Result) -> str:
             (
                 f"`{recipe['setting']}`",
                 f"{recipe['teacher']:g}",
+                f"{recipe.get('map_teacher', 0):g}, {recipe.get('feature_teacher', 0):g}",
                 sizes,
                 epochs,
                 *_cells(own, "val"),
                 *_cells(own, "test"),
             )
         )
-    columns = ("network", "share", "crop of image, pixels", "epochs")
+    columns = ("network", "share", "inside", "crop of image, pixels", "epochs")
     of_splits = ("validation: shipped", "student", "difference", "test: shipped", "student", "difference")
     return TEXT.format(
         headline=_headline(result),
@@ -158,8 +160,8 @@ def _headline(result: Result) -> str:
     for own in result["students"]:
         area, recipe = own["val"], own["training"]["recipe"]
         verdict = "more than chance" if area["low"] > 0 or area["high"] < 0 else "which chance can explain"
-        sentences.append(
-            f"{recipe['setting']} at {recipe['image_size']} pixels differs by {area['difference']:+.3f} on the "
-            f"validation X-rays, {verdict}"
-        )
+        inside = [f"{part}s" for part in ("map", "feature") if recipe.get(f"{part}_teacher")]
+        further = f", taught {' and '.join(inside)} too," if inside else ""
+        name = f"{recipe['setting']} at {recipe['image_size']} pixels{further}"
+        sentences.append(f"{name} differs by {area['difference']:+.3f} on the validation X-rays, {verdict}")
     return f"The AUC of a student less that of the shipped network: {'; '.join(sentences)}."

@@ -15,7 +15,7 @@ from cxr_trt.errors import CxrTrtError, UsageError
 from cxr_trt.memory import keep_freed_memory
 from cxr_trt.outputs import check_folder
 from train.data import read_data
-from train.map_teacher import MapTeachers
+from train.inner_teacher import InnerTeachers
 from train.recipe import read_recipe
 from train.run import Device, train_recipe
 from train.teacher import read_teachers
@@ -44,10 +44,10 @@ path_option = click.Path(path_type=Path)
     help="Table of scores of the training images, for a recipe with teacher. Several are averaged.",
 )
 @click.option(
-    "--map-teacher",
+    "--inner-teacher",
     type=path_option,
     multiple=True,
-    help="Checkpoint whose class maps are learned, for a recipe with map_teacher. Those of several are averaged.",
+    help="Checkpoint whose class maps or features are learned, for a recipe with map_teacher or feature_teacher.",
 )
 @click.option("--device", type=click.Choice(("cpu", "cuda")), help="Default: a GPU if there is one.")
 def main(
@@ -61,7 +61,7 @@ def main(
     start: Path | None,
     boxes: Path | None,
     teacher: tuple[Path, ...],
-    map_teacher: tuple[Path, ...],
+    inner_teacher: tuple[Path, ...],
     device: Device | None,
 ) -> None:
     """Train with RECIPE: a name in train/recipes or a .toml file."""
@@ -84,7 +84,7 @@ def main(
             start=start,
             boxes=boxes,
             taught=taught,
-            map_teachers=MapTeachers(map_teacher) if map_teacher else None,
+            inner_teachers=InnerTeachers(inner_teacher) if inner_teacher else None,
             device=device,
         )
     except CxrTrtError as error:

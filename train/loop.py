@@ -32,8 +32,8 @@ from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, LabelledImages
 from train.boxes import grid_bytes
 from train.group import Group
+from train.inner_teacher import InnerTeachers
 from train.log import Log
-from train.map_teacher import MapTeachers
 from train.objective import Objective
 from train.optimizer import frozen_modules, make_optimizer, make_scheduler, parameter_groups
 from train.recipe import Recipe
@@ -65,7 +65,7 @@ class Trainer:
         split_hash: str,
         out: Path,
         group: Group,
-        map_teachers: MapTeachers | None = None,
+        inner_teachers: InnerTeachers | None = None,
     ) -> None:
         if len(train) < recipe.batch or not len(val):
             raise UsageError(
@@ -83,8 +83,8 @@ class Trainer:
         known = b"".join((images.targets.numpy().tobytes(), images.traits.tobytes(), *grid_bytes(images.grids)))
         labels = hashlib.sha256(known).hexdigest()
         self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
-        if map_teachers:
-            self.identity["map teacher"] = map_teachers.sha256
+        if inner_teachers:
+            self.identity["inner teacher"] = inner_teachers.sha256
         network.part = recipe.part
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trained = network.requires_grad_(False).get_submodule(recipe.part).requires_grad_()
@@ -98,7 +98,7 @@ class Trainer:
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = make_optimizer(recipe, groups)
         self.scheduler = make_scheduler(recipe, self.optimizer, self.steps)
-        self.objective = Objective(recipe, network, self.head, images.labels[train], group, map_teachers)
+        self.objective = Objective(recipe, network, self.head, images.labels[train], group, inner_teachers)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.objective.precision == torch.float16)
         self.epoch = self.step = 0  # the next ones
         self.seconds = 0.0  # of training that is in the weights

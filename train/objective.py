@@ -16,8 +16,8 @@ from train.auxiliary import AuxiliaryHead
 from train.batches import Batch, LabelledImages
 from train.data import UNKNOWN
 from train.group import Group
+from train.inner_teacher import InnerTeachers, feature_distance, map_distance
 from train.losses import ClassWeights, box_cross_entropy, class_weights, cross_entropy
-from train.map_teacher import MapTeachers, map_distance
 from train.recipe import Recipe
 
 
@@ -25,7 +25,7 @@ class Objective:
     """The losses of a recipe, for a network and its auxiliary head on the device of a group.
 
     labels: uint8 [N, 14] of the training images, for weights that are counted over all of them.
-    map_teachers: for a recipe that learns their class maps.
+    inner_teachers: for a recipe that learns their class maps or features.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Objective:
         head: AuxiliaryHead | None,
         labels: npt.NDArray[np.uint8],
         group: Group,
-        map_teachers: MapTeachers | None = None,
+        inner_teachers: InnerTeachers | None = None,
     ) -> None:
         self.recipe, self.network, self.head, self.group, self.device = recipe, network, head, group, group.device
-        self.map_teachers = map_teachers and map_teachers.to(self.device)
+        self.inner_teachers = inner_teachers and inner_teachers.to(self.device)
         cuda = self.device.type == "cuda"
         self.mixed = cuda or recipe.bfloat16
         self.precision = torch.float16 if cuda and not torch.cuda.is_bf16_supported() else torch.bfloat16
@@ -48,11 +48,11 @@ class Objective:
         self.finding_weights = class_weights(*(torch.tensor(count, device=self.device).double() for count in counts))
 
     def losses(self, batch: Batch, weights: ClassWeights | None) -> tuple[Tensor, Tensor]:
-        """The loss of a batch; and those of auxiliary targets, equivariance and maps times their weights, or 0."""
+        """The loss of a batch; and those of auxiliary targets, equivariance and teachers times their weights, or 0."""
         nothing = torch.zeros((), device=self.device)
         if batch.inside is not None:
             return self._box_loss(batch, batch.inside), nothing
-        if self.head is None and not self.recipe.equivariance and self.map_teachers is None:
+        if self.head is None and not self.recipe.equivariance and self.inner_teachers is None:
             pixels, labels = self._normalised(batch.crops), batch.labels.to(self.device)
             with self._autocast():
                 scores, labels = self.network.training_outputs(pixels, labels)
@@ -68,10 +68,13 @@ class Objective:
         if self.recipe.equivariance:
             with self._autocast():
                 further = further + self.recipe.equivariance * equivariance_loss(network, pixels, maps)
-        if self.map_teachers is not None:
+        if self.inner_teachers is not None:
             with self._autocast():
-                taught = self.map_teachers(batch.crops.to(self.device))
-            further = further + self.recipe.map_teacher * map_distance(maps, taught)
+                taught_features, taught_maps = self.inner_teachers(batch.crops.to(self.device))
+            if self.recipe.map_teacher:
+                further = further + self.recipe.map_teacher * map_distance(maps, taught_maps)
+            if self.recipe.feature_teacher:
+                further = further + self.recipe.feature_teacher * feature_distance(features, taught_features)
         return loss, further
 
     def scores(self, network: CropNetwork, crops: Tensor) -> Tensor:

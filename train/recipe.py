@@ -28,7 +28,8 @@ Optimizer = Literal["adam", "sgd"]
 Selection = Literal["loss", "auc"]
 NOT_NEGATIVE = (
     *("weight_decay", "momentum", "average", "anneal", "auxiliary", "scale", "rotation", "contrast", "translation"),
-    *("min_area", "rate_factor", "stop_after", "box_weight", "teacher", "map_teacher", "equivariance"),
+    *("min_area", "rate_factor", "stop_after", "box_weight", "teacher", "equivariance"),
+    *("map_teacher", "feature_teacher"),
 )
 FOR_POOLED_MAPS = (
     "anneal",
@@ -36,6 +37,7 @@ FOR_POOLED_MAPS = (
     "auxiliary",
     "equivariance",
     "map_teacher",
+    "feature_teacher",
 )  # fields, which work with the networks of these systems:
 WITH_POOLED_MAPS = (YAN2018, EDGE)
 MOVING_CROPS = ("scale", "rotation", "translation", "min_area", "crop_spread")  # fields
@@ -62,8 +64,8 @@ class Recipe:
         training with --boxes learns; 0 for none. For networks of `li2018`, which see whole images.
     teacher: share of a teacher's probabilities in the targets of a training with --teacher (`train.teacher`), beside
         that of the labels; 0 for none.
-    map_teacher: weight of `train.map_teacher.map_distance` to the class maps of the networks in a training with
-        --map-teacher; 0 for none. For networks that pool their class maps.
+    map_teacher, feature_teacher: weights of `train.inner_teacher.map_distance` and `feature_distance` to the networks
+        of a training with --inner-teacher; 0 for none. For networks that pool their class maps.
     split: how X-rays are divided (`train.data.read_data`): "official", "random by patient", or "random by image", with
         which X-rays of a patient are on both sides and every AUC is too high.
     part: the part of the network that is trained, while the others stay as they are; empty for the whole network.
@@ -110,6 +112,7 @@ class Recipe:
     box_weight: float = 0.0
     teacher: float = 0.0
     map_teacher: float = 0.0
+    feature_teacher: float = 0.0
     split: Split = "official"
     part: str = ""
     stages: tuple["Recipe", ...] = ()

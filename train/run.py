@@ -22,8 +22,8 @@ from train.data import DataSet, find_images
 from train.errors import DataError
 from train.group import Group
 from train.imagenet import load_imagenet
+from train.inner_teacher import InnerTeachers
 from train.loop import STATE_FILE, Trainer
-from train.map_teacher import MapTeachers
 from train.recipe import Recipe
 from train.start import start_weights
 
@@ -41,7 +41,7 @@ def train_recipe(
     start: Path | None = None,
     boxes: Path | None = None,
     taught: npt.NDArray[np.float32] | None = None,
-    map_teachers: MapTeachers | None = None,
+    inner_teachers: InnerTeachers | None = None,
     device: Device | None = None,
 ) -> Path:
     """Train a network, or continue a training that was stopped.
@@ -56,7 +56,7 @@ def train_recipe(
         start: a checkpoint or scoring graph to start from.
         boxes: radiologists' boxes, for a recipe that learns them; those on other than training images do not matter.
         taught: a teacher's probabilities [training images, 14], for a recipe that learns them.
-        map_teachers: networks whose class maps are learned, for a recipe that does so.
+        inner_teachers: networks whose class maps or features are learned, for a recipe that does so.
         device: None for a GPU if there is one.
 
     Returns:
@@ -72,8 +72,11 @@ def train_recipe(
     stages = recipe.stages or (recipe,)
     if {taught is not None} != {bool(stage.teacher) for stage in stages}:
         raise UsageError("--teacher and a recipe with teacher go together: the scores, and their share in the targets")
-    if {map_teachers is not None} != {bool(stage.map_teacher) for stage in stages}:
-        raise UsageError("--map-teacher and a recipe with map_teacher go together: the networks, and the loss's weight")
+    if {inner_teachers is not None} != {bool(stage.map_teacher or stage.feature_teacher) for stage in stages}:
+        raise UsageError(
+            "--inner-teacher and a recipe with map_teacher or feature_teacher go together: the networks, and the "
+            "weight of what is learned of them"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch finds no GPU here; leave the option out to train on the CPU")
     with Group(device or ("cuda" if torch.cuda.is_available() else "cpu")) as group:
@@ -83,9 +86,18 @@ def train_recipe(
             )
         for stage in stages:
             check_folder(out / stage.part)
-            stage_cache = cache or out / "cache"
             _train(
-                stage, data, images, out / stage.part, stage_cache, imagenet, start, boxes, taught, map_teachers, group
+                stage,
+                data,
+                images,
+                out / stage.part,
+                cache or out / "cache",
+                imagenet,
+                start,
+                boxes,
+                taught,
+                inner_teachers,
+                group,
             )
             group.wait()
             start, imagenet = out / stage.part / "best.safetensors", None
@@ -102,7 +114,7 @@ def _train(
     start: Path | None,
     boxes: Path | None,
     taught: npt.NDArray[np.float32] | None,
-    map_teachers: MapTeachers | None,
+    inner_teachers: InnerTeachers | None,
     group: Group,
 ) -> None:
     def say(sentence: str) -> None:
@@ -139,7 +151,7 @@ def _train(
     if taught is not None:
         source.teach(first, taught, recipe.teacher)
     with locked(out / "lock") if group.first else nullcontext():
-        Trainer(recipe, network, source, first, second, data.split_hash, out, group, map_teachers).run()
+        Trainer(recipe, network, source, first, second, data.split_hash, out, group, inner_teachers).run()
     best = {"loss": "the least validation loss", "auc": "the highest validation AUC"}[recipe.select]
     say(f"the weights with {best}: {out / 'best.safetensors'}")
 

@@ -1,4 +1,4 @@
-"""Learning from the class maps of other networks."""
+"""Learning from the class maps and features of other networks."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,11 @@ from cxr_trt.images.load import load_images
 from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint
 from cxr_trt.systems import find_system
 from train.__main__ import main
+from train.batches import Batch
 from train.data import read_data
-from train.map_teacher import MapTeachers, map_distance
+from train.group import Group
+from train.inner_teacher import InnerTeachers, feature_distance, map_distance
+from train.objective import Objective
 from train.recipe import read_recipe
 
 RECIPE = """\
@@ -68,6 +71,17 @@ def test_flat_maps_teach_nothing_and_break_nothing():
     assert not maps.grad.any()
 
 
+def test_features_are_compared_whatever_their_number_and_order():
+    features = torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(0))
+    alike = torch.cat([3 * features.flip(1), 3 * features], 1) + 1
+    assert feature_distance(features, [alike]).item() == pytest.approx(0, abs=1e-5)
+    other = torch.randn(2, 9, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert 0.5 < feature_distance(features, [other]).item() < 1
+    mean = (feature_distance(features, [other]) + feature_distance(features, [alike])) / 2
+    torch.testing.assert_close(feature_distance(features, [other, alike]), mean)
+    assert feature_distance(torch.ones(2, 6, 4, 4), [other]).item() == 1
+
+
 @pytest.mark.parametrize("setting", ["paper", "edge"])
 def test_a_teacher_sees_pixels_as_it_was_trained(setting, tmp_path):
     """`edge` is normalised otherwise than `paper`."""
@@ -77,33 +91,33 @@ def test_a_teacher_sees_pixels_as_it_was_trained(setting, tmp_path):
     crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 96, 96), np.uint8))
     mean, std = (torch.tensor(own)[:, None, None] for own in (system.mean, system.std))
     expected = load_checkpoint(path).network.class_maps((crops[:, None] / 255 - mean) / std)
-    torch.testing.assert_close(MapTeachers([path])(crops), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(InnerTeachers([path])(crops)[1], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_several_teachers_are_averaged(teacher, tmp_path):
     other = save(tmp_path / "o.safetensors", "paper", seed=2)
     crops = torch.zeros(1, 64, 64, dtype=torch.uint8)
-    one, two = (MapTeachers([path])(crops) for path in (teacher, other))
-    torch.testing.assert_close(MapTeachers([teacher, other])(crops), (one + two) / 2)
+    one, two = (InnerTeachers([path])(crops)[1] for path in (teacher, other))
+    torch.testing.assert_close(InnerTeachers([teacher, other])(crops)[1], (one + two) / 2)
     assert not torch.equal(one, two)
 
 
 def test_a_network_without_such_maps_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"cannot teach maps; .*such as paper or edge"):
-        MapTeachers([save(tmp_path / "t.safetensors", "dnetloc")])
+    with pytest.raises(UsageError, match=r"cannot teach from its inside; .*such as paper or edge"):
+        InnerTeachers([save(tmp_path / "t.safetensors", "dnetloc")])
 
 
 @pytest.mark.parametrize(
     ("fields", "is_given", "message"),
     [
-        ("map_teacher = 1", False, "--map-teacher and a recipe with map_teacher go together"),
-        ("", True, "--map-teacher and a recipe with map_teacher go together"),
+        ("map_teacher = 1", False, "--inner-teacher and a recipe with map_teacher or feature_teacher go together"),
+        ("", True, "--inner-teacher and a recipe with map_teacher or feature_teacher go together"),
         ("map_teacher = -1", True, "map_teacher is -1.0; it must be 0 or more"),
     ],
 )
 def test_what_does_not_go_together(fields, is_given, message, teacher, tmp_path):
     write_noise(tmp_path)
-    result = train(tmp_path, RECIPE + fields, *(("--map-teacher", teacher) if is_given else ()))
+    result = train(tmp_path, RECIPE + fields, *(("--inner-teacher", teacher) if is_given else ()))
     assert result.exit_code == 2
     assert message in result.stderr
 
@@ -115,30 +129,48 @@ def test_a_student_without_such_maps_is_refused(tmp_path):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_where_the_teacher_sees_findings_is_learned(teacher, tmp_path):
+def test_what_a_teacher_has_inside_is_learned(teacher, tmp_path):
     """The maps of the training images come nearer to those of a teacher with other random weights."""
     write_noise(tmp_path)
     start = save(tmp_path / "start.safetensors", "paper")
     recipe = RECIPE.replace("epochs = 2", "epochs = 4") + "map_teacher = 5"
-    result = train(tmp_path, recipe, "--start", start, "--map-teacher", teacher)
+    result = train(tmp_path, recipe, "--start", start, "--inner-teacher", teacher)
     assert result.exit_code == 0, result.output
     data = read_data(tmp_path / "labels.csv")
     images = load_images([tmp_path / data.names[row] for row in data.rows("train")], 96)
     crops = torch.from_numpy(images[:, 0])
-    taught = MapTeachers([teacher])(crops)
+    taught = InnerTeachers([teacher])(crops)[1]
     before, after = (
-        map_distance(MapTeachers([path])(crops), taught).item()
+        map_distance(InnerTeachers([path])(crops)[1], taught).item()
         for path in (start, tmp_path / "out" / "last.safetensors")
     )
     assert before > 0.7
     assert after < before - 0.2
 
 
+@pytest.mark.parametrize(("map_weight", "feature_weight"), [(2.0, 0.0), (0.0, 3.0), (2.0, 3.0)])
+def test_what_is_learned_is_weighted_by_the_recipe(map_weight, feature_weight, teacher, tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE + f"map_teacher = {map_weight}\nfeature_teacher = {feature_weight}")
+    recipe, teachers = read_recipe(str(tmp_path / "r.toml")), InnerTeachers([teacher])
+    path = save(tmp_path / "student.safetensors", "paper")
+    crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 96, 96), np.uint8))
+    labels = np.zeros((4, 14), np.uint8)
+    batch = Batch(crops, torch.from_numpy(labels).float(), torch.zeros(4, 3))
+    with Group("cpu") as group, torch.no_grad():
+        network = load_checkpoint(path).network
+        _, further = Objective(recipe, network, None, labels, group, teachers).losses(batch, None)
+    (features,), maps = InnerTeachers([path])(crops)
+    taught_features, taught_maps = teachers(crops)
+    maps_part, features_part = map_distance(maps, taught_maps), feature_distance(features, taught_features)
+    assert min(maps_part, features_part) > 1e-3
+    torch.testing.assert_close(further, map_weight * maps_part + feature_weight * features_part)
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_another_teacher_is_another_run(teacher, tmp_path):
     write_noise(tmp_path)
     recipe = RECIPE + "map_teacher = 1"
-    assert train(tmp_path, recipe, "--map-teacher", teacher).exit_code == 0
-    result = train(tmp_path, recipe, "--map-teacher", save(tmp_path / "o.safetensors", "paper", seed=2))
+    assert train(tmp_path, recipe, "--inner-teacher", teacher).exit_code == 0
+    result = train(tmp_path, recipe, "--inner-teacher", save(tmp_path / "o.safetensors", "paper", seed=2))
     assert result.exit_code == 2
-    assert "another map teacher;" in result.stderr
+    assert "another inner teacher;" in result.stderr
