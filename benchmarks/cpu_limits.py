@@ -114,14 +114,14 @@ From [the rewrites of the graph](rewrites.md), float32 with OpenVINO, each added
 """
 
 KEPT = """\
-Measured in turn with the engines above, which have it; "moves" is the largest difference of a probability on one X-ray.
-It is a pass over an int8 graph, `cxr_trt/precision/int8_features.py`, for several views and without bfloat16 alone.
-[What it does to the AUC](parity-features.md).
+Measured in turn with the engine above, which has it; "moves" is the largest difference of a probability on one X-ray.
+It is a pass over an int8 graph, `cxr_trt/precision/int8_features.py`, for ten crops only, and only where the layers
+around int8 compute in float32. [What it does to the AUC](parity-features.md).
 
 {table}"""
 NOTHING_KEPT = """\
-Int8 engines of several views keep the features of dense blocks in int8 where the layers around them compute in float32
-(`cxr_trt/precision/int8_features.py`): so none on this page has them."""
+Int8 engines for ten crops keep the features of dense blocks in int8 where the layers around them compute in float32
+(`cxr_trt/precision/int8_features.py`). No engine on this page has them."""
 
 
 @click.command()
@@ -129,7 +129,8 @@ Int8 engines of several views keep the features of dense blocks in int8 where th
 @click.option(
     "--int8",
     type=click.Path(path_type=Path, exists=True),
-    help="An engine of the shipped network `paper` in int8, for its calibration; without it, no row is in int8.",
+    help="An engine of the shipped network `paper` in int8, for its calibration; without it, no row is in int8, and "
+    "nothing that was tried is timed.",
 )
 def measure(rounds: int, int8: Path | None) -> Result:
     """Time engines in every precision of this processor, whole and layer by layer, and rewrites that were left out."""

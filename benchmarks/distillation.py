@@ -47,7 +47,7 @@ its AUC on the validation X-rays is higher by more than chance can explain, as i
 {table}
 
 Mean AUC over the findings with both classes, of the centre crop. "share" is the teachers' part in what is learned;
-"inside", the weights of the losses of class maps and of features.
+"maps" and "features", the weights of those losses.
 "difference" is the student's AUC less that of the shipped network, with its 95 % interval from {resamples} resamples of
 patients. **What differs is more than the teacher**: a student has another recipe too, and one of `paper` goes on from
 the shipped weights. All are demonstrations, trained on {train} X-rays.
@@ -88,7 +88,9 @@ def _training(path: Path) -> dict[str, Any]:
     training: dict[str, Any] = read_weights(path)[0].get("training", {})
     recipe = training.get("recipe", {})
     if not any(recipe.get(kind) for kind in ("teacher", "map_teacher", "feature_teacher")):
-        raise click.UsageError(f"{path}: was trained without a teacher; give a checkpoint of a training with --teacher")
+        raise click.UsageError(
+            f"{path}: was trained without a teacher; give a checkpoint of a training with --teacher or --inner-teacher"
+        )
     if recipe["setting"] not in SHIPPED:
         raise click.UsageError(f"{path}: no network {recipe['setting']} is shipped; give one of {', '.join(SHIPPED)}")
     return training
@@ -130,14 +132,14 @@ def page(result: Result) -> str:
             (
                 f"`{recipe['setting']}`",
                 f"{recipe['teacher']:g}",
-                f"{recipe.get('map_teacher', 0):g}, {recipe.get('feature_teacher', 0):g}",
+                *(f"{recipe.get(name, 0):g}" for name in ("map_teacher", "feature_teacher")),
                 sizes,
                 epochs,
                 *_cells(own, "val"),
                 *_cells(own, "test"),
             )
         )
-    columns = ("network", "share", "inside", "crop of image, pixels", "epochs")
+    columns = ("network", "share", "maps", "features", "crop of image, pixels", "epochs")
     of_splits = ("validation: shipped", "student", "difference", "test: shipped", "student", "difference")
     return TEXT.format(
         headline=_headline(result),

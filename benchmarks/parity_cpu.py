@@ -21,6 +21,7 @@ from benchmarks.parity import (
     pytorch,
 )
 from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
+from benchmarks.tools.profiled_engines import Float32Around
 from cxr_trt.engine.backend import ScoringEngine
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.cpu.openvino import OpenVinoBackend, has_bfloat16
@@ -56,14 +57,6 @@ nothing about the method. All engines are OpenVINO's; int8 is calibrated once, o
 - **largest per finding**: the largest difference in the AUC of a finding with more than {positives} positives.
 - **largest of a probability**: the largest difference over all images and findings.
 """
-
-
-class _Float32Around(OpenVinoBackend):
-    """OpenVINO as on a processor without bfloat16."""
-
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        return ("fp32", "int8")
 
 
 @dataclass(frozen=True)
@@ -120,8 +113,8 @@ def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]
 
     variants: dict[str, tuple[OpenVinoBackend, Callable[[], PrecisionPlan]]] = {
         "bf16": (OpenVinoBackend(), lambda: PrecisionPlan("bf16")),
-        "int8, signed, with float32": (_Float32Around(), signed),
-        "int8, unsigned, with float32": (_Float32Around(), int8),
+        "int8, signed, with float32": (Float32Around(), signed),
+        "int8, unsigned, with float32": (Float32Around(), int8),
         "int8, unsigned, with bfloat16": (OpenVinoBackend(), int8),
     }
     return {REFERENCE: partial(pytorch, folder), **{name: engine(name, *variant) for name, variant in variants.items()}}

@@ -12,7 +12,7 @@ import click
 from benchmarks.parity import COLUMNS, MIN_POSITIVES, compare_engines, comparison_cells
 from benchmarks.parity_cpu import ALLOWED, CALIBRATION_IMAGES
 from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
-from benchmarks.tools.profiled_engines import FeaturesInFloat, FeaturesInInt8
+from benchmarks.tools.profiled_engines import Float32Around, Int8Features
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.cpu.openvino import OpenVinoBackend
 from cxr_trt.export.scoring_graph import ScoringGraph
@@ -25,7 +25,7 @@ from cxr_trt.score.engine import Engine
 
 PACKAGES = ("openvino", "onnxruntime")
 REFERENCE = "fp32"
-FLOAT_FEATURES, INT8_FEATURES = "int8, features in float32", "int8, features in int8"
+IN_FLOAT, IN_INT8 = "int8, features in float32", "int8, features in int8"
 TEXT = """\
 # AUC of int8 with features in int8
 
@@ -38,7 +38,7 @@ once, on {calibration} X-rays of other patients. How far float32 is from PyTorch
 {table}
 
 - **features**: what the dense blocks join, and each of their layers reads; in int8 with a scale per channel.
-  `build-engine` keeps them so for several views, on processors without bfloat16: [what that
+  `build-engine` keeps them so for ten crops, on processors without bfloat16: [what that
   saves](cpu-limits.md#what-is-kept).
 - **less float32's**: the difference of the mean AUC, paired, with its interval over resampled patients.
 - **largest per finding**: the largest difference in the AUC of a finding with more than {positives} positives.
@@ -75,7 +75,7 @@ def measure(data: Path, folder: Path, images: int | None) -> Result:
             build_bundle(BuildRequest(graph, backend, FLOAT32 if name == REFERENCE else int8()), target)
         return Engine(target)
 
-    forms = {REFERENCE: OpenVinoBackend(), FLOAT_FEATURES: FeaturesInFloat(), INT8_FEATURES: FeaturesInInt8()}
+    forms = {REFERENCE: OpenVinoBackend(), IN_FLOAT: Float32Around(), IN_INT8: Int8Features()}
     engines = {name: partial(opened, name, backend) for name, backend in forms.items()}
     return {
         "calibration_images": CALIBRATION_IMAGES,

@@ -67,12 +67,10 @@ What was tried:
 
 - ImageNet's weights, more pixels, augmentation, averaged weights, auxiliary targets, a pooling of more cells: these are
   in the [recipes](../guide/training.md) of the shipped networks.
-- [Learning from other networks](distillation.md), and from several of them.
+- [Learning from other networks](distillation.md), and from several of them: probabilities, class maps and features.
 - [Other pooling, smaller cells, equivariance, self-supervision on the X-rays, the maps and features of other networks,
   and EfficientNet-Lite2](map-training.md).
 - [Other views](views-edge.md), and [crops of varying size](views-dense.md).
-
-Not tried: distillation of maps or features into `paper`.
 """
 
 

@@ -157,18 +157,8 @@ def _is_finished(file: Path, recipe: Recipe, images: DataSet) -> bool:
 
 
 def _identity(recipe: Recipe, images: DataSet) -> Result:
-    identity: Result = json.loads(json.dumps({"recipe": _chosen(recipe), "split": images.split_hash}))
+    identity: Result = json.loads(json.dumps({"recipe": recipe.chosen(), "split": images.split_hash}))
     return identity
-
-
-def _chosen(recipe: Recipe) -> Result:
-    """The fields that differ from their defaults, so that a recipe stays the same when recipes get a new field."""
-    own = {
-        field.name: value
-        for field in dataclasses.fields(recipe)
-        if (value := getattr(recipe, field.name)) != field.default
-    }
-    return own | {"stages": [_chosen(stage) for stage in recipe.stages]}
 
 
 def _train_and_score(recipe: Recipe, images: DataSet, folder: Path, file: Path) -> None:

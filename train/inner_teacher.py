@@ -1,10 +1,9 @@
-"""What other networks have inside as targets: class maps, so where a finding is seen, and features.
+"""Class maps and features of other networks as targets: where they see a finding, and by what.
 
 Networks differ in how they pool their maps, and so in what the values mean; and in how many features they have. So
 patterns are compared, not values.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,15 +26,19 @@ class InnerTeacher(nn.Module):
 
         Raises:
             CheckpointError: it cannot be read.
-            UsageError: its network does not pool class maps of the 14 findings.
+            UsageError: it is a scoring graph, or its network does not pool class maps of the 14 findings.
         """
         super().__init__()
+        if path.suffix == ".onnx":
+            raise UsageError(
+                f"{path}: is a scoring graph; --inner-teacher takes the checkpoint that it was exported from"
+            )
         checkpoint = load_checkpoint(path)
         network, spec = checkpoint.network, checkpoint.spec
         if not isinstance(network, PooledMapsNetwork) or spec.findings != FINDINGS:
             raise UsageError(
-                f"{path}: cannot teach from its inside; --inner-teacher takes a network that pools its class maps of "
-                f"the 14 findings, such as paper or edge"
+                f"{path}: cannot be an inner teacher, which must be a network that pools its class maps of the 14 "
+                f"findings, such as paper or edge"
             )
         self.network, self.sha256 = network.requires_grad_(False).eval(), checkpoint.sha256
         self.mean, self.std = (
@@ -51,17 +54,16 @@ class InnerTeacher(nn.Module):
 
 
 class InnerTeachers(nn.Module):
-    """Several teachers.
+    """Teachers whose class maps are averaged.
 
-    sha256: of their checkpoints.
+    sha256: of their checkpoints, in order of the alphabet.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Read checkpoints; see `InnerTeacher`."""
         super().__init__()
         self.teachers = nn.ModuleList(InnerTeacher(path) for path in paths)
-        known = "".join(str(teacher.sha256) for teacher in self.teachers)
-        self.sha256 = hashlib.sha256(known.encode()).hexdigest()
+        self.sha256 = sorted(str(teacher.sha256) for teacher in self.teachers)
 
     def forward(self, crops: Tensor) -> tuple[list[Tensor], Tensor]:
         """The features of each teacher, and their mean class maps [N, 14, h, w], of uint8 crops [N, H, W]."""
@@ -72,8 +74,9 @@ class InnerTeachers(nn.Module):
 def map_distance(maps: Tensor, taught: Tensor) -> Tensor:
     """How little class maps [N, K, h, w] follow a teacher's: 1 less the correlation, from 0 to 2, mean of the findings.
 
-    The correlation is over all cells of a batch, so it is also learned in which X-rays a finding is seen. T. Huang et
-    al. 2022 compare outputs so (NeurIPS, "Knowledge Distillation from A Stronger Teacher", arXiv 2205.10536, eq. 6).
+    The correlation is over all cells of a batch (of a process's part of it, if it is divided), so it is also learned in
+    which X-rays a finding is seen. T. Huang et al. 2022 compare outputs so (NeurIPS, "Knowledge Distillation from A
+    Stronger Teacher", arXiv 2205.10536, eq. 6).
     """
     own, other = (_centred(values.transpose(0, 1).flatten(1), 1) for values in (maps, taught))
     spread = (own.norm(dim=1) * other.norm(dim=1)).clamp_min(SMALLEST_SPREAD)
@@ -82,11 +85,11 @@ def map_distance(maps: Tensor, taught: Tensor) -> Tensor:
 
 
 def feature_distance(features: Tensor, taught: Sequence[Tensor]) -> Tensor:
-    """How little those cells of a batch are alike in their features [N, C, h, w] that are alike in a teacher's.
+    """1 less the linear centred kernel alignment (CKA) of student and teacher over the cells of a batch, 0 to 1.
 
-    It is 1 less the linear centred kernel alignment, from 0 to 1, mean of the teachers, who may have other numbers of
-    features (S. Kornblith et al. 2019, ICML, "Similarity of Neural Network Representations Revisited", arXiv
-    1905.00414, sec. 3).
+    Teachers may have other numbers of features than [N, C, h, w]; the mean of the teachers is taken. With fewer cells
+    than features, even features that have nothing to do with each other are far from 1. CKA: S. Kornblith et al. 2019
+    (ICML, "Similarity of Neural Network Representations Revisited", arXiv 1905.00414, sec. 3).
     """
     own = _cells(features)
     distances = []

@@ -82,9 +82,9 @@ class Trainer:
         device = group.device
         known = b"".join((images.targets.numpy().tobytes(), images.traits.tobytes(), *grid_bytes(images.grids)))
         labels = hashlib.sha256(known).hexdigest()
-        self.identity = {"recipe": json.dumps(dataclasses.asdict(recipe)), "split": split_hash, "labels": labels}
+        self.identity = {"recipe": json.dumps(recipe.chosen()), "split": split_hash, "labels": labels}
         if inner_teachers:
-            self.identity["inner teacher"] = inner_teachers.sha256
+            self.identity["inner teacher"] = " ".join(inner_teachers.sha256)
         network.part = recipe.part
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trained = network.requires_grad_(False).get_submodule(recipe.part).requires_grad_()
@@ -180,7 +180,7 @@ class Trainer:
     def update(self, batch: Batch) -> Tensor:
         """Take one step of the optimizer on this process's part of a batch.
 
-        Returns the loss of the whole batch on the device, without that of the auxiliary targets.
+        Returns the loss of the whole batch on the device, without those that are added to it.
         """
         self.optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -244,6 +244,7 @@ class Trainer:
             "hours": round(self.seconds / 3600, 2),
             "threads": torch.get_num_threads(),
             "processes": self.group.size,
+            **({"inner_teachers": teachers.sha256} if (teachers := self.objective.inner_teachers) else {}),
         }
         sizes = recipe.image_size, recipe.crop_size
         with replacing(self.out / f"{name}.safetensors") as partial:

@@ -136,6 +136,15 @@ class Recipe:
     backbone_rate: float = 1.0
     frozen: tuple[str, ...] = ()
 
+    def chosen(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, so that a recipe stays the same when recipes get a new field."""
+        own = {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
+        return own | {"stages": [stage.chosen() for stage in self.stages]}
+
     @property
     def augmentation(self) -> Augmentation:
         """The random changes of the training images, besides cropping and mirroring."""

@@ -40,24 +40,20 @@ Engine = tuple[onnx.ModelProto, BuildOptions]
 """What an engine is built from."""
 
 
-class FeaturesInInt8(OpenVinoBackend):
-    """OpenVINO as on a processor without bfloat16."""
+class Float32Around(OpenVinoBackend):
+    """OpenVINO with float32 in all layers that are not int8, and in the features of dense blocks."""
+
+    int8_features = False
 
     @property
     def precisions(self) -> tuple[str, ...]:
         return ("fp32", "int8")
 
-    @property
-    def int8_features(self) -> bool:
-        return True
 
+class Int8Features(Float32Around):
+    """The same with the features of dense blocks in int8."""
 
-class FeaturesInFloat(FeaturesInInt8):
-    """The same, without int8 features."""
-
-    @property
-    def int8_features(self) -> bool:
-        return False
+    int8_features = True
 
 
 def shipped_engines(graph: ScoringGraph, plan8: PrecisionPlan | None) -> dict[str, Engine]:
@@ -74,23 +70,29 @@ def _engine(graph: ScoringGraph, plan: PrecisionPlan) -> Engine:
 
 
 def changed_engines(graph: ScoringGraph, plan8: PrecisionPlan | None) -> dict[tuple[str, str], Engine]:
-    """The same with a change, by the label of the engine that is changed and the name of the change."""
+    """Engines of `shipped_engines` with a change, by the label of the engine and the name of the change.
+
+    Raises click.UsageError if the calibration is of an earlier version, which did not measure features.
+    """
     if plan8 is None or plan8.calibration is None:
         return {}
+    if not plan8.calibration.features:
+        raise click.UsageError("the engine of --int8 was calibrated by an earlier version; calibrate it again")
     thresholds, features = plan8.calibration.thresholds, plan8.calibration.features
     model = keep_features_in_int8(graph.rewritten(Rewrites()), features)
     engines = {("ten-crop, fp32", INT8_FEATURES): (model, BuildOptions())}
     for views in INT8_VIEWS:
         own = graph.with_views(views)
         label, options = f"{views}, int8", options_for(plan8, BACKEND, BuildOptions(), own)
-        is_kept = BACKEND.int8_features and len(own.spec.view_list()) > 1
+        is_kept = plan8.has_int8_features(own, BACKEND)
         signed, unsigned = (quantize(own.rewritten(Rewrites()), thresholds, unsigned=value) for value in (False, True))
         with_features = keep_features_in_int8(unsigned, features)
         change, changed = (FLOAT_FEATURES, unsigned) if is_kept else (INT8_FEATURES, with_features)
         engines[label, change] = (changed, options)
         engines[label, SIGNED] = (keep_features_in_int8(signed, features) if is_kept else signed, options)
-        chunked = own.rewritten(Rewrites(chunk_concats=True))
-        engines[label, CHUNKS] = (quantize(chunked, _split(thresholds, chunked), unsigned=True), options)
+        if not is_kept:  # there, what chunks would save is saved already
+            chunked = own.rewritten(Rewrites(chunk_concats=True))
+            engines[label, CHUNKS] = (quantize(chunked, _split(thresholds, chunked), unsigned=True), options)
     return engines
 
 

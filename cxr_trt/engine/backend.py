@@ -125,7 +125,7 @@ class Backend(Protocol):
     rewrite_networks: whether other projects' networks are rewritten (`cxr_trt.export.grey_stem`,
         `cxr_trt.export.pool_first`), likewise.
     crops_in_turn: whether the network sees the crops of an X-ray one after the other, likewise.
-    int8_features: whether the features that dense blocks join stay in int8 where several views are scored, likewise.
+    int8_features: whether int8 engines keep the features that dense blocks join in int8 for ten crops, likewise.
     sets_float16: whether float16 is a setting for all of a graph, whose own types then stay float32.
     on_cpu: whether its engines run on the CPU: their settings then include a `cxr_trt.engine.cpu.config.CpuConfig`, and
         layers of an int8 engine that are not int8 compute in float32. On a GPU those compute in float16.

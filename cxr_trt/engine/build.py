@@ -117,6 +117,8 @@ def _build_into(folder: Path, request: BuildRequest) -> Manifest:
     graph.save(folder / GRAPH_FILE)
     model, options = request.for_backend()
     settings = {**backend.build(model, folder, options), "share_crops": request.shares_crops, **plan.summary()}
+    if plan.calibration:
+        settings["int8"]["int8_features"] = plan.has_int8_features(graph, backend)
     if plan.precision != "fp32":
         (folder / PRECISION_FILE).write_text(plan.to_json())
     if request.cpu_configs and backend.on_cpu:

@@ -2,7 +2,8 @@
 
 Each dense layer reads what all layers before it made, so these features are copied and read many times; in int8 that
 moves a quarter of the bytes. The norm behind a concatenation scales each channel anyway and takes in these scales. One
-scale for all channels would lose too much: their magnitudes differ widely.
+scale for all channels would lose too much: their magnitudes differ widely. Layers whose convolutions stay floating
+point have their results rounded like the others, because OpenVINO joins in int8 only if all parts are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from cxr_trt.export.graph_building import EARLY_MAPS
 from cxr_trt.precision.float16 import layer_of, with_graph
 from cxr_trt.precision.int8 import INT8_LEVELS, symmetric_scale
 
 BLOCK = "features.denseblock"  # how the names of a dense block's layers begin
+MEASURED_AS = {EARLY_MAPS: "features.transition1.conv"}  # what another name has where crops share early layers
 
 
 def joined_features(model: onnx.ModelProto) -> list[str]:
@@ -37,7 +40,7 @@ def keep_features_in_int8(model: onnx.ModelProto, largest: Mapping[str, Sequence
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     after: dict[str, list[onnx.NodeProto]] = {}
     for name in joined_features(model):
-        layer = layer_of(name)
+        layer = MEASURED_AS.get(name, layer_of(name))
         if layer not in largest:
             continue
         scale = symmetric_scale(np.asarray(largest[layer], np.float64), INT8_LEVELS)

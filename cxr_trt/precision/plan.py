@@ -21,6 +21,7 @@ from cxr_trt.precision.int8_calibration import Int8Calibration, unit_of
 from cxr_trt.precision.int8_features import keep_features_in_int8
 
 PRECISION_FILE = "precision.json"  # in every bundle that is not float32
+MANY_VIEWS = 10  # from which on int8 features were measured to be faster: ten crops; with two dense views they were not
 
 
 class GraphForm(Protocol):
@@ -31,8 +32,8 @@ class GraphForm(Protocol):
         `cxr_trt.export.pool_first`).
     crops_in_turn: whether the network sees the crops one after the other (`cxr_trt.export.crops_in_turn`).
     sets_float16: whether float16 is a setting of the backend, so that the graph stays float32.
-    int8_features: whether the features that dense blocks join stay in int8 where several views are scored, if the
-        calibration measured them (`cxr_trt.precision.int8_features`).
+    int8_features: whether the features that dense blocks join are kept in int8 (`cxr_trt.precision.int8_features`) if
+        there are MANY_VIEWS or more, and the calibration measured them.
     on_cpu: whether activations of int8 layers that are never negative have no sign, and what is not int8 stays float32.
         On a GPU it is float16.
     """
@@ -101,12 +102,17 @@ class PrecisionPlan:
             summary["int8"] = {**calibration.origin(), "floating_point_layers": floating}
         return summary
 
+    def has_int8_features(self, graph: ScoringGraph, form: GraphForm) -> bool:
+        """Whether the graph for a backend keeps the features of dense blocks in int8."""
+        is_measured = self.calibration is not None and bool(self.calibration.features)
+        return is_measured and form.int8_features and len(graph.spec.view_list()) >= MANY_VIEWS
+
     def engine_graph(self, graph: ScoringGraph, form: GraphForm, *, share_crops: bool | None = None) -> onnx.ModelProto:
         """The graph that a backend builds an engine from.
 
         Args:
             graph: the scoring graph that this plan was made for.
-            form: what the backend wants; chunks are not joined in int8, whose features are quick to copy.
+            form: what the backend wants. In int8, features are not joined in chunks.
             share_crops: in place of the backend's own wish, if given.
         """
         typed = (self.precision == "fp16" and not form.sets_float16) or (self.precision == "int8" and not form.on_cpu)
@@ -115,16 +121,15 @@ class PrecisionPlan:
             affine_norms=typed,
             chunk_concats=form.chunk_concats and self.calibration is None,
         )
-        several = len(graph.spec.view_list()) > 1
         model = graph.rewritten(rewrites)
         if self.calibration:
             model = quantize(model, self.calibration.thresholds, unsigned=form.on_cpu)
-            if form.int8_features and several:
+            if self.has_int8_features(graph, form):
                 model = keep_features_in_int8(model, self.calibration.features)
         if form.rewrite_networks:
             model = read_grey(model)
             model = model if self.calibration else pool_before_convolutions(model)
-        if form.crops_in_turn and not typed and several:
+        if form.crops_in_turn and not typed and len(graph.spec.view_list()) > 1:
             model = score_crops_in_turn(model)
         return to_float16(model, self.float32) if typed else model
 

@@ -70,10 +70,11 @@ def measure_ranges(
         images: uint8 [N, 1, height, width].
         counted: tensors to make histograms of, from every SAMPLING_STEP-th of their values.
         on_progress: called with the fraction done.
-        by_channel: tensors [N, C, h, w] whose channels are measured, too.
+        by_channel: activations [N, C, h, w] whose channels are measured, too.
 
     Returns:
-        The ranges. A tensor that overflowed or is not a number has the largest magnitude infinity.
+        The ranges. A tensor that overflowed or is not a number has the largest magnitude infinity; a channel may also
+        have NaN.
     """
     types = element_types(model)
     names = [name for node in model.graph.node for name in node.output]

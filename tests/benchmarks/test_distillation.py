@@ -24,8 +24,8 @@ def test_the_page_says_whether_a_difference_is_more_than_chance():
     taught_inside = "paper at 288 pixels, taught maps and features too, differs by +0.020 on the validation X-rays"
     assert f"{taught_inside}, which chance can explain." in text
     row = "| 0.7000 | 0.7200 | +0.0200 (+0.0100 to +0.0300) "
-    assert f"| `edge` | 0.5 | 0, 0 | 256 of 288 | 2 of 3 {2 * row}|" in text
-    assert f"| `paper` | 0.5 | 1, 2 | 256 of 288 | 2 of 3 {2 * row.replace('+0.0100', '-0.0100')}|" in text
+    assert f"| `edge` | 0.5 | 0 | 0 | 256 of 288 | 2 of 3 {2 * row}|" in text
+    assert f"| `paper` | 0.5 | 1 | 2 | 256 of 288 | 2 of 3 {2 * row.replace('+0.0100', '-0.0100')}|" in text
     assert "trained on 1,868 X-rays" in text
     assert "The teachers here: two of edge." in text
 

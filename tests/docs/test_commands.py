@@ -49,6 +49,7 @@ NOT_EXECUTED = {
     r"python -m train paper ": "days on a GPU; tests/train/test_training.py trains on 16 small images",
     r"python -m train edge ": "an hour; tests/systems/test_edge.py trains on 16 small images",
     r"python -m train edge-taught ": "an hour; tests/train/test_teacher.py trains with a teacher",
+    r"python -m train paper-taught-maps ": "an hour; tests/train/test_inner_teacher.py trains with a teacher",
 }
 """Commands that are read but not executed, as regular expressions from the start of the command, and why."""
 

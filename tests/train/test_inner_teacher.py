@@ -6,9 +6,11 @@ import torch
 from click.testing import CliRunner
 from training_data import write_noise
 
-from cxr_trt.errors import UsageError
+from cxr_trt.errors import CheckpointError, UsageError
+from cxr_trt.hashing import hash_file
 from cxr_trt.images.load import load_images
 from cxr_trt.model.checkpoint import load_checkpoint, save_checkpoint
+from cxr_trt.model.weights_file import read_weights
 from cxr_trt.systems import find_system
 from train.__main__ import main
 from train.batches import Batch
@@ -103,8 +105,15 @@ def test_several_teachers_are_averaged(teacher, tmp_path):
 
 
 def test_a_network_without_such_maps_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"cannot teach from its inside; .*such as paper or edge"):
+    with pytest.raises(UsageError, match=r"cannot be an inner teacher, .*such as paper or edge"):
         InnerTeachers([save(tmp_path / "t.safetensors", "dnetloc")])
+
+
+def test_files_that_are_no_checkpoints_are_refused(paper_model, tmp_path):
+    with pytest.raises(UsageError, match=r"\.onnx: is a scoring graph; --inner-teacher takes the checkpoint"):
+        InnerTeachers([paper_model])
+    with pytest.raises(CheckpointError, match=r"missing\.safetensors"):
+        InnerTeachers([tmp_path / "missing.safetensors"])
 
 
 @pytest.mark.parametrize(
@@ -174,3 +183,5 @@ def test_another_teacher_is_another_run(teacher, tmp_path):
     result = train(tmp_path, recipe, "--inner-teacher", save(tmp_path / "o.safetensors", "paper", seed=2))
     assert result.exit_code == 2
     assert "another inner teacher;" in result.stderr
+    training = read_weights(tmp_path / "out" / "best.safetensors")[0]["training"]
+    assert training["inner_teachers"] == [hash_file(teacher)]

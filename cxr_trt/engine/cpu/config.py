@@ -42,14 +42,13 @@ class CpuBackend:
     default_max_batch = 1
     share_crops = crops_in_turn = True
     chunk_concats = rewrite_networks = False
+    layouts: tuple[str, ...] = ()
+    on_cpu = True
+    sets_float16 = False
 
     @property
     def int8_features(self) -> bool:
         return False
-
-    layouts: tuple[str, ...] = ()
-    on_cpu = True
-    sets_float16 = False
 
     def why_not_build(self) -> None:
         return None
