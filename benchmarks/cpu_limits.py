@@ -70,7 +70,8 @@ engines of this page took turns. {missing}
   that is faster than that, because its data are in the cache, counts with what it takes.
 - **times the limit**: how much longer the engine takes than that; and, where its layers together take longer than the
   engine, how much longer they do. Which of the two is right cannot be told: a profile takes time itself, above all with
-  many small layers. Nor is the limit a hard one: convolutions reached up to {most:.0%} of the matrix product's rate.
+  many small layers. An engine that is faster than its layers at the limits counts as being at them. Nor is the limit a
+  hard one: convolutions reached up to {most:.0%} of the matrix product's rate.
 - **reached by a matrix product** and **by a copy**: `cxr-trt benchmark` prints the same for any engine.
 
 ## Where the time goes

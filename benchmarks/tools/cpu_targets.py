@@ -41,9 +41,12 @@ def engine_and_limit(own: Result) -> tuple[float, float]:
 
 
 def times_the_limit(own: Result) -> tuple[float, float]:
-    """How much longer an engine takes than at the limits: by its own time, and by its layers' if that is longer."""
+    """How much longer an engine takes than at the limits: by its own time, and by its layers' if that is longer.
+
+    At least 1: layers that are faster than their limit count with what the profile says, which takes time itself.
+    """
     taken, limit = engine_and_limit(own)
-    return taken / limit, max(taken, layers_seconds(own)) / limit
+    return max(1.0, taken / limit), max(1.0, taken / limit, layers_seconds(own) / limit)
 
 
 def limit_range(own: Result, digits: int = 2) -> str:

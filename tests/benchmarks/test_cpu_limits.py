@@ -9,7 +9,7 @@ import pytest
 from benchmarks import cpu_limits
 from benchmarks.study import PAPER_MODEL, RESULTS
 from benchmarks.tools import profiled_engines
-from benchmarks.tools.cpu_targets import TARGETS, on_avx2, reached, verdict
+from benchmarks.tools.cpu_targets import TARGETS, limit_range, on_avx2, reached, verdict
 from benchmarks.tools.layer_work import CONVOLUTIONS, LayerWork
 from benchmarks.tools.profiled_engines import (
     BACKEND,
@@ -105,6 +105,13 @@ def test_a_layer_without_known_work_must_not_take_long():
             CpuPeaks({"fp32": 1.0}, 1.0),
             "fp32",
         )
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(3.0, "1.00 to 1.50"), (1.9, "1.00")])
+def test_an_engine_is_never_faster_than_its_limit(layers, expected):
+    """An engine of 1.5 seconds whose layers would take 2 at their limits, or less, by their profile."""
+    kinds = {"1x1": {"seconds": layers, "limit": 2.0}}
+    assert limit_range({"seconds": [1.5], "kinds": kinds}) == expected
 
 
 def test_the_page_says_what_int8_features_save():
