@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -44,6 +45,7 @@ MIN_POSITIVES = 100  # that a finding needs for its own difference to be judged
 RESAMPLES = 1000
 SMALLEST_SHOWN = 0.00001
 COLUMNS = ("", "mean AUC", "less PyTorch's", "95 % interval", "largest per finding", "largest of a probability")
+Command = TypeVar("Command", bound=Callable[..., Any])
 TEXT = """\
 # AUC of each precision beside PyTorch
 
@@ -60,15 +62,20 @@ nothing about the method.
 """
 
 
+def parity_options(study: str) -> Callable[[Command], Command]:
+    """The options of a study that scores the test images: --data, --folder and --images."""
+    folder = click.option(
+        "--folder",
+        type=click.Path(path_type=Path),
+        default=ROOT / "build" / study,
+        help="Where engines and scores are kept, so that a study that was stopped continues.",
+    )
+    images = click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
+    return lambda command: cxr14_option(folder(images(command)))
+
+
 @click.command()
-@cxr14_option
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path),
-    default=ROOT / "build" / "parity",
-    help="Where engines and scores are kept, so that a study that was stopped continues.",
-)
-@click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
+@parity_options("parity")
 def measure(data: Path, folder: Path, images: int | None) -> Result:
     """Score the test images with every engine, and compare."""
     engines: dict[str, Callable[[], ScoringEngine]] = {REFERENCE: partial(pytorch, folder)}

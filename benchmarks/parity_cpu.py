@@ -18,9 +18,10 @@ from benchmarks.parity import (
     REFERENCE,
     compare_engines,
     comparison_cells,
+    parity_options,
     pytorch,
 )
-from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
+from benchmarks.study import PAPER_MODEL, Result
 from benchmarks.tools.profiled_engines import Float32Around
 from cxr_trt.engine.backend import ScoringEngine
 from cxr_trt.engine.build import BuildRequest, build_bundle
@@ -69,14 +70,7 @@ class _Signed(PrecisionPlan):
 
 
 @click.command()
-@cxr14_option
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path),
-    default=ROOT / "build" / "parity-cpu",
-    help="Where engines and scores are kept, so that a study that was stopped continues.",
-)
-@click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
+@parity_options("parity-cpu")
 def measure(data: Path, folder: Path, images: int | None) -> Result:
     """Score the test images with every engine, and compare."""
     if not has_bfloat16():
@@ -87,16 +81,7 @@ def measure(data: Path, folder: Path, images: int | None) -> Result:
 def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]:
     """What is compared, each to be opened when its turn comes; bundles are built at their first turn."""
     graph = ScoringGraph.load(PAPER_MODEL)
-    plan_file = folder / "int8.json"
-
-    def int8() -> PrecisionPlan:
-        if not plan_file.exists():
-            exclude = folder / "test" / "labels.csv"
-            calibration = choose_images(
-                [data / "images"], CALIBRATION_IMAGES, 0, graph.spec, labels=data / "labels.csv", exclude=exclude
-            )
-            plan_file.write_text(plan_int8(graph, calibration, "max", ignore_progress).to_json())
-        return PrecisionPlan.from_json(plan_file.read_text())
+    int8 = partial(int8_plan, graph, folder, data)
 
     def signed() -> PrecisionPlan:
         plan = int8()
@@ -104,7 +89,7 @@ def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]
 
     def engine(name: str, backend: OpenVinoBackend, plan: Callable[[], PrecisionPlan]) -> Callable[[], ScoringEngine]:
         def opened() -> ScoringEngine:
-            target = folder / f"{_file_name(name)}.cxr"
+            target = folder / f"{file_name(name)}.cxr"
             if not target.exists():
                 build_bundle(BuildRequest(graph, backend, plan()), target)
             return Engine(target)
@@ -120,7 +105,20 @@ def _engines(folder: Path, data: Path) -> dict[str, Callable[[], ScoringEngine]]
     return {REFERENCE: partial(pytorch, folder), **{name: engine(name, *variant) for name, variant in variants.items()}}
 
 
-def _file_name(name: str) -> str:
+def int8_plan(graph: ScoringGraph, folder: Path, data: Path) -> PrecisionPlan:
+    """The calibration on training images of other patients than the test images', made once and kept in the folder."""
+    plan_file = folder / "int8.json"
+    if not plan_file.exists():
+        exclude = folder / "test" / "labels.csv"
+        calibration = choose_images(
+            [data / "images"], CALIBRATION_IMAGES, 0, graph.spec, labels=data / "labels.csv", exclude=exclude
+        )
+        plan_file.write_text(plan_int8(graph, calibration, "max", ignore_progress).to_json())
+    return PrecisionPlan.from_json(plan_file.read_text())
+
+
+def file_name(name: str) -> str:
+    """The name of an engine without commas and spaces."""
     return name.replace(",", "").replace(" ", "-")
 
 

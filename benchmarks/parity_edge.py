@@ -7,8 +7,16 @@ from pathlib import Path
 
 import click
 
-from benchmarks.parity import COLUMNS, MIN_POSITIVES, compare_engines, comparison_cells, cpu_engines, headline
-from benchmarks.study import ROOT, Result, cxr14_option
+from benchmarks.parity import (
+    COLUMNS,
+    MIN_POSITIVES,
+    compare_engines,
+    comparison_cells,
+    cpu_engines,
+    headline,
+    parity_options,
+)
+from benchmarks.study import Result
 from cxr_trt.commands.sources import SHIPPED
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.markdown import markdown_table
@@ -34,14 +42,7 @@ with every result rounded: what a GPU's float16 does to the scores, if its convo
 
 
 @click.command()
-@cxr14_option
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path),
-    default=ROOT / "build" / "parity-edge",
-    help="Where engines and scores are kept, so that a study that was stopped continues.",
-)
-@click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
+@parity_options("parity-edge")
 def measure(data: Path, folder: Path, images: int | None) -> Result:
     """Score the test images with every engine, and compare."""
     engines = cpu_engines(ScoringGraph.load(SHIPPED["edge"]), folder, data, ["max"])

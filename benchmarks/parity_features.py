@@ -9,18 +9,15 @@ from pathlib import Path
 
 import click
 
-from benchmarks.parity import COLUMNS, MIN_POSITIVES, compare_engines, comparison_cells
-from benchmarks.parity_cpu import ALLOWED, CALIBRATION_IMAGES
-from benchmarks.study import PAPER_MODEL, ROOT, Result, cxr14_option
+from benchmarks.parity import COLUMNS, MIN_POSITIVES, compare_engines, comparison_cells, parity_options
+from benchmarks.parity_cpu import ALLOWED, CALIBRATION_IMAGES, file_name, int8_plan
+from benchmarks.study import PAPER_MODEL, Result
 from benchmarks.tools.profiled_engines import Float32Around, Int8Features
 from cxr_trt.engine.build import BuildRequest, build_bundle
 from cxr_trt.engine.cpu.openvino import OpenVinoBackend
 from cxr_trt.export.scoring_graph import ScoringGraph
 from cxr_trt.markdown import markdown_table
-from cxr_trt.precision.calibration_images import choose_images
-from cxr_trt.precision.plan import FLOAT32, PrecisionPlan
-from cxr_trt.precision.planning import plan_int8
-from cxr_trt.progress import ignore_progress
+from cxr_trt.precision.plan import FLOAT32
 from cxr_trt.score.engine import Engine
 
 PACKAGES = ("openvino", "onnxruntime")
@@ -47,32 +44,17 @@ once, on {calibration} X-rays of other patients. How far float32 is from PyTorch
 
 
 @click.command()
-@cxr14_option
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path),
-    default=ROOT / "build" / "parity-features",
-    help="Where engines and scores are kept, so that a study that was stopped continues.",
-)
-@click.option("--images", type=click.IntRange(1), help="For a trial: only N of the test images.")
+@parity_options("parity-features")
 def measure(data: Path, folder: Path, images: int | None) -> Result:
     """Score the test images with every engine, and compare."""
     graph = ScoringGraph.load(PAPER_MODEL)
-    plan_file = folder / "int8.json"
-
-    def int8() -> PrecisionPlan:
-        if not plan_file.exists():
-            exclude = folder / "test" / "labels.csv"
-            calibration = choose_images(
-                [data / "images"], CALIBRATION_IMAGES, 0, graph.spec, labels=data / "labels.csv", exclude=exclude
-            )
-            plan_file.write_text(plan_int8(graph, calibration, "max", ignore_progress).to_json())
-        return PrecisionPlan.from_json(plan_file.read_text())
 
     def opened(name: str, backend: OpenVinoBackend) -> Engine:
-        target = folder / f"{name.replace(',', '').replace(' ', '-')}.cxr"
+        target = folder / f"{file_name(name)}.cxr"
         if not target.exists():
-            build_bundle(BuildRequest(graph, backend, FLOAT32 if name == REFERENCE else int8()), target)
+            build_bundle(
+                BuildRequest(graph, backend, FLOAT32 if name == REFERENCE else int8_plan(graph, folder, data)), target
+            )
         return Engine(target)
 
     forms = {REFERENCE: OpenVinoBackend(), IN_FLOAT: Float32Around(), IN_INT8: Int8Features()}

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import __main__, parity_features
+from benchmarks import __main__, parity_cpu, parity_features
 from cxr_trt.precision import planning
 
 
@@ -31,7 +31,7 @@ def test_the_page_and_what_is_refused():
 @pytest.mark.slow
 @pytest.mark.long
 def test_engines_are_held_against_float32(cxr14, tmp_path, monkeypatch):
-    monkeypatch.setattr(parity_features, "CALIBRATION_IMAGES", 16)
+    monkeypatch.setattr(parity_cpu, "CALIBRATION_IMAGES", 16)
     monkeypatch.setattr(planning, "MAX_SCANNED_IMAGES", 1)
     monkeypatch.setitem(parity_features.ALLOWED, "int8", 1.0)  # an AUC of 12 images moves by much
     trial = ["--folder", tmp_path / "kept", "--data", cxr14, "--images", 12, "--output", tmp_path]

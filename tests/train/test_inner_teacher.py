@@ -184,4 +184,7 @@ def test_another_teacher_is_another_run(teacher, tmp_path):
     assert result.exit_code == 2
     assert "another inner teacher;" in result.stderr
     training = read_weights(tmp_path / "out" / "best.safetensors")[0]["training"]
+    recipe = torch.load(tmp_path / "out" / "state.pt", weights_only=True)["identity"]["recipe"]
+    assert "map_teacher" in recipe
+    assert "feature_teacher" not in recipe  # so that a new field of recipes does not make this run another one
     assert training["inner_teachers"] == [hash_file(teacher)]
